@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "disk.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/strbuf.h"
+#include "base/subprocess.h"
+#include "domain.h"
+
+#define COMMIT_LIMIT_MS (30 * 60 * 1000)
+#define JOB_ID "xenmolt-commit"
+
+/* qemu-img of the Xen packages or of the distribution. */
+static const char *qemu_img(void)
+{
+    static const char *const where[] = {"/usr/bin/qemu-img", "/usr/lib/xen/bin/qemu-img"};
+    return access(where[0], X_OK) == 0 || access(where[1], X_OK) != 0 ? where[0] : where[1];
+}
+
+void molt_os_disk_clear(struct molt_os_disk *d)
+{
+    free(d->path);
+    d->path = NULL;
+}
+
+static int image_size(struct molt_os_disk *d, struct molt_error **err)
+{
+    char *argv[] = {(char *)qemu_img(), "info", "-U", "--output=json", d->path, NULL};
+    CLEANUP_FREE char *out = NULL;
+    CLEANUP_JSON struct molt_json *v = NULL;
+    int r = molt_run_ok(argv, NULL, &out, err);
+    if (r == 0)
+        r = molt_json_parse(out, strlen(out), &v, err);
+    if (r < 0)
+        return r;
+    if (!molt_streq(molt_json_get_string(v, "format"), d->format))
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "%s is configured as %s but is %s", d->path, d->format, molt_json_get_string(v, "format"));
+    d->virtual_size = (uint64_t)molt_json_get_int(v, "virtual-size", 0);
+    return 0;
+}
+
+int molt_os_disk_of(const libxl_domain_config *cfg, struct molt_os_disk *ret, struct molt_error **err)
+{
+    const libxl_device_disk *found = NULL;
+    struct stat st;
+    struct statvfs vfs;
+    for (int i = 0; i < cfg->num_disks; i++) {
+        if (cfg->disks[i].is_cdrom)
+            continue;
+        if (found)
+            return molt_error_set(err, MOLT_E_UNSUPPORTED, "the domain has more than one disk (%s, %s); one OS disk is supported", found->vdev, cfg->disks[i].vdev);
+        found = &cfg->disks[i];
+    }
+    if (!found)
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "the domain has no disk");
+    if (found->format != LIBXL_DISK_FORMAT_QCOW2 && found->format != LIBXL_DISK_FORMAT_RAW)
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s: format %s is not supported; convert it to qcow2 or raw", found->vdev, libxl_disk_format_to_string(found->format));
+    if (found->script || found->backend_domid != 0 || !found->pdev_path || stat(found->pdev_path, &st) < 0 || !S_ISREG(st.st_mode))
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s (%s) is not an image file of dom0; block devices and scripts are not supported", found->vdev, found->pdev_path ? found->pdev_path : "no path");
+    if (!found->readwrite)
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s is read-only", found->vdev);
+    struct molt_os_disk d = {.path = molt_xstrdup(found->pdev_path), .format = found->format == LIBXL_DISK_FORMAT_QCOW2 ? "qcow2" : "raw"};
+    snprintf(d.vdev, sizeof(d.vdev), "%s", found->vdev);
+    int r = image_size(&d, err);
+    if (r == 0 && statvfs(d.path, &vfs) < 0)
+        r = molt_error_errno(err, "%s", d.path);
+    if (r < 0) {
+        molt_os_disk_clear(&d);
+        return r;
+    }
+    d.free_bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+    *ret = d;
+    return 0;
+}
+
+int molt_disk_overlay_create(const char *path, const char *base, const char *base_format, struct molt_error **err)
+{
+    char *argv[] = {(char *)qemu_img(), "create", "-q", "-f", "qcow2", "-u", "-b", (char *)base, "-F", (char *)base_format, (char *)path, NULL, NULL};
+    /* -u leaves the base unopened (the guest's QEMU holds its lock), so the size must be given. */
+    CLEANUP_FREE char *out = NULL, *size = NULL;
+    CLEANUP_JSON struct molt_json *v = NULL;
+    char *info[] = {(char *)qemu_img(), "info", "-U", "--output=json", (char *)base, NULL};
+    int r = molt_run_ok(info, NULL, &out, err);
+    if (r == 0)
+        r = molt_json_parse(out, strlen(out), &v, err);
+    if (r < 0)
+        return r;
+    size = molt_xasprintf("%lld", (long long)molt_json_get_int(v, "virtual-size", 0));
+    argv[11] = size;
+    return molt_run_ok(argv, NULL, NULL, err);
+}
+
+int molt_disk_find_node(struct molt_qmp *q, const char *file, char **ret_node, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *nodes = NULL, *args = molt_json_object();
+    molt_json_set_bool(args, "flat", true);
+    int r = molt_qmp_call(q, "query-named-block-nodes", MOLT_STEAL_PTR(args), &nodes, err);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < molt_json_size(nodes); i++) {
+        const struct molt_json *n = molt_json_at(nodes, i);
+        const char *drv = molt_json_get_string(n, "drv");
+        if (!molt_streq(molt_json_get_string(n, "file"), file) || molt_streq(drv, "file") || molt_streq(drv, "host_device"))
+            continue;
+        *ret_node = molt_xstrdup(molt_json_get_string(n, "node-name"));
+        return 0;
+    }
+    return molt_error_set(err, MOLT_E_UNSUPPORTED, "the device model has no node for %s", file);
+}
+
+int molt_disk_snapshot(struct molt_qmp *q, const char *node, const char *overlay, const char *overlay_node, struct molt_error **err)
+{
+    struct molt_json *a = molt_json_object();
+    molt_json_set_string(a, "node-name", node);
+    molt_json_set_string(a, "snapshot-file", overlay);
+    molt_json_set_string(a, "snapshot-node-name", overlay_node);
+    molt_json_set_string(a, "format", "qcow2");
+    molt_json_set_string(a, "mode", "existing");
+    return molt_qmp_call(q, "blockdev-snapshot-sync", a, NULL, err);
+}
+
+/* Status of our job, NULL when it is gone; malloc'd. */
+static char *job_status(struct molt_qmp *q, char **ret_error, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *jobs = NULL;
+    if (molt_qmp_call(q, "query-jobs", NULL, &jobs, err) < 0)
+        return NULL;
+    for (size_t i = 0; i < molt_json_size(jobs); i++) {
+        const struct molt_json *j = molt_json_at(jobs, i);
+        if (!molt_streq(molt_json_get_string(j, "id"), JOB_ID))
+            continue;
+        const char *e = molt_json_get_string(j, "error");
+        *ret_error = e ? molt_xstrdup(e) : NULL;
+        return molt_xstrdup(molt_json_get_string(j, "status"));
+    }
+    return NULL;
+}
+
+static int job_command(struct molt_qmp *q, const char *command, struct molt_error **err)
+{
+    struct molt_json *a = molt_json_object();
+    molt_json_set_string(a, "id", JOB_ID);
+    return molt_qmp_call(q, command, a, NULL, err);
+}
+
+int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const char *base_node, struct molt_error **err)
+{
+    struct molt_json *a = molt_json_object();
+    molt_json_set_string(a, "job-id", JOB_ID);
+    molt_json_set_string(a, "device", overlay_node);
+    molt_json_set_string(a, "base-node", base_node);
+    molt_json_set_bool(a, "auto-dismiss", false);
+    int r = molt_qmp_call(q, "block-commit", a, NULL, err);
+    if (r < 0)
+        return r;
+    int64_t end = molt_mono_ms() + COMMIT_LIMIT_MS;
+    bool completing = false;
+    for (;;) {
+        CLEANUP_FREE char *why = NULL;
+        struct molt_error *e = NULL;
+        CLEANUP_FREE char *status = job_status(q, &why, &e);
+        if (e) {
+            molt_error_move(err, e);
+            return molt_error_code(*err);
+        }
+        if (!status)
+            return 0;
+        if (!strcmp(status, "concluded")) {
+            job_command(q, "job-dismiss", NULL);
+            return why ? molt_error_set(err, MOLT_E_INTERNAL, "block-commit: %s", why) : 0;
+        }
+        if (!strcmp(status, "ready") && !completing) {
+            if ((r = job_command(q, "job-complete", err)) < 0)
+                return r;
+            completing = true;
+        }
+        if (molt_mono_ms() > end)
+            return molt_error_set(err, MOLT_E_TIMEOUT, "block-commit did not end");
+        molt_sleep_ms(50);
+    }
+}
+
+int molt_disk_commit_offline(const char *overlay, struct molt_error **err)
+{
+    char *argv[] = {(char *)qemu_img(), "commit", "-q", "-d", (char *)overlay, NULL};
+    return molt_run_ok(argv, NULL, NULL, err);
+}
+
+uint64_t molt_disk_allocated(const char *path)
+{
+    struct stat st;
+    return path && stat(path, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+}
+
+int molt_disk_set_config_path(struct xenmolt *x, uint32_t domid, const char *vdev, const char *path, const char *format, struct molt_error **err)
+{
+    libxl_domain_config cfg;
+    int r = molt_domain_config(x, domid, &cfg, err);
+    if (r < 0)
+        return r;
+    for (int i = 0; i < cfg.num_disks; i++)
+        if (molt_streq(cfg.disks[i].vdev, vdev)) {
+            molt_set_string(&cfg.disks[i].pdev_path, path);
+            cfg.disks[i].format = !strcmp(format, "raw") ? LIBXL_DISK_FORMAT_RAW : LIBXL_DISK_FORMAT_QCOW2;
+        }
+    r = molt_domain_store_config(x, domid, &cfg, err);
+    libxl_domain_config_dispose(&cfg);
+    return r;
+}

@@ -1,0 +1,16 @@
+LIBXLEXT_SOURCES = \
+	libxl-ext/context.c libxl-ext/context.h \
+	libxl-ext/disk.c libxl-ext/disk.h \
+	libxl-ext/domain.c libxl-ext/domain.h \
+	libxl-ext/guest.c libxl-ext/guest.h \
+	libxl-ext/monitor.c \
+	libxl-ext/net.c libxl-ext/net.h \
+	libxl-ext/operations.c \
+	libxl-ext/preflight.c \
+	libxl-ext/qmp.c libxl-ext/qmp.h \
+	libxl-ext/recipe.c \
+	libxl-ext/report.c \
+	libxl-ext/upgrade.c libxl-ext/upgrade.h \
+	libxl-ext/upgrade_clone.c \
+	libxl-ext/upgrade_move.c \
+	libxl-ext/upgrade_switch.c

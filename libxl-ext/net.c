@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "net.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fsio.h"
+#include "base/strbuf.h"
+#include "base/subprocess.h"
+
+void molt_upnet_names(const char *op_id, struct molt_upnet *n)
+{
+    const char *tail = strrchr(op_id, '-');
+    tail = tail ? tail + 1 : op_id;
+    unsigned long key = strtoul(tail, NULL, 16);
+    /* A /30 of 100.64.0.0/10 (RFC 6598), chosen by the operation's random tail. */
+    unsigned net = 0x64400000u + ((unsigned)(key & 0xfffff) << 2);
+    snprintf(n->egress, sizeof(n->egress), "xmu%.8s", tail);
+    snprintf(n->isolated, sizeof(n->isolated), "xmi%.8s", tail);
+    snprintf(n->table, sizeof(n->table), "xenmolt_%.8s", tail);
+    snprintf(n->host_ip, sizeof(n->host_ip), "%u.%u.%u.%u", net >> 24, (net >> 16) & 255, (net >> 8) & 255, (net & 255) | 1);
+    snprintf(n->guest_ip, sizeof(n->guest_ip), "%u.%u.%u.%u", net >> 24, (net >> 16) & 255, (net >> 8) & 255, (net & 255) | 2);
+    snprintf(n->netmask, sizeof(n->netmask), "255.255.255.252");
+}
+
+static int ip(struct molt_error **err, const char *a, const char *b, const char *c, const char *d, const char *e, const char *f)
+{
+    char *argv[] = {"ip", (char *)a, (char *)b, (char *)c, (char *)d, (char *)e, (char *)f, NULL};
+    return molt_run_ok(argv, NULL, NULL, err);
+}
+
+static bool link_exists(const char *name)
+{
+    return if_nametoindex(name) != 0;
+}
+
+static int make_bridge(const char *name, struct molt_error **err)
+{
+    if (!link_exists(name)) {
+        int r = ip(err, "link", "add", name, "type", "bridge", NULL);
+        if (r < 0)
+            return r;
+    }
+    /* No IPv6 of the host itself on it: the bridge without a way out has not even a link-local neighbour. */
+    CLEANUP_FREE char *path = molt_xasprintf("/proc/sys/net/ipv6/conf/%s/disable_ipv6", name);
+    molt_write_file(path, "1", 1, 0644, NULL);
+    return ip(err, "link", "set", name, "up", NULL, NULL);
+}
+
+/* Egress only: the clone may open connections to the outside, nobody may open one to it. */
+static int make_nat(const struct molt_upnet *n, struct molt_error **err)
+{
+    CLEANUP_FREE char *rules = molt_xasprintf(
+        "table ip %s {\n"
+        "  chain postrouting { type nat hook postrouting priority srcnat; ip saddr %s oifname != \"%s\" masquerade; }\n"
+        "  chain forward { type filter hook forward priority filter - 5;\n"
+        "    oifname \"%s\" ct state established,related accept\n"
+        "    oifname \"%s\" drop }\n"
+        "}\n", n->table, n->guest_ip, n->egress, n->egress, n->egress);
+    char path[] = "/run/xenmolt-nft-XXXXXX";
+    int fd = mkstemp(path);
+    if (fd < 0)
+        return molt_error_errno(err, "create %s", path);
+    char *argv[] = {"nft", "-f", path, NULL};
+    int r = molt_write_all(fd, rules, strlen(rules)) < 0 ? molt_error_errno(err, "write %s", path) : molt_run_ok(argv, NULL, NULL, err);
+    close(fd);
+    unlink(path);
+    return r;
+}
+
+int molt_upnet_create(const struct molt_upnet *n, struct molt_error **err)
+{
+    CLEANUP_FREE char *cidr = molt_xasprintf("%s/30", n->host_ip);
+    int r = molt_upnet_remove(n, err);
+    if (r == 0)
+        r = make_bridge(n->isolated, err);
+    if (r == 0)
+        r = make_bridge(n->egress, err);
+    if (r == 0)
+        r = ip(err, "addr", "add", cidr, "dev", n->egress, NULL);
+    if (r == 0)
+        r = make_nat(n, err);
+    if (r == 0)
+        r = molt_write_file("/proc/sys/net/ipv4/ip_forward", "1", 1, 0644, err);
+    return r < 0 ? molt_error_prefix(err, "upgrade network") : 0;
+}
+
+int molt_upnet_remove(const struct molt_upnet *n, struct molt_error **err)
+{
+    char *list[] = {"nft", "list", "table", "ip", (char *)n->table, NULL};
+    char *del[] = {"nft", "delete", "table", "ip", (char *)n->table, NULL};
+    int status = 0;
+    int r = molt_run(list, NULL, &status, NULL, err);
+    if (r == 0 && status == 0)
+        r = molt_run_ok(del, NULL, NULL, err);
+    if (r == 0 && link_exists(n->egress))
+        r = ip(err, "link", "del", n->egress, NULL, NULL, NULL);
+    if (r == 0 && link_exists(n->isolated))
+        r = ip(err, "link", "del", n->isolated, NULL, NULL, NULL);
+    return r < 0 ? molt_error_prefix(err, "upgrade network") : 0;
+}
+
+char *molt_host_dns(void)
+{
+    CLEANUP_FREE char *text = NULL;
+    if (molt_read_file("/etc/resolv.conf", 65536, &text, NULL, NULL) < 0)
+        return NULL;
+    const char *p = strstr(text, "nameserver ");
+    return p ? molt_xstrndup(p + 11, strcspn(p + 11, " \t\n")) : NULL;
+}
+
+static char *current_bridge(const char *ifname)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("/sys/class/net/%s/master", ifname);
+    char link[512];
+    ssize_t n = readlink(path, link, sizeof(link) - 1);
+    if (n < 0)
+        return NULL;
+    link[n] = 0;
+    const char *slash = strrchr(link, '/');
+    return molt_xstrdup(slash ? slash + 1 : link);
+}
+
+static int bridge_ioctl(const char *bridge, unsigned long request, const char *ifname, struct molt_error **err)
+{
+    struct ifreq ifr = {0};
+    CLEANUP_CLOSE int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", bridge);
+    ifr.ifr_ifindex = (int)if_nametoindex(ifname);
+    if (ifr.ifr_ifindex == 0)
+        return molt_error_errno(err, "%s", ifname);
+    if (ioctl(fd, request, &ifr) < 0)
+        return molt_error_errno(err, "%s %s bridge %s", ifname, request == SIOCBRADDIF ? "into" : "out of", bridge);
+    return 0;
+}
+
+int molt_vif_to_bridge(const char *ifname, const char *bridge, struct molt_error **err)
+{
+    CLEANUP_FREE char *now = current_bridge(ifname);
+    int r = 0;
+    if (molt_streq(now, bridge))
+        return 0;
+    if (now)
+        r = bridge_ioctl(now, SIOCBRDELIF, ifname, err);
+    if (r == 0 && bridge)
+        r = bridge_ioctl(bridge, SIOCBRADDIF, ifname, err);
+    return r;
+}
+
+char *molt_vif_name(const libxl_device_nic *nic, uint32_t domid)
+{
+    return nic->ifname ? molt_xstrdup(nic->ifname) : molt_xasprintf("vif%u.%d", domid, nic->devid);
+}

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Everything that can be known before anything is changed. Reads only. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/strbuf.h"
+#include "disk.h"
+#include "upgrade.h"
+
+#define MIB (1024.0 * 1024)
+#define DEFAULT_SPACE_MB 1500
+#define MEMORY_RESERVE_KIB (32 * 1024)
+/* Blackout estimate: fixed part and image throughput measured on nested Xen (docs/PERFORMANCE.md); a pessimist's. */
+#define BLACKOUT_FIXED_MS 1500
+#define BLACKOUT_MS_PER_MIB 12
+
+struct preflight {
+    struct xenmolt *x;
+    const xenmolt_upgrade_params *p;
+    struct molt_json *checks, *params, *estimate;
+    struct molt_domain dom;
+    libxl_domain_config cfg;
+    bool have_cfg;
+    struct molt_chan *agent;
+    struct molt_json *hello, *guest;
+    int64_t rss;
+};
+
+static int check_domain(struct preflight *f, struct molt_error **err)
+{
+    int r = molt_domain_find(f->x, f->p->domain, &f->dom, err);
+    if (r < 0)
+        return r;
+    molt_json_set_string(f->params, "domain", f->dom.name);
+    molt_json_set_int(f->params, "domid", f->dom.domid);
+    molt_json_set_string(f->params, "uuid", f->dom.uuid);
+    if (f->dom.domid == 0)
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "%s is dom0; only domUs can be upgraded", f->p->domain);
+    static const char *const ours[] = {"--clone", "--replaced"};
+    for (size_t i = 0; i < 2; i++) {
+        const char *at = strstr(f->dom.name, ours[i]);
+        if (at && !at[strlen(ours[i])])
+            return molt_error_set(err, MOLT_E_BUSY, "%s belongs to another operation (`xenmolt op-list`); name the guest itself", f->dom.name);
+        struct molt_domain other;
+        CLEANUP_FREE char *name = molt_xasprintf("%s%s", f->dom.name, ours[i]);
+        if (molt_domain_by_name(f->x, name, &other))
+            return molt_error_set(err, MOLT_E_BUSY, "a domain named %s exists: an earlier operation on %s is not ended; see `xenmolt op-list`, then op-commit, op-rollback or op-recover it", name, f->dom.name);
+    }
+    if (!f->dom.pv)
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "%s is not a PV guest; only PV guests are supported yet", f->dom.name);
+    if (f->dom.paused || f->dom.shutdown)
+        return molt_error_set(err, MOLT_E_STATE, "%s does not run (%s); unpause or start it", f->dom.name, f->dom.paused ? "paused" : "shut down");
+    return 0;
+}
+
+/* The running operation on this domain, if any; the engine's lock decides again later. */
+static int check_operation(struct preflight *f, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *list = NULL;
+    int r = molt_op_list(f->x->engine, &list, err);
+    for (size_t i = 0; r == 0 && i < molt_json_size(list); i++) {
+        const struct molt_json *o = molt_json_at(list, i);
+        const char *state = molt_json_get_string(o, "state"), *id = molt_json_get_string(o, "id");
+        if (!molt_streq(molt_json_get_string(o, "subject"), f->dom.name))
+            continue;
+        if (!molt_streq(state, "failed") && !molt_streq(state, "aborted") && !molt_streq(state, "done") && !molt_streq(state, "committed"))
+            return molt_error_set(err, MOLT_E_BUSY, "operation %s on %s is %s; wait for it, or end it: xenmolt op-abort %s, or xenmolt op-recover %s if its command died", id, f->dom.name, state, id, id);
+    }
+    return r;
+}
+
+static int check_config(struct preflight *f, struct molt_error **err)
+{
+    int r = molt_domain_config(f->x, f->dom.domid, &f->cfg, err);
+    if (r < 0)
+        return r;
+    f->have_cfg = true;
+    if (f->cfg.num_pcidevs || f->cfg.num_usbdevs || f->cfg.num_vtpms || f->cfg.num_p9s)
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "the domain has passed-through or special devices (PCI, USB, vTPM, 9p), which cannot be given to a clone");
+    if (f->cfg.num_nics < 1)
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "the domain has no vif");
+    for (int i = 0; i < f->cfg.num_nics; i++)
+        if (!f->cfg.nics[i].bridge)
+            return molt_error_set(err, MOLT_E_UNSUPPORTED, "vif %d is not on a bridge", f->cfg.nics[i].devid);
+    return 0;
+}
+
+static int check_disk(struct preflight *f, struct molt_error **err)
+{
+    struct molt_os_disk d = {0};
+    int r = molt_os_disk_of(&f->cfg, &d, err);
+    if (r < 0)
+        return r;
+    int64_t space = molt_json_get_int(f->params, "recipe_space_mb", DEFAULT_SPACE_MB) * 1024 * 1024;
+    molt_json_set_string(f->params, "disk", d.path);
+    molt_json_set_string(f->params, "disk_format", d.format);
+    molt_json_set_string(f->params, "disk_vdev", d.vdev);
+    molt_json_set_int(f->estimate, "disk_bytes", space);
+    molt_json_set_int(f->estimate, "disk_free_bytes", (int64_t)d.free_bytes);
+    if ((int64_t)d.free_bytes < space)
+        r = molt_error_set(err, MOLT_E_NO_SPACE, "the overlays need about %.0f MiB beside %s, %.0f MiB are free; make room there", (double)space / MIB, d.path, (double)d.free_bytes / MIB);
+    molt_os_disk_clear(&d);
+    return r;
+}
+
+static int check_memory(struct preflight *f, struct molt_error **err)
+{
+    uint64_t free_kib = 0, need_kib = 0;
+    int r = molt_domain_free_memory(f->x, &free_kib, err);
+    if (r == 0)
+        r = molt_domain_need_memory(f->x, f->dom.domid, &need_kib, err);
+    if (r < 0)
+        return r;
+    molt_json_set_int(f->estimate, "memory_bytes", (int64_t)need_kib * 1024);
+    molt_json_set_int(f->estimate, "memory_free_bytes", (int64_t)free_kib * 1024);
+    if (free_kib < need_kib + MEMORY_RESERVE_KIB)
+        return molt_error_set(err, MOLT_E_NO_SPACE, "the clone needs %.0f MiB of memory, Xen has %.0f MiB free; shut down or balloon down other domains, or dom0 (xl mem-set)", (double)need_kib / 1024, (double)free_kib / 1024);
+    return 0;
+}
+
+static int check_agent(struct preflight *f, struct molt_error **err)
+{
+    int r = molt_guest_connect(f->x, f->dom.domid, &f->agent, &f->hello, err);
+    return r;
+}
+
+static int check_workload(struct preflight *f, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = molt_json_object();
+    if (f->p->workload)
+        molt_json_set_string(args, "workload", f->p->workload);
+    int r = molt_call(f->agent, "preflight", args, NULL, &f->guest, err);
+    if (r < 0)
+        return r;
+    const struct molt_json *w = molt_json_get(f->guest, "workload");
+    f->rss = molt_json_get_int(w, "rss_bytes", 0);
+    molt_json_set_string(f->params, "workload", molt_json_get_string(w, "unit"));
+    molt_json_set(f->params, "workload_before", molt_json_copy(w));
+    molt_json_set_string(f->params, "root_fs", molt_json_get_string(f->guest, "root_fs"));
+    if (!molt_json_get_string(w, "unit"))
+        return molt_error_set(err, MOLT_E_PROTOCOL, "the agent tells of no workload");
+    return 0;
+}
+
+static int check_filesystems(struct preflight *f, struct molt_error **err)
+{
+    const struct molt_json *other = molt_json_get(f->guest, "other_mounts");
+    const char *fs = molt_json_get_string(f->guest, "root_fs");
+    if (molt_json_size(other) > 0)
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "the guest has more file systems than its root (%s); one file system is supported yet", molt_json_str(molt_json_at(other, 0)));
+    if (!molt_streq(fs, "ext4") && !molt_streq(fs, "xfs"))
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "the guest's root is %s; ext4 and xfs are supported", fs ? fs : "unknown");
+    return 0;
+}
+
+static int check_movable(struct preflight *f, struct molt_error **err)
+{
+    const struct molt_json *list = molt_json_get(f->guest, "reasons");
+    if (molt_json_size(list) == 0)
+        return 0;
+    const struct molt_json *first = molt_json_at(list, 0);
+    const char *detail = molt_json_get_string(first, "detail"), *remedy = molt_json_get_string(first, "remedy");
+    return molt_error_set(err, MOLT_E_CANNOT_MOVE, "%s cannot be moved: %.300s; %.300s%s", molt_json_get_string(f->params, "workload"), detail ? detail : "?",
+                          remedy ? remedy : "", molt_json_size(list) > 1 ? " (and more: op -n --json lists all)" : "");
+}
+
+static int check_guest_memory(struct preflight *f, struct molt_error **err)
+{
+    int64_t avail = molt_json_get_int(f->hello, "mem_available", 0);
+    molt_json_set_int(f->estimate, "guest_memory_bytes", f->rss);
+    if (avail < f->rss)
+        return molt_error_set(err, MOLT_E_NO_SPACE, "the workload's image needs up to %.0f MiB of memory in the guest while it moves, %.0f MiB are available; give the guest more memory", (double)f->rss / MIB, (double)avail / MIB);
+    return 0;
+}
+
+static int check_recipe(struct preflight *f, struct molt_error **err)
+{
+    if (f->p->recipe_arg)
+        molt_json_set_string(f->params, "recipe_arg", f->p->recipe_arg);
+    return molt_recipe_find(f->p->recipe ? f->p->recipe : "debian-security", f->params, err);
+}
+
+struct check {
+    const char *name;
+    int (*fn)(struct preflight *f, struct molt_error **err);
+    bool needs_agent; /* stop here when an earlier check failed */
+};
+static const struct check checks[] = {
+    {"recipe", check_recipe, false},
+    {"domain", check_domain, false},
+    {"operation", check_operation, true},
+    {"configuration", check_config, true},
+    {"disk", check_disk, true},
+    {"memory", check_memory, true},
+    {"agent", check_agent, true},
+    {"workload", check_workload, true},
+    {"file systems", check_filesystems, true},
+    {"movable", check_movable, true},
+    {"guest memory", check_guest_memory, true},
+};
+
+static void add_check(struct preflight *f, const char *name, int code, const struct molt_error *e)
+{
+    struct molt_json *c = molt_json_object();
+    molt_json_set_string(c, "name", name);
+    molt_json_set_bool(c, "ok", code == 0);
+    molt_json_set_string(c, "code", molt_code_name(code));
+    if (code < 0)
+        molt_json_set_string(c, "detail", molt_error_text(e));
+    molt_json_append(f->checks, c);
+}
+
+static void estimate_blackout(struct preflight *f)
+{
+    molt_json_set_int(f->estimate, "blackout_ms", BLACKOUT_FIXED_MS + (int64_t)((double)f->rss / MIB * BLACKOUT_MS_PER_MIB));
+}
+
+int molt_upgrade_preflight(struct xenmolt *x, const xenmolt_upgrade_params *p, struct molt_json **ret_result,
+                           struct molt_json **ret_params, struct molt_error **err)
+{
+    struct preflight f = {.x = x, .p = p, .checks = molt_json_array(), .params = molt_json_object(), .estimate = molt_json_object()};
+    int first = 0;
+    for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
+        CLEANUP_ERROR struct molt_error *e = NULL;
+        if (first < 0 && checks[i].needs_agent)
+            break; /* the rest would only repeat the cause */
+        int r = checks[i].fn(&f, &e);
+        add_check(&f, checks[i].name, r, e);
+        if (r < 0 && first == 0) {
+            first = r;
+            molt_error_move(err, MOLT_STEAL_PTR(e));
+        }
+    }
+    if (first == 0)
+        estimate_blackout(&f);
+    molt_json_set_string(f.params, "on_conflict", p->on_conflict ? p->on_conflict : "refuse");
+    molt_json_set_bool(f.params, "keep_active", p->keep_active != 0);
+    struct molt_json *result = molt_json_object();
+    molt_json_set_string(result, "domain", p->domain);
+    molt_json_set_bool(result, "ok", first == 0);
+    molt_json_set(result, "checks", f.checks);
+    molt_json_set(result, "estimate", f.estimate);
+    if (f.guest)
+        molt_json_set(result, "reasons", molt_json_copy(molt_json_get(f.guest, "reasons")));
+    if (f.have_cfg)
+        libxl_domain_config_dispose(&f.cfg);
+    molt_chan_close(f.agent);
+    molt_json_free(f.hello);
+    molt_json_free(f.guest);
+    *ret_result = result;
+    *ret_params = f.params;
+    return first;
+}

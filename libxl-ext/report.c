@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The report of guest-upgrade: xenmolt-report(7), schema 1. Built from the journal alone. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/strbuf.h"
+#include "disk.h"
+#include "upgrade.h"
+
+#define SCHEMA 1
+
+static double ms_between(const struct molt_json *notes, const char *from, const char *to)
+{
+    int64_t a = molt_json_get_int(notes, from, 0), b = molt_json_get_int(notes, to, 0);
+    return a && b ? (double)(b - a) / 1000 : -1;
+}
+
+static void set_ms(struct molt_json *v, const char *key, double ms)
+{
+    if (ms >= 0)
+        molt_json_set_double(v, key, ms);
+}
+
+static struct molt_json *split(const struct molt_json *notes)
+{
+    struct molt_json *v = molt_json_object();
+    const struct molt_json *restore = molt_json_get(notes, "restore");
+    set_ms(v, "freeze_and_dump_ms", ms_between(notes, "t_freeze", "t_dumped"));
+    set_ms(v, "final_pass_ms", ms_between(notes, "t_dumped", "t_merged"));
+    set_ms(v, "transport_ms", molt_json_get_double(restore, "transport_ms", -1));
+    set_ms(v, "restore_ms", molt_json_get_double(restore, "restore_ms", -1));
+    set_ms(v, "pivot_ms", ms_between(notes, "t_restored", "t_pivot"));
+    set_ms(v, "switch_ms", ms_between(notes, "t_pivot", "t_thawed"));
+    const struct molt_json *d = molt_json_get(molt_json_get(notes, "dump"), "stats");
+    if (d)
+        molt_json_set(v, "criu_dump", molt_json_copy(d));
+    if (molt_json_get(restore, "stats"))
+        molt_json_set(v, "criu_restore", molt_json_copy(molt_json_get(restore, "stats")));
+    return v;
+}
+
+static struct molt_json *merge_part(const struct molt_json *notes)
+{
+    const struct molt_json *m = molt_json_get(notes, "merge");
+    struct molt_json *v = m ? molt_json_copy(m) : molt_json_object();
+    if (!molt_json_get(v, "conflicts"))
+        molt_json_set(v, "conflicts", molt_json_array());
+    set_ms(v, "final_pass_ms", ms_between(notes, "t_dumped", "t_merged"));
+    return v;
+}
+
+static struct molt_json *process_part(struct molt_op *op, const struct molt_json *notes)
+{
+    struct molt_json *v = molt_json_object();
+    const struct molt_json *w = molt_json_get(molt_json_get(notes, "dump"), "workload");
+    if (!w)
+        w = molt_json_get(molt_op_params(op), "workload_before");
+    const struct molt_json *after = molt_json_get(molt_json_get(notes, "verify"), "workload");
+    molt_json_set_string(v, "unit", molt_json_get_string(w, "unit"));
+    molt_json_set_int(v, "pid", molt_json_get_int(w, "main_pid", 0));
+    molt_json_set_int(v, "pid_after", molt_json_get_int(after, "main_pid", 0));
+    molt_json_set_int(v, "threads", (int64_t)molt_json_size(molt_json_get(w, "tids")));
+    molt_json_set_int(v, "memory_bytes", molt_json_get_int(w, "rss_bytes", 0));
+    molt_json_set_int(v, "connections", molt_json_get_int(w, "connections", 0));
+    molt_json_set_int(v, "connections_after", molt_json_get_int(after, "connections", 0));
+    const struct molt_json *pins = molt_json_get(notes, "pins");
+    molt_json_set(v, "pins", pins ? molt_json_copy(pins) : molt_json_array());
+    return v;
+}
+
+static struct molt_json *retained_part(struct molt_op *op)
+{
+    struct molt_json *v = molt_json_array();
+    if (molt_op_state(op) != MOLT_OP_DONE && molt_op_state(op) != MOLT_OP_FORWARD)
+        return v;
+    CLEANUP_FREE char *name = up_replaced_name(op);
+    CLEANUP_FREE char *dom = molt_xasprintf("domain %s (paused)", name);
+    CLEANUP_FREE char *disk = molt_xasprintf("disk %s", up_fact(op, "delta_a"));
+    molt_json_append(v, molt_json_string(dom));
+    molt_json_append(v, molt_json_string(disk));
+    return v;
+}
+
+struct molt_json *up_report(struct molt_op *op)
+{
+    const struct molt_json *notes = molt_op_notes(op);
+    struct molt_json *v = molt_json_object();
+    enum molt_op_state st = molt_op_state(op);
+    molt_json_set_int(v, "schema", SCHEMA);
+    molt_json_set_string(v, "operation", molt_op_id(op));
+    molt_json_set_string(v, "kind", molt_op_kind(op));
+    molt_json_set_string(v, "domain", molt_op_subject(op));
+    molt_json_set_string(v, "result", st == MOLT_OP_DONE || st == MOLT_OP_FORWARD ? "success" : molt_op_state_text(st));
+    molt_json_set_string(v, "recipe", up_param(op, "recipe_name"));
+    molt_json_set(v, "os_before", molt_json_copy(molt_json_get(notes, "os_before")));
+    const struct molt_json *after = molt_json_get(molt_json_get(notes, "verify"), "os");
+    molt_json_set(v, "os_after", molt_json_copy(after ? after : molt_json_get(notes, "os_after")));
+    molt_json_set(v, "phases", molt_op_phases(op));
+    set_ms(v, "snapshot_pause_ms", molt_json_get_double(notes, "snapshot_pause_ms", -1));
+    set_ms(v, "blackout_ms", ms_between(notes, "t_freeze", "t_thawed"));
+    molt_json_set(v, "blackout", split(notes));
+    molt_json_set(v, "predump", molt_json_array());
+    molt_json_set(v, "merge", merge_part(notes));
+    molt_json_set(v, "process", process_part(op, notes));
+    const struct molt_json *w = molt_json_get(molt_op_params(op), "memory_bytes");
+    molt_json_set_int(v, "peak_extra_memory_bytes", molt_json_intval(w, 0));
+    molt_json_set_int(v, "peak_extra_disk_bytes", (int64_t)(molt_disk_allocated(up_fact(op, "delta_a")) + molt_disk_allocated(up_fact(op, "delta_b"))));
+    molt_json_set(v, "retained", retained_part(op));
+    return v;
+}

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The step table of guest-upgrade and what its steps share. The order is DESIGN's; see ARCHITECTURE.md. */
+#include "upgrade.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/strbuf.h"
+
+static const struct molt_step steps[] = {
+    {"snapshot", MOLT_STEP_REVERSIBLE, 120, step_snapshot, undo_snapshot, NULL},
+    {"network", MOLT_STEP_REVERSIBLE, 60, step_network, undo_network, NULL},
+    {"clone", MOLT_STEP_REVERSIBLE, 900, step_clone, undo_clone, NULL},
+    {"upgrade", MOLT_STEP_REVERSIBLE, 4 * 3600, step_upgrade, undo_upgrade, NULL},
+    {"reboot", MOLT_STEP_REVERSIBLE, 1800, step_reboot, undo_clone, NULL},
+    {"premerge", MOLT_STEP_REVERSIBLE, 3600, step_premerge, NULL, NULL},
+    {"prepare", MOLT_STEP_REVERSIBLE, 600, step_prepare, undo_prepare, NULL},
+    {"freeze", MOLT_STEP_REVERSIBLE, 300, step_freeze, undo_freeze, NULL},
+    {"restore", MOLT_STEP_REVERSIBLE, 300, step_restore, undo_restore, NULL},
+    {"pivot", MOLT_STEP_PIVOT, 60, step_pivot, NULL, probe_pivot},
+    {"switch", MOLT_STEP_FORWARD, 120, step_switch, NULL, NULL},
+    {"verify", MOLT_STEP_FORWARD, 300, step_verify, NULL, NULL},
+    {"retire", MOLT_STEP_FORWARD, 120, step_retire, NULL, NULL},
+};
+
+static int up_open(struct molt_op *op, void **ret_priv, struct molt_error **err)
+{
+    struct xenmolt *x = molt_op_user(op);
+    int r = molt_context_need_xen(x, err);
+    if (r < 0)
+        return r;
+    struct upgrade *u = molt_xcalloc(1, sizeof(*u));
+    u->x = x;
+    molt_upnet_names(molt_op_id(op), &u->net);
+    *ret_priv = u;
+    return 0;
+}
+
+static void up_close(struct molt_op *op, void *priv)
+{
+    struct upgrade *u = priv;
+    (void)op;
+    if (!u)
+        return;
+    molt_chan_close(u->active);
+    molt_chan_close(u->clone);
+    free(u);
+}
+
+const struct molt_op_table molt_guest_upgrade_table = {
+    .kind = "guest-upgrade",
+    .steps = steps,
+    .n_steps = sizeof(steps) / sizeof(steps[0]),
+    .open = up_open,
+    .close = up_close,
+    .report = up_report,
+};
+
+const char *up_param(struct molt_op *op, const char *key)
+{
+    return molt_json_get_string(molt_op_params(op), key);
+}
+
+int64_t up_param_int(struct molt_op *op, const char *key)
+{
+    return molt_json_get_int(molt_op_params(op), key, 0);
+}
+
+const char *up_fact(struct molt_op *op, const char *key)
+{
+    return molt_json_get_string(molt_op_facts(op), key);
+}
+
+int64_t up_fact_int(struct molt_op *op, const char *key, int64_t dflt)
+{
+    return molt_json_get_int(molt_op_facts(op), key, dflt);
+}
+
+char *up_clone_name(struct molt_op *op)
+{
+    return molt_xasprintf("%s--clone", molt_op_subject(op));
+}
+
+char *up_replaced_name(struct molt_op *op)
+{
+    return molt_xasprintf("%s--replaced", molt_op_subject(op));
+}
+
+char *up_domain_dir(struct molt_op *op)
+{
+    return molt_xasprintf("%s/domains/%s", up_of(op)->x->state_dir, up_fact(op, "clone_uuid"));
+}
+
+void up_identity_of(struct molt_op *op, struct up_identity *i)
+{
+    i->clone_name = up_clone_name(op);
+    i->replaced_name = up_replaced_name(op);
+    i->id = (struct molt_identity){
+        .op = molt_op_id(op), .name = molt_op_subject(op), .clone_name = i->clone_name, .replaced_name = i->replaced_name,
+        .active = (uint32_t)up_param_int(op, "domid"), .clone = (uint32_t)up_fact_int(op, "clone_domid", 0),
+        .active_uuid = up_param(op, "uuid"), .clone_uuid = up_fact(op, "clone_uuid"),
+    };
+}
+
+void up_identity_clear(struct up_identity *i)
+{
+    free(i->clone_name);
+    free(i->replaced_name);
+}
+
+void up_drop(struct molt_chan **c)
+{
+    molt_chan_close(*c);
+    *c = NULL;
+}
+
+bool up_aborting(void *op)
+{
+    return molt_op_aborting(op);
+}
+
+static int connect_to(struct molt_op *op, uint32_t domid, struct molt_chan **slot, struct molt_chan **ret, struct molt_error **err)
+{
+    int r = 0;
+    if (!*slot)
+        r = molt_guest_connect(up_of(op)->x, domid, slot, NULL, err);
+    *ret = *slot;
+    return r;
+}
+
+int up_active(struct molt_op *op, struct molt_chan **ret, struct molt_error **err)
+{
+    int r = connect_to(op, (uint32_t)up_param_int(op, "domid"), &up_of(op)->active, ret, err);
+    return r < 0 ? molt_error_prefix(err, "active") : 0;
+}
+
+int up_clone(struct molt_op *op, struct molt_chan **ret, struct molt_error **err)
+{
+    int r = connect_to(op, (uint32_t)up_fact_int(op, "clone_domid", 0), &up_of(op)->clone, ret, err);
+    return r < 0 ? molt_error_prefix(err, "clone") : 0;
+}
+
+int up_call_unit(struct molt_op *op, struct molt_chan *c, const char *what, struct molt_json **ret, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = molt_json_object();
+    molt_json_set_string(args, "unit", up_param(op, "workload"));
+    return molt_call(c, what, args, NULL, ret, err);
+}
+
+bool up_find_clone(struct molt_op *op, struct molt_domain *ret)
+{
+    CLEANUP_FREE char *name = up_clone_name(op);
+    return molt_domain_by_name(up_of(op)->x, name, ret) && molt_streq(ret->uuid, up_fact(op, "clone_uuid"));
+}
+
+void up_note_us(struct molt_op *op, const char *key)
+{
+    molt_op_note(op, key, molt_json_int(molt_now_us()));
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* guest-upgrade: what its steps share. Everything that must outlive a crash is a fact of the operation. */
+#ifndef MOLT_LIBXL_UPGRADE_H
+#define MOLT_LIBXL_UPGRADE_H
+
+#include "context.h"
+#include "domain.h"
+#include "engine/engine.h"
+#include "guest.h"
+#include "net.h"
+#include "xenstore/identity.h"
+
+#define MOLT_BASE_VDEV "xvdy"   /* the clone sees the frozen base there, read-only */
+#define MOLT_MAX_PREMERGE 4     /* passes before the freeze */
+#define MOLT_PREMERGE_ENOUGH 32 /* a pass with at most this many actions is the last before the freeze */
+
+/* Connections; made anew by whoever needs them. */
+struct upgrade {
+    struct xenmolt *x;
+    struct molt_upnet net;
+    struct molt_chan *active, *clone;
+};
+
+/* Facts and parameters by their keys. */
+const char *up_param(struct molt_op *op, const char *key);
+int64_t up_param_int(struct molt_op *op, const char *key);
+const char *up_fact(struct molt_op *op, const char *key);
+int64_t up_fact_int(struct molt_op *op, const char *key, int64_t dflt);
+static inline struct upgrade *up_of(struct molt_op *op) { return molt_op_priv(op); }
+char *up_clone_name(struct molt_op *op);    /* "web1--clone" */
+char *up_replaced_name(struct molt_op *op); /* "web1--replaced" */
+char *up_domain_dir(struct molt_op *op);    /* kernel and initrd of the new domain */
+/* Identity for xenstore; strings are valid while op lives or until up_identity_clear. */
+struct up_identity {
+    struct molt_identity id;
+    char *clone_name, *replaced_name;
+};
+void up_identity_of(struct molt_op *op, struct up_identity *ret);
+void up_identity_clear(struct up_identity *i);
+
+/* The connection to either agent, made when there is none. */
+int up_active(struct molt_op *op, struct molt_chan **ret, struct molt_error **err);
+int up_clone(struct molt_op *op, struct molt_chan **ret, struct molt_error **err);
+void up_drop(struct molt_chan **c);
+/* A call with the unit as its only argument. */
+int up_call_unit(struct molt_op *op, struct molt_chan *c, const char *what, struct molt_json **ret, struct molt_error **err);
+/* Clone domain by name and UUID; false when it is not there. */
+bool up_find_clone(struct molt_op *op, struct molt_domain *ret);
+bool up_aborting(void *op);
+void up_note_us(struct molt_op *op, const char *key);
+
+/* Steps: upgrade_clone.c */
+int step_snapshot(struct molt_op *op, struct molt_error **err);
+int undo_snapshot(struct molt_op *op, struct molt_error **err);
+int step_network(struct molt_op *op, struct molt_error **err);
+int undo_network(struct molt_op *op, struct molt_error **err);
+int step_clone(struct molt_op *op, struct molt_error **err);
+int undo_clone(struct molt_op *op, struct molt_error **err);
+int step_upgrade(struct molt_op *op, struct molt_error **err);
+int undo_upgrade(struct molt_op *op, struct molt_error **err);
+int step_reboot(struct molt_op *op, struct molt_error **err);
+/* upgrade_move.c */
+/* The merge report as a note; a failure to get it is no failure of the operation. */
+void up_note_merge(struct molt_op *op, struct molt_chan *clone);
+int step_premerge(struct molt_op *op, struct molt_error **err);
+int step_prepare(struct molt_op *op, struct molt_error **err);
+int undo_prepare(struct molt_op *op, struct molt_error **err);
+int step_freeze(struct molt_op *op, struct molt_error **err);
+int undo_freeze(struct molt_op *op, struct molt_error **err);
+int step_restore(struct molt_op *op, struct molt_error **err);
+int undo_restore(struct molt_op *op, struct molt_error **err);
+/* upgrade_switch.c */
+int step_pivot(struct molt_op *op, struct molt_error **err);
+int probe_pivot(struct molt_op *op, enum molt_probe *ret, struct molt_error **err);
+int step_switch(struct molt_op *op, struct molt_error **err);
+int step_verify(struct molt_op *op, struct molt_error **err);
+int step_retire(struct molt_op *op, struct molt_error **err);
+int up_commit(struct molt_op *op, struct molt_error **err);
+int up_rollback(struct molt_op *op, struct molt_error **err);
+/* Moves every vif of a domain: into its configured bridge (to NULL), out of any ("" ), or into the one named. */
+int up_move_vifs(struct molt_op *op, uint32_t domid, const char *to, struct molt_error **err);
+
+/* report.c */
+struct molt_json *up_report(struct molt_op *op);
+/* monitor.c: starts `xenmolt domain-monitor` for a domain. */
+int molt_monitor_spawn(struct xenmolt *x, uint32_t domid, struct molt_error **err);
+
+/* preflight.c: *ret_params gets what the operation will run with (also after a failed check, as far as known). */
+int molt_upgrade_preflight(struct xenmolt *x, const xenmolt_upgrade_params *p, struct molt_json **ret_result,
+                           struct molt_json **ret_params, struct molt_error **err);
+/* recipe.c: name or file -> path, its limits from the header; checks that it can be run. */
+int molt_recipe_find(const char *name, struct molt_json *params, struct molt_error **err);
+
+#endif

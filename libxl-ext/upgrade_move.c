@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* guest-upgrade, second half up to the pivot: merge passes, freeze, dump, restore. Every step here can be undone. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/strbuf.h"
+#include "upgrade.h"
+
+#define LONG_CALL_MS (20 * 60 * 1000)
+#define MAX_REPORT (64u << 20)
+
+static int long_call(struct molt_chan *c, const char *what, const struct molt_json *args, struct molt_json **ret, struct molt_error **err)
+{
+    struct molt_call call = {.timeout_ms = LONG_CALL_MS};
+    return molt_call(c, what, args, &call, ret, err);
+}
+
+/* ---- premerge ---- */
+
+/* The two agents get a ring of their own. */
+static int introduce(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *a = molt_json_object(), *c = molt_json_object();
+    CLEANUP_FREE char *rel = molt_xasprintf("data/xenmolt/peer-%s", molt_op_id(op));
+    CLEANUP_FREE char *abs = molt_xasprintf("/local/domain/%lld/%s", (long long)up_param_int(op, "domid"), rel);
+    molt_json_set_int(a, "domid", up_fact_int(op, "clone_domid", 0));
+    molt_json_set_string(a, "path", rel);
+    molt_json_set_int(c, "domid", up_param_int(op, "domid"));
+    molt_json_set_string(c, "path", abs);
+    int r = molt_call(active, "peer-listen", a, NULL, NULL, err);
+    return r < 0 ? r : molt_call(clone, "peer-connect", c, NULL, NULL, err);
+}
+
+static int merge_begin(struct molt_op *op, struct molt_chan *clone, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *a = molt_json_object();
+    molt_json_set_string(a, "disk", MOLT_BASE_VDEV);
+    molt_json_set_string(a, "fstype", up_param(op, "root_fs"));
+    molt_json_set_string(a, "on_conflict", up_param(op, "on_conflict"));
+    molt_json_set_int(a, "snapshot_ns", up_fact_int(op, "snapshot_ns", 0));
+    return long_call(clone, "merge-begin", a, NULL, err);
+}
+
+static int gather_text(void *ctx, const void *buf, size_t len, struct molt_error **err)
+{
+    struct molt_strbuf *b = ctx;
+    if (b->len + len > MAX_REPORT)
+        return molt_error_set(err, MOLT_E_PROTOCOL, "the merge report is too long");
+    molt_strbuf_add(b, buf, len);
+    return 0;
+}
+
+void up_note_merge(struct molt_op *op, struct molt_chan *clone)
+{
+    CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
+    CLEANUP_JSON struct molt_json *v = NULL;
+    struct molt_call call = {.data = gather_text, .ctx = &b, .timeout_ms = LONG_CALL_MS};
+    if (molt_call(clone, "merge-report", NULL, &call, NULL, NULL) == 0 && molt_json_parse(molt_strbuf_str(&b), b.len, &v, NULL) == 0)
+        molt_op_note(op, "merge", MOLT_STEAL_PTR(v));
+}
+
+static int pass(struct molt_op *op, struct molt_chan *clone, struct molt_json **ret, struct molt_error **err)
+{
+    int r = long_call(clone, "merge-pass", NULL, ret, err);
+    if (r == MOLT_E_CONFLICT)
+        up_note_merge(op, clone);
+    return r;
+}
+
+int step_premerge(struct molt_op *op, struct molt_error **err)
+{
+    struct molt_chan *active, *clone;
+    CLEANUP_JSON struct molt_json *args = molt_json_object(), *pins = NULL;
+    int r = up_active(op, &active, err);
+    if (r == 0)
+        r = up_clone(op, &clone, err);
+    if (r == 0)
+        r = introduce(op, active, clone, err);
+    molt_op_progress(op, -1, "scanning base and upgraded tree");
+    if (r == 0)
+        r = merge_begin(op, clone, err);
+    for (int i = 0; r == 0 && i < MOLT_MAX_PREMERGE; i++) {
+        CLEANUP_JSON struct molt_json *st = NULL;
+        r = pass(op, clone, &st, err);
+        int64_t actions = molt_json_get_int(st, "actions", 0);
+        if (r == 0)
+            molt_op_progress(op, -1, "merge pass %d: %lld paths, %lld bytes, %lld ms", i + 1, (long long)actions,
+                             (long long)molt_json_get_int(st, "bytes", 0), (long long)molt_json_get_int(st, "ms", 0));
+        if (molt_op_aborting(op))
+            return molt_error_set(err, MOLT_E_ABORTED, "aborted");
+        if (r == 0 && actions <= MOLT_PREMERGE_ENOUGH)
+            break;
+    }
+    if (r < 0)
+        return r;
+    molt_json_set_string(args, "unit", up_param(op, "workload"));
+    molt_json_set_string(args, "operation", molt_op_id(op));
+    molt_op_progress(op, -1, "copying the files that the process still needs in their old form");
+    if ((r = long_call(clone, "pins-fetch", args, &pins, err)) == 0)
+        molt_op_note(op, "pins", molt_json_copy(molt_json_get(pins, "pins")));
+    return r;
+}
+
+/* ---- prepare ---- */
+
+int step_prepare(struct molt_op *op, struct molt_error **err)
+{
+    struct molt_chan *active, *clone;
+    CLEANUP_JSON struct molt_json *args = molt_json_object(), *now = NULL, *va = molt_json_object();
+    int r = up_active(op, &active, err);
+    if (r == 0)
+        r = up_clone(op, &clone, err);
+    molt_json_set_string(va, "unit", up_param(op, "workload"));
+    if (r == 0)
+        r = long_call(active, "verify", va, &now, err); /* threads may have come since the preflight */
+    if (r < 0)
+        return r;
+    const struct molt_json *w = molt_json_get(now, "workload");
+    molt_json_set_string(args, "unit", up_param(op, "workload"));
+    molt_json_set_int(args, "main_pid", molt_json_get_int(w, "main_pid", 0));
+    molt_json_set(args, "ids", molt_json_copy(molt_json_get(w, "tids")));
+    molt_json_set_bool(args, "overlay", true);
+    return long_call(clone, "restore-prepare", args, NULL, err);
+}
+
+/* The clone is destroyed by an earlier step's undo; this only matters when that is not to happen at once. */
+int undo_prepare(struct molt_op *op, struct molt_error **err)
+{
+    (void)op, (void)err;
+    return 0;
+}
+
+/* ---- freeze ---- */
+
+int up_move_vifs(struct molt_op *op, uint32_t domid, const char *to, struct molt_error **err)
+{
+    struct xenmolt *x = up_of(op)->x;
+    libxl_domain_config cfg;
+    /* The active's configuration tells the bridges that both belong to. */
+    int r = molt_domain_config(x, (uint32_t)up_param_int(op, "domid"), &cfg, err);
+    if (r < 0)
+        return r;
+    for (int i = 0; r == 0 && i < cfg.num_nics; i++) {
+        struct libxl_device_nic *n = &cfg.nics[i];
+        if (domid != (uint32_t)up_param_int(op, "domid"))
+            molt_set_string(&n->ifname, NULL);
+        CLEANUP_FREE char *vif = molt_vif_name(n, domid);
+        r = molt_vif_to_bridge(vif, !to ? n->bridge : *to ? to : NULL, err);
+    }
+    libxl_domain_config_dispose(&cfg);
+    return r;
+}
+
+/* From here the workload stands still: no packet reaches it, it is dumped, and what it wrote last is merged. */
+int step_freeze(struct molt_op *op, struct molt_error **err)
+{
+    struct molt_chan *active, *clone;
+    CLEANUP_JSON struct molt_json *dump = NULL, *last = NULL;
+    int r = up_active(op, &active, err);
+    if (r == 0)
+        r = up_clone(op, &clone, err);
+    if (r == 0)
+        r = molt_op_put(op, "freezing", molt_json_bool(true), err);
+    if (r < 0)
+        return r;
+    up_note_us(op, "t_freeze");
+    r = up_move_vifs(op, (uint32_t)up_param_int(op, "domid"), "", err);
+    if (r == 0)
+        r = up_call_unit(op, active, "dump", &dump, err);
+    up_note_us(op, "t_dumped");
+    if (r < 0)
+        return r;
+    molt_op_note(op, "dump", molt_json_copy(dump));
+    if (molt_fault("freeze"))
+        return molt_error_set(err, MOLT_E_INTERNAL, "fault point freeze");
+    r = pass(op, clone, &last, err);
+    up_note_us(op, "t_merged");
+    if (r == 0)
+        molt_op_note(op, "final_pass", molt_json_copy(last));
+    return r;
+}
+
+int undo_freeze(struct molt_op *op, struct molt_error **err)
+{
+    struct molt_chan *active;
+    struct molt_domain d;
+    if (!molt_json_get_bool(molt_op_facts(op), "freezing", false))
+        return 0;
+    if (molt_domain_info(up_of(op)->x, (uint32_t)up_param_int(op, "domid"), &d, NULL) < 0)
+        return 0; /* the guest itself is gone: nothing to thaw */
+    up_drop(&up_of(op)->active); /* its last call may have been cut */
+    int r = up_active(op, &active, err);
+    if (r == 0)
+        r = up_call_unit(op, active, "resume", NULL, err);
+    int v = up_move_vifs(op, d.domid, NULL, r < 0 ? NULL : err);
+    return r < 0 ? r : v;
+}
+
+/* ---- restore ---- */
+
+int step_restore(struct molt_op *op, struct molt_error **err)
+{
+    struct molt_chan *clone;
+    CLEANUP_JSON struct molt_json *done = NULL, *args = molt_json_object();
+    int r = up_clone(op, &clone, err);
+    molt_json_set_string(args, "unit", up_param(op, "workload"));
+    if (r == 0)
+        r = long_call(clone, "restore-go", args, &done, err);
+    up_note_us(op, "t_restored");
+    if (r < 0)
+        return r;
+    molt_op_note(op, "restore", molt_json_copy(done));
+    return molt_fault("restore") ? molt_error_set(err, MOLT_E_INTERNAL, "fault point restore") : 0;
+}
+
+/* What stands restored and stopped in the clone dies with it. */
+int undo_restore(struct molt_op *op, struct molt_error **err)
+{
+    return undo_clone(op, err);
+}

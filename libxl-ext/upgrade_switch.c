@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* guest-upgrade from the pivot on: nothing here is undone by a failure, recovery runs it again to its end. */
+#include <libxl_utils.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "base/fsio.h"
+#include "base/strbuf.h"
+#include "disk.h"
+#include "upgrade.h"
+
+/* The point of no return: one xenstore transaction (xenstore/identity.c). */
+int step_pivot(struct molt_op *op, struct molt_error **err)
+{
+    struct up_identity id;
+    up_identity_of(op, &id);
+    int r = molt_identity_pivot(&up_of(op)->x->store, &id.id, err);
+    up_identity_clear(&id);
+    up_note_us(op, "t_pivot");
+    return r;
+}
+
+int probe_pivot(struct molt_op *op, enum molt_probe *ret, struct molt_error **err)
+{
+    int owner = molt_identity_owner(&up_of(op)->x->store, molt_op_id(op), err);
+    if (owner < 0)
+        return owner;
+    *ret = owner ? MOLT_PROBE_DONE : MOLT_PROBE_NOT_DONE;
+    return 0;
+}
+
+int step_switch(struct molt_op *op, struct molt_error **err)
+{
+    struct xenmolt *x = up_of(op)->x;
+    struct molt_chan *clone;
+    struct molt_domain d;
+    uint32_t active = (uint32_t)up_param_int(op, "domid"), domid = (uint32_t)up_fact_int(op, "clone_domid", 0);
+    int r = 0;
+    if (molt_domain_info(x, active, &d, NULL) == 0 && !d.paused)
+        r = molt_domain_pause(x, active, err);
+    if (r == 0)
+        r = up_move_vifs(op, domid, NULL, err);
+    if (r == 0)
+        r = up_clone(op, &clone, err);
+    if (r == 0)
+        r = up_call_unit(op, clone, "restore-thaw", NULL, err);
+    if (r == 0)
+        up_note_us(op, "t_thawed");
+    return r;
+}
+
+/* What the domain starts from next time: the guest's own command line, its bridges, its one disk. */
+static int settle_config(struct molt_op *op, struct molt_error **err)
+{
+    struct xenmolt *x = up_of(op)->x;
+    libxl_domain_config now, old;
+    uint32_t domid = (uint32_t)up_fact_int(op, "clone_domid", 0);
+    int r = molt_domain_config(x, (uint32_t)up_param_int(op, "domid"), &old, err);
+    if (r < 0)
+        return r;
+    if ((r = molt_domain_config(x, domid, &now, err)) < 0) {
+        libxl_domain_config_dispose(&old);
+        return r;
+    }
+    molt_set_string(&now.c_info.name, molt_op_subject(op));
+    molt_set_string(&now.b_info.cmdline, old.b_info.cmdline);
+    for (int i = 0; i < now.num_nics && i < old.num_nics; i++) {
+        CLEANUP_FREE char *key = molt_xasprintf("/local/domain/0/backend/vif/%u/%d/bridge", domid, now.nics[i].devid);
+        molt_set_string(&now.nics[i].bridge, old.nics[i].bridge);
+        if (r == 0)
+            r = molt_store_write(&x->store, key, old.nics[i].bridge, err);
+    }
+    if (r == 0)
+        r = molt_domain_store_config(x, domid, &now, err);
+    CLEANUP_FREE char *name = up_replaced_name(op);
+    molt_set_string(&old.c_info.name, name);
+    if (r == 0)
+        r = molt_domain_store_config(x, (uint32_t)up_param_int(op, "domid"), &old, err);
+    libxl_domain_config_dispose(&now);
+    libxl_domain_config_dispose(&old);
+    return r;
+}
+
+int step_verify(struct molt_op *op, struct molt_error **err)
+{
+    struct molt_chan *clone;
+    CLEANUP_JSON struct molt_json *args = molt_json_object(), *v = NULL;
+    struct molt_call call = {.timeout_ms = 300000};
+    int r = up_clone(op, &clone, err);
+    if (r < 0)
+        return r;
+    up_note_merge(op, clone);
+    const struct molt_json *before = molt_json_get(molt_op_params(op), "workload_before");
+    molt_json_set_string(args, "unit", up_param(op, "workload"));
+    molt_json_set_int(args, "main_pid", molt_json_get_int(before, "main_pid", 0));
+    r = molt_call(clone, "go-live", args, &call, NULL, err);
+    if (r == 0)
+        r = molt_call(clone, "verify", args, &call, &v, err);
+    if (r == 0 && !molt_json_get_bool(v, "same_pid", false))
+        r = molt_error_set(err, MOLT_E_HEALTH, "%s runs, but not as the process that was moved", up_param(op, "workload"));
+    if (r == 0)
+        molt_op_note(op, "verify", molt_json_copy(v));
+    return r;
+}
+
+int step_retire(struct molt_op *op, struct molt_error **err)
+{
+    struct xenmolt *x = up_of(op)->x;
+    uint32_t domid = (uint32_t)up_fact_int(op, "clone_domid", 0);
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    up_drop(&up_of(op)->clone);
+    up_drop(&up_of(op)->active);
+    if (molt_domain_detach_disk(x, domid, MOLT_BASE_VDEV, &e) < 0)
+        molt_info(molt_op_log(op), "%s", molt_error_text(e)); /* gone already when this is a second try */
+    int r = settle_config(op, err);
+    if (r == 0)
+        r = molt_upnet_remove(&up_of(op)->net, err);
+    return r < 0 ? r : molt_monitor_spawn(x, domid, err);
+}
+
+/* ---- afterwards ---- */
+
+static int replaced_domain(struct molt_op *op, struct molt_domain *ret)
+{
+    CLEANUP_FREE char *name = up_replaced_name(op);
+    return molt_domain_by_name(up_of(op)->x, name, ret) && molt_streq(ret->uuid, up_param(op, "uuid"));
+}
+
+int up_commit(struct molt_op *op, struct molt_error **err)
+{
+    struct molt_domain d;
+    struct up_identity id;
+    int r = 0;
+    if (replaced_domain(op, &d))
+        r = molt_domain_destroy(up_of(op)->x, d.domid, err);
+    if (r == 0 && up_fact(op, "delta_a"))
+        unlink(up_fact(op, "delta_a"));
+    up_identity_of(op, &id);
+    if (r == 0)
+        r = molt_identity_end(&up_of(op)->x->store, &id.id, err);
+    up_identity_clear(&id);
+    return r;
+}
+
+/* The old domain takes over again; what the new one wrote since the pivot is lost, as the caller confirmed. */
+int up_rollback(struct molt_op *op, struct molt_error **err)
+{
+    struct xenmolt *x = up_of(op)->x;
+    struct molt_domain old, now;
+    struct molt_chan *agent;
+    struct up_identity id;
+    uint32_t active = (uint32_t)up_param_int(op, "domid"), clone = (uint32_t)up_fact_int(op, "clone_domid", 0);
+    if (!replaced_domain(op, &old) && molt_identity_owner(&x->store, molt_op_id(op), NULL) == 1)
+        return molt_error_set(err, MOLT_E_STATE, "the old domain is gone; nothing can be brought back");
+    int r = 0;
+    if (molt_domain_info(x, clone, &now, NULL) == 0 && !now.paused)
+        r = molt_domain_pause(x, clone, err);
+    up_identity_of(op, &id);
+    if (r == 0 && molt_identity_owner(&x->store, molt_op_id(op), NULL) == 1)
+        r = molt_identity_return(&x->store, &id.id, err);
+    up_identity_clear(&id);
+    if (r == 0)
+        r = molt_domain_destroy(x, clone, err);
+    if (r == 0 && molt_domain_info(x, active, &old, err) == 0 && old.paused)
+        r = molt_domain_unpause(x, active, err);
+    if (r == 0)
+        r = up_active(op, &agent, err);
+    if (r == 0)
+        r = up_call_unit(op, agent, "resume", NULL, err);
+    if (r == 0)
+        r = up_move_vifs(op, active, NULL, err);
+    if (r == 0)
+        r = molt_call(agent, "net-announce", NULL, NULL, NULL, err);
+    if (r == 0)
+        r = undo_upgrade(op, err);
+    return r < 0 ? r : undo_snapshot(op, err);
+}

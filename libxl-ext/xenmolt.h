@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * libxenmolt: changes the operating system under a running Xen guest.
+ *
+ * Opaque, free of libxl types, compiles alone as C99 and C++. Functions return 0 or a negative code
+ * (molt_strerror(), molt_exit_status()) and, when err is not NULL, an error to be freed with molt_err_free().
+ * Structured results are JSON texts (malloc'd; free()), described in xenmolt-report(7).
+ */
+#ifndef XENMOLT_H
+#define XENMOLT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#ifdef __GNUC__
+#pragma GCC visibility push(default)
+#endif
+
+#define XENMOLT_API_VERSION 1
+
+typedef struct xenmolt xenmolt;
+typedef struct molt_error xenmolt_error;
+
+enum xenmolt_level { XENMOLT_ERROR, XENMOLT_WARN, XENMOLT_INFO, XENMOLT_DEBUG };
+
+/* One thing that happened in an operation. Strings are valid during the call only; any may be NULL. */
+typedef struct xenmolt_event {
+    const char *operation; /* id */
+    const char *kind;      /* "state", "step", "step-done", "undo", "progress", "log", "check" */
+    const char *name;      /* step, state or check */
+    const char *text;
+    int64_t at_us;         /* CLOCK_REALTIME, microseconds */
+    int percent;           /* -1: unknown */
+} xenmolt_event;
+
+typedef struct xenmolt_config {
+    unsigned size;         /* sizeof(xenmolt_config): lets later versions append members */
+    const char *state_dir; /* NULL: /var/lib/xenmolt */
+    void (*log)(void *ctx, enum xenmolt_level level, const char *line);
+    void (*event)(void *ctx, const xenmolt_event *event);
+    void *ctx;             /* for both callbacks */
+    enum xenmolt_level log_level;
+} xenmolt_config;
+
+/* Opens the library (no domain is touched). */
+int xenmolt_open(const xenmolt_config *config, xenmolt **ret, xenmolt_error **err);
+void xenmolt_close(xenmolt *x);
+
+typedef struct xenmolt_upgrade_params {
+    unsigned size;           /* sizeof(xenmolt_upgrade_params) */
+    const char *domain;      /* name or domid */
+    const char *workload;    /* systemd unit, NULL: the one in the guest's /etc/xenmolt/workload */
+    const char *recipe;      /* shipped name or path, NULL: debian-security */
+    const char *recipe_arg;  /* argument for the recipe (debian-release: suite), NULL: none */
+    const char *on_conflict; /* "refuse" (NULL), "active" or "upgrade" */
+    int keep_active;         /* nonzero: the old domain stays until op-commit even when a retention time is set */
+} xenmolt_upgrade_params;
+
+/* Preflight only; nothing is changed. *ret_json: {domain, ok, checks [{name, ok, code, detail, remedy}], estimate {..}}.
+ * Returns the code of the first failed check (with *ret_json set all the same), or 0. */
+int xenmolt_guest_upgrade_preflight(xenmolt *x, const xenmolt_upgrade_params *p, char **ret_json, xenmolt_error **err);
+/* The whole guest upgrade; blocks until it ended. *ret_json: the report (also after a failure that came behind the
+ * preflight); may stay NULL. */
+int xenmolt_guest_upgrade(xenmolt *x, const xenmolt_upgrade_params *p, char **ret_json, xenmolt_error **err);
+
+/* Operations. ID may be a unique prefix. */
+int xenmolt_op_list(xenmolt *x, char **ret_json, xenmolt_error **err);
+int xenmolt_op_show(xenmolt *x, const char *id, char **ret_json, xenmolt_error **err);
+int xenmolt_op_log(xenmolt *x, const char *id, char **ret_json, xenmolt_error **err);
+int xenmolt_op_abort(xenmolt *x, const char *id, int wait_s, xenmolt_error **err);
+int xenmolt_op_recover(xenmolt *x, const char *id, xenmolt_error **err);
+/* Deletes the retained old domain and its disks of a finished guest-upgrade. */
+int xenmolt_op_commit(xenmolt *x, const char *id, xenmolt_error **err);
+/* Brings the retained old domain back as the domain of that name; what clients wrote since the pivot is lost, and
+ * therefore must be confirmed by discard_new_writes. */
+int xenmolt_op_rollback(xenmolt *x, const char *id, int discard_new_writes, xenmolt_error **err);
+
+/* Watches one domain that this library created and acts on its shutdown as its configuration says (on_reboot, ...).
+ * Returns when the domain is gone for good. */
+int xenmolt_monitor(xenmolt *x, uint32_t domid, xenmolt_error **err);
+
+const char *xenmolt_version(void);
+const char *xenmolt_strerror(int code);
+int xenmolt_exit_status(int code);
+const char *xenmolt_error_text(const xenmolt_error *err);
+void xenmolt_error_free(xenmolt_error *err);
+
+#ifdef __GNUC__
+#pragma GCC visibility pop
+#endif
+#ifdef __cplusplus
+}
+#endif
+#endif

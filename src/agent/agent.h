@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* xenmolt-agent: what its parts share. */
+#ifndef MOLT_AGENT_H
+#define MOLT_AGENT_H
+
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "proto/msg.h"
+
+#define MOLT_AGENT_RUN "/run/xenmolt"
+#define MOLT_AGENT_LIB "/var/lib/xenmolt"
+#define MOLT_AGENT_ETC "/etc/xenmolt"
+#define MOLT_AGENT_DUMP MOLT_AGENT_RUN "/dump"
+#define MOLT_AGENT_RECIPE MOLT_AGENT_LIB "/recipe"
+#define MOLT_CONTROL_RING (64u << 10)
+#define MOLT_PEER_RING (1u << 20)
+#define MOLT_MAX_RECIPE (1024u << 20)
+
+struct merge_state; /* merge_clone.c */
+
+/* One connection of the host: everything that it began and that must be taken back when the host goes away. */
+struct session {
+    struct molt_chan *host;
+    struct molt_log *log;
+    pid_t thawer;          /* watchdog of a frozen file system, 0: none */
+    pid_t peer_server;     /* child that serves the other agent, 0: none */
+    struct molt_chan *peer; /* our connection to the other agent, NULL: none */
+    char *frozen_unit;     /* workload that we stopped and not yet gave away */
+    char *prepared_unit;   /* workload whose restore was prepared here and that was not thawed */
+    struct merge_state *merge;
+    struct molt_json *pins; /* what the active side told of its pins */
+};
+
+/* supervisor.c: announces, serves one host connection after another; returns only on a fatal error. */
+int agent_supervise(struct molt_log *log);
+/* session.c: serves one connection to its end and takes back what was left open. */
+void agent_session(struct molt_chan *host, struct molt_log *log);
+/* init.c: we are PID 1 of a clone: prepares the upgrade target, then becomes the real init. */
+int agent_init_main(char *const argv[]);
+/* announce.c: xenstore. */
+int agent_announce(struct molt_error **err);
+/* Whether dom0 has told (by the pivot's transaction) that this domain was replaced. */
+bool agent_was_replaced(void);
+
+/* osinfo.c: {id, version, pretty, kernel, libc, jdk, packages}. Owned by the caller. */
+struct molt_json *agent_os_info(void);
+
+/* Handlers, by file. */
+int h_hello(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_preflight(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_os(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_health(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_poweroff(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_boot_files(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+
+int h_fs_freeze(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_fs_thaw(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+void fs_thaw_all(struct session *s);
+
+int h_net_setup(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_net_announce(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int net_addresses(struct molt_json **ret, struct molt_error **err);
+
+int h_recipe(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+
+int h_peer_listen(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_peer_connect(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+/* Serves the other agent on chan until it closes. */
+void peer_serve(struct molt_chan *chan, struct molt_log *log);
+
+int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_resume(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+void move_resume(struct session *s);
+int h_pins_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_restore_thaw(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_restore_undo(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_verify(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+
+int h_merge_begin(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_merge_pass(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_merge_report(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+void merge_free(struct session *s);
+
+#endif

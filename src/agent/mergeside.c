@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The clone's side of the merge: base disk mounted read-only, passes against the active's agent. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "agent/agent.h"
+#include "agent/peer.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/fsio.h"
+#include "base/strbuf.h"
+
+#define BASE_DIR MOLT_AGENT_RUN "/base"
+#define STASH_DIR MOLT_AGENT_LIB "/stash"
+#define USER_POLICY MOLT_AGENT_ETC "/merge.policy"
+
+struct merge_state {
+    struct molt_merge *merge;
+    struct molt_policy *policy;
+    int rootfd, basefd, stashfd;
+    struct peer_stream stream;
+    bool called;
+};
+
+void merge_free(struct session *s)
+{
+    struct merge_state *m = s->merge;
+    if (!m)
+        return;
+    molt_merge_free(m->merge);
+    molt_policy_free(m->policy);
+    molt_msg_clear(&m->stream.msg);
+    molt_error_free(m->stream.error);
+    if (m->rootfd >= 0)
+        close(m->rootfd);
+    if (m->basefd >= 0)
+        close(m->basefd);
+    if (m->stashfd >= 0)
+        close(m->stashfd);
+    umount2(BASE_DIR, MNT_DETACH);
+    molt_remove_tree(STASH_DIR, NULL);
+    free(m);
+    s->merge = NULL;
+}
+
+/* The device that shows the base's copy of this root: the root's device with its disk's name replaced. */
+static int base_device(const char *disk, char **ret, struct molt_error **err)
+{
+    struct stat st;
+    char link[512];
+    if (stat("/", &st) < 0)
+        return molt_error_errno(err, "stat /");
+    CLEANUP_FREE char *sys = molt_xasprintf("/sys/dev/block/%u:%u", major(st.st_dev), minor(st.st_dev));
+    ssize_t n = readlink(sys, link, sizeof(link) - 1);
+    if (n < 0)
+        return molt_error_errno(err, "%s", sys);
+    link[n] = 0;
+    const char *name = strrchr(link, '/') + 1; /* "xvda" or "xvda2" */
+    size_t digits = strlen(name);
+    while (digits && name[digits - 1] >= '0' && name[digits - 1] <= '9')
+        digits--;
+    *ret = molt_xasprintf("/dev/%s%s", disk, name + digits);
+    return 0;
+}
+
+static int mount_base(const char *disk, const char *fstype, struct molt_error **err)
+{
+    CLEANUP_FREE char *dev = NULL;
+    int r = base_device(disk, &dev, err);
+    if (r == 0)
+        r = molt_mkdir_p(BASE_DIR, 0700, err);
+    if (r < 0)
+        return r;
+    /* Frozen at the snapshot, so its journal is empty; it must not be replayed into a read-only disk anyway. */
+    const char *opts = !strcmp(fstype, "xfs") ? "norecovery,nouuid" : "noload";
+    if (mount(dev, BASE_DIR, fstype, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, opts) < 0)
+        return molt_error_errno(err, "mount the base disk %s", dev);
+    return 0;
+}
+
+static int open_dirs(struct merge_state *m, struct molt_error **err)
+{
+    int r = molt_tree_open("/", &m->rootfd, err);
+    if (r < 0)
+        return r;
+    molt_remove_tree(STASH_DIR, NULL);
+    if ((r = molt_mkdir_p(STASH_DIR, 0700, err)) < 0)
+        return r;
+    m->basefd = open(BASE_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    m->stashfd = open(STASH_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return m->basefd < 0 || m->stashfd < 0 ? molt_error_errno(err, "open the base or the stash") : 0;
+}
+
+static int ask_peer(void *ctx, enum molt_merge_question q, const void *req, size_t len, struct molt_source *ret, struct molt_error **err)
+{
+    struct session *s = ctx;
+    struct merge_state *m = s->merge;
+    CLEANUP_JSON struct molt_json *args = molt_json_object();
+    int r = m->called ? peer_stream_end(&m->stream, err) : 0;
+    if (r < 0)
+        return r;
+    m->called = true;
+    m->stream.chan = s->peer;
+    molt_json_set_int(args, "q", q);
+    if ((r = peer_stream_begin(&m->stream, "merge", args, req, len, true, err)) < 0)
+        return r;
+    *ret = (struct molt_source){peer_stream_read, &m->stream};
+    return 0;
+}
+
+/* The cause behind a cut stream is what the peer said, not "broken pipe". */
+static int peer_cause(struct merge_state *m, int r, struct molt_error **err)
+{
+    if (r == 0 || !m->stream.error)
+        return r;
+    int code = molt_error_code(m->stream.error);
+    molt_error_move(err, MOLT_STEAL_PTR(m->stream.error));
+    return code;
+}
+
+/* {"disk": "xvdy", "fstype", "on_conflict", "snapshot_ns"}: mounts the base, scans base and this tree. */
+int h_merge_begin(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    const char *disk = molt_json_get_string(rq->args, "disk"), *fstype = molt_json_get_string(rq->args, "fstype");
+    const char *oc = molt_json_get_string(rq->args, "on_conflict");
+    if (!disk || !fstype || strchr(disk, '/') || !s->peer)
+        return molt_error_set(err, MOLT_E_PROTOCOL, "merge-begin: bad arguments");
+    merge_free(s);
+    struct merge_state *m = s->merge = molt_xcalloc(1, sizeof(*m));
+    m->rootfd = m->basefd = m->stashfd = -1;
+    int64_t t0 = molt_mono_ms();
+    int r = mount_base(disk, fstype, err);
+    if (r == 0)
+        r = open_dirs(m, err);
+    if (r == 0)
+        r = molt_exists(USER_POLICY) ? molt_policy_load(USER_POLICY, &m->policy, err) : molt_policy_default(&m->policy, err);
+    struct molt_merge_opts o = {
+        .rootfd = m->rootfd, .basefd = m->basefd, .stash = STASH_DIR, .policy = m->policy, .exclude = peer_exclude, .log = s->log,
+        .on_conflict = molt_streq(oc, "active") ? MOLT_ON_CONFLICT_ACTIVE : molt_streq(oc, "upgrade") ? MOLT_ON_CONFLICT_UPGRADE : MOLT_ON_CONFLICT_REFUSE,
+        .snapshot_ns = molt_json_get_int(rq->args, "snapshot_ns", 0),
+    };
+    if (r == 0)
+        r = molt_merge_new(&o, &m->merge, err);
+    struct molt_merge_peer peer = {ask_peer, s};
+    if (r == 0)
+        r = peer_cause(m, molt_merge_check_packages(m->merge, &peer, err), err);
+    molt_json_set_int(reply, "ms", molt_mono_ms() - t0);
+    return r;
+}
+
+int h_merge_pass(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    struct molt_pass_stats st = {0};
+    if (!s->merge || !s->merge->merge)
+        return molt_error_set(err, MOLT_E_STATE, "merge-begin comes first");
+    struct molt_merge_peer peer = {ask_peer, s};
+    unsigned flags = molt_json_get_bool(rq->args, "dry", false) ? MOLT_PASS_DRY : 0;
+    int r = peer_cause(s->merge, molt_merge_pass(s->merge->merge, &peer, flags, &st, err), err);
+    molt_json_set_int(reply, "number", st.number);
+    molt_json_set_int(reply, "actions", (int64_t)st.actions);
+    molt_json_set_int(reply, "vanished", (int64_t)st.vanished);
+    molt_json_set_int(reply, "conflicts_open", (int64_t)st.conflicts_open);
+    molt_json_set_int(reply, "bytes", (int64_t)st.bytes);
+    molt_json_set_int(reply, "ms", st.ms);
+    molt_json_set_int(reply, "scan_ms", st.scan_ms);
+    return r;
+}
+
+/* The report may be large (many conflicts): it goes as data. */
+int h_merge_report(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    (void)reply;
+    if (!s->merge || !s->merge->merge)
+        return molt_error_set(err, MOLT_E_STATE, "no merge was begun");
+    CLEANUP_JSON struct molt_json *v = molt_merge_report(s->merge->merge);
+    CLEANUP_FREE char *text = molt_json_print(v, false);
+    return molt_request_data(rq, text, strlen(text), err);
+}

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Moving the process: dump on the active, pins and restore in the clone, life after the switch. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "agent/agent.h"
+#include "agent/peer.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/fsio.h"
+#include "base/strbuf.h"
+#include "base/subprocess.h"
+#include "procmig/dump.h"
+#include "procmig/overlay.h"
+#include "procmig/restore.h"
+
+#define MAX_IMAGES 4096
+
+static int need_unit(struct molt_request *rq, const char **ret, struct molt_error **err)
+{
+    CLEANUP_FREE char *full = NULL;
+    *ret = molt_json_get_string(rq->args, "unit");
+    return *ret ? molt_unit_name(*ret, &full, err) : molt_error_set(err, MOLT_E_PROTOCOL, "no unit is named");
+}
+
+/* An empty tmpfs for images: they never touch a disk. */
+static int fresh_dump_dir(struct molt_error **err)
+{
+    umount2(MOLT_AGENT_DUMP, MNT_DETACH);
+    int r = molt_mkdir_p(MOLT_AGENT_DUMP, 0700, err);
+    if (r == 0 && mount("xenmolt", MOLT_AGENT_DUMP, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700,size=80%") < 0)
+        r = molt_error_errno(err, "mount a tmpfs on " MOLT_AGENT_DUMP);
+    return r;
+}
+
+/* The workload stands still from here on. Undone by resume, or by the end of the session. */
+int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    const char *unit;
+    CLEANUP_WORKLOAD struct molt_workload *w = NULL;
+    struct molt_dump_stats stats = {0};
+    int r = need_unit(rq, &unit, err);
+    if (r == 0)
+        r = fresh_dump_dir(err);
+    if (r == 0)
+        r = molt_workload_scan(unit, &w, err);
+    if (r < 0)
+        return r;
+    free(s->frozen_unit);
+    s->frozen_unit = molt_xstrdup(unit);
+    struct molt_dump_opts o = {.dir = MOLT_AGENT_DUMP, .log = s->log};
+    r = molt_dump(w, &o, &stats, err);
+    if (r < 0) {
+        move_resume(s);
+        return r;
+    }
+    molt_json_set(reply, "workload", molt_workload_json(w));
+    molt_json_set(reply, "stats", molt_dump_stats_json(&stats));
+    return 0;
+}
+
+void move_resume(struct session *s)
+{
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    if (!s->frozen_unit)
+        return;
+    if (molt_dump_resume(s->frozen_unit, &err) < 0)
+        molt_err(s->log, "%s", molt_error_text(err));
+    umount2(MOLT_AGENT_DUMP, MNT_DETACH);
+    free(s->frozen_unit);
+    s->frozen_unit = NULL;
+}
+
+/* Idempotent, and works in a later session too. */
+int h_resume(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    const char *unit;
+    (void)reply;
+    int r = need_unit(rq, &unit, err);
+    if (r < 0)
+        return r;
+    free(s->frozen_unit);
+    s->frozen_unit = NULL;
+    umount2(MOLT_AGENT_DUMP, MNT_DETACH);
+    return molt_dump_resume(unit, err);
+}
+
+static int fetch_pins(struct session *s, struct molt_pins *pins, const char *dir, uint64_t *bytes, struct molt_error **err)
+{
+    int r = molt_pins_make_dirs(pins, dir, err);
+    for (size_t i = 0; r == 0 && i < pins->n; i++) {
+        if (pins->v[i].need == MOLT_PIN_SAME)
+            continue;
+        CLEANUP_JSON struct molt_json *args = molt_json_object();
+        CLEANUP_FREE char *path = molt_xasprintf("%s%s", dir, pins->v[i].path);
+        molt_json_set_int(args, "index", (int64_t)i);
+        r = peer_fetch_file(s->peer, "pin", args, path, bytes, err);
+    }
+    if (r == 0)
+        r = molt_pins_check_fetched(pins, dir, err);
+    return r;
+}
+
+/* {"unit", "operation"}: which old files the workload needs here, fetched, and the overlay made ready. */
+int h_pins_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    const char *unit, *op = molt_json_get_string(rq->args, "operation");
+    CLEANUP_JSON struct molt_json *answer = NULL, *args = molt_json_object();
+    CLEANUP_PINS struct molt_pins *pins = NULL;
+    CLEANUP_OVERLAY struct molt_overlay *overlay = NULL;
+    size_t needed = 0;
+    uint64_t bytes = 0, fetched = 0;
+    int r = need_unit(rq, &unit, err);
+    if (r == 0 && (!op || strchr(op, '/') || !s->peer))
+        r = molt_error_set(err, MOLT_E_PROTOCOL, "pins-fetch: bad arguments");
+    molt_json_set_string(args, "unit", unit);
+    if (r == 0)
+        r = molt_call(s->peer, "pins", args, NULL, &answer, err);
+    if (r == 0)
+        r = molt_pins_parse(molt_json_get(answer, "pins"), &pins, err);
+    if (r == 0)
+        r = molt_pins_compare(pins, "", &needed, &bytes, err);
+    CLEANUP_FREE char *dir = molt_xasprintf(MOLT_PINS_DIR "/%s", op ? op : "");
+    if (r == 0)
+        r = fetch_pins(s, pins, dir, &fetched, err);
+    if (r < 0)
+        return r;
+    overlay = molt_overlay_new(unit, dir, pins);
+    if ((r = molt_overlay_save(overlay, err)) == 0 && (r = molt_overlay_placeholders(overlay, err)) == 0)
+        r = molt_overlay_save(overlay, err);
+    struct molt_json *list = molt_json_array();
+    for (size_t i = 0; i < pins->n; i++)
+        if (pins->v[i].need != MOLT_PIN_SAME)
+            molt_json_append(list, molt_json_string(pins->v[i].path));
+    molt_json_set(reply, "pins", list);
+    molt_json_set_int(reply, "bytes", (int64_t)fetched);
+    return r;
+}
+
+/* {"unit", "main_pid", "ids", "cwd", "overlay"} */
+int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    const char *unit;
+    (void)reply;
+    int r = need_unit(rq, &unit, err);
+    if (r < 0)
+        return r;
+    CLEANUP_FREE char *mask = molt_xasprintf("/run/systemd/system.control/%s", unit);
+    unlink(mask);
+    if ((r = fresh_dump_dir(err)) < 0)
+        return r;
+    CLEANUP_JSON struct molt_json *v = molt_json_copy(rq->args);
+    molt_json_set_string(v, "images", MOLT_AGENT_DUMP);
+    molt_json_set_string(v, "agent", "/usr/sbin/xenmolt-agent");
+    struct molt_restore_spec spec = {0};
+    r = molt_restore_spec_parse(v, &spec, err);
+    free(s->prepared_unit);
+    s->prepared_unit = molt_xstrdup(unit);
+    if (r == 0)
+        r = molt_restore_prepare(&spec, 60000, s->log, err);
+    molt_restore_spec_clear(&spec);
+    return r;
+}
+
+static int fetch_images(struct session *s, uint64_t *bytes, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *answer = NULL;
+    int r = molt_call(s->peer, "images", NULL, NULL, &answer, err);
+    const struct molt_json *names = molt_json_get(answer, "names");
+    if (r == 0 && molt_json_size(names) > MAX_IMAGES)
+        r = molt_error_set(err, MOLT_E_PROTOCOL, "too many images");
+    for (size_t i = 0; r == 0 && i < molt_json_size(names); i++) {
+        const char *name = molt_json_str(molt_json_at(names, i));
+        if (!name || !*name || strchr(name, '/') || name[0] == '.')
+            return molt_error_set(err, MOLT_E_PROTOCOL, "not an image name");
+        CLEANUP_JSON struct molt_json *args = molt_json_object();
+        CLEANUP_FREE char *path = molt_xasprintf(MOLT_AGENT_DUMP "/%s", name);
+        molt_json_set_string(args, "name", name);
+        r = peer_fetch_file(s->peer, "images", args, path, bytes, err);
+    }
+    return r;
+}
+
+/* Images across, then CRIU; the tree stands restored and stopped when this returns. */
+int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    const char *unit;
+    struct molt_dump_stats stats = {0};
+    uint64_t bytes = 0;
+    int r = need_unit(rq, &unit, err);
+    int64_t t0 = molt_mono_us();
+    if (r == 0)
+        r = fetch_images(s, &bytes, err);
+    molt_json_set_double(reply, "transport_ms", (double)(molt_mono_us() - t0) / 1000);
+    molt_json_set_int(reply, "image_bytes", (int64_t)bytes);
+    t0 = molt_mono_us();
+    if (r == 0)
+        r = molt_restore_go(unit, 120000, &stats, err);
+    molt_json_set_double(reply, "restore_ms", (double)(molt_mono_us() - t0) / 1000);
+    molt_json_set(reply, "stats", molt_dump_stats_json(&stats));
+    return r;
+}
+
+int h_restore_thaw(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    const char *unit;
+    int r = need_unit(rq, &unit, err);
+    if (r == 0)
+        r = molt_restore_thaw(unit, err);
+    if (r == 0) {
+        free(s->prepared_unit);
+        s->prepared_unit = NULL;
+    }
+    if (r == 0)
+        r = h_net_announce(rq, reply, err);
+    return r;
+}
+
+int h_restore_undo(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    const char *unit;
+    (void)reply;
+    int r = need_unit(rq, &unit, err);
+    free(s->prepared_unit);
+    s->prepared_unit = NULL;
+    return r == 0 ? molt_restore_undo(unit, err) : r;
+}
+
+/* After the thaw: systemd has the process under its own unit file again, then everything that the upgrade target
+ * kept from starting starts. */
+int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    const char *unit;
+    struct molt_run_opts o = {.timeout_ms = 120000};
+    char *journald[] = {"systemctl", "restart", "systemd-journald.service", NULL};
+    char *start[] = {"systemctl", "start", "--no-block", "default.target", NULL};
+    (void)reply;
+    int r = need_unit(rq, &unit, err);
+    if (r < 0)
+        return r;
+    merge_free(s);
+    molt_chan_close(s->peer);
+    s->peer = NULL;
+    umount2(MOLT_AGENT_DUMP, MNT_DETACH);
+    unlink("/run/systemd/journald.conf.d/50-xenmolt.conf");
+    unlink(MOLT_AGENT_RUN "/mode");
+    if ((r = molt_restore_finish(unit, err)) < 0)
+        return r;
+    if (molt_run_ok(journald, &o, NULL, err) < 0) {
+        molt_warn(s->log, "journald: %s", err ? molt_error_text(*err) : "");
+        molt_error_clear(err);
+    }
+    return molt_run_ok(start, &o, NULL, err);
+}
+
+/* {"unit", "main_pid"} -> {active_state, main_pid, same_pid, workload} */
+int h_verify(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    const char *unit;
+    CLEANUP_WORKLOAD struct molt_workload *w = NULL;
+    int r = need_unit(rq, &unit, err);
+    if (r == 0)
+        r = molt_workload_scan(unit, &w, err);
+    if (r < 0)
+        return r;
+    molt_json_set(reply, "workload", molt_workload_json(w));
+    molt_json_set_bool(reply, "same_pid", w->main_pid == molt_json_get_int(rq->args, "main_pid", -1));
+    molt_json_set(reply, "os", agent_os_info());
+    return 0;
+}

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The active's agent serves the clone's over a ring of their own (guest to guest; dom0 only tells the two of each
+ * other): merge questions, pins, dump images.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+#include "agent/agent.h"
+#include "agent/peer.h"
+#include "base/cleanup.h"
+#include "base/strbuf.h"
+#include "merge/merge.h"
+#include "merge/pack.h"
+#include "procmig/pins.h"
+#include "proto/vchan.h"
+
+#define ACCEPT_MS 120000
+#define BUFFER (256u << 10)
+
+const char *const peer_exclude[] = {"proc", "sys", "dev", "run", "var/lib/xenmolt", "lost+found", "usr/sbin/policy-rc.d", NULL};
+
+struct peer_state {
+    struct molt_log *log;
+    int rootfd;
+    struct molt_merge_server *merge;
+    struct molt_pins *pins;
+};
+
+/* A sink over the reply that gathers small writes. */
+struct out {
+    struct molt_request *rq;
+    struct molt_strbuf b;
+};
+
+static int out_flush(struct out *o)
+{
+    int r = o->b.len ? molt_request_data(o->rq, o->b.s, o->b.len, NULL) : 0;
+    o->b.len = 0;
+    if (r < 0)
+        errno = EPIPE;
+    return r < 0 ? -1 : 0;
+}
+
+static int out_write(void *ctx, const void *buf, size_t len)
+{
+    struct out *o = ctx;
+    molt_strbuf_add(&o->b, buf, len);
+    return o->b.len >= BUFFER ? out_flush(o) : 0;
+}
+
+static int gather(void *ctx, const void *buf, size_t len, struct molt_error **err)
+{
+    (void)err;
+    molt_strbuf_add(ctx, buf, len);
+    return 0;
+}
+
+static int p_merge(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct peer_state *s = rq->ctx;
+    CLEANUP_STRBUF struct molt_strbuf req = MOLT_STRBUF_INIT;
+    struct out o = {rq, MOLT_STRBUF_INIT};
+    (void)reply;
+    int r = molt_request_upload(rq, MOLT_MERGE_REQUEST_MAX, gather, &req, err);
+    if (r < 0)
+        return r;
+    if (!s->merge) {
+        if ((r = molt_tree_open("/", &s->rootfd, err)) < 0)
+            return r;
+        s->merge = molt_merge_server_new(s->rootfd, peer_exclude);
+    }
+    struct molt_sink sink = {out_write, &o};
+    r = molt_merge_serve(s->merge, (enum molt_merge_question)molt_json_get_int(rq->args, "q", 0), molt_strbuf_str(&req), req.len, &sink, err);
+    if (r == 0 && out_flush(&o) < 0)
+        r = molt_error_errno(err, "send");
+    molt_strbuf_free(&o.b);
+    return r;
+}
+
+static int p_pins(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct peer_state *s = rq->ctx;
+    const char *unit = molt_json_get_string(rq->args, "unit");
+    CLEANUP_WORKLOAD struct molt_workload *w = NULL;
+    int r = molt_workload_scan(unit ? unit : "", &w, err);
+    if (r < 0)
+        return r;
+    molt_pins_free(s->pins);
+    s->pins = NULL;
+    if ((r = molt_pins_collect(w, &s->pins, err)) < 0)
+        return r;
+    molt_json_set(reply, "pins", molt_pins_json(s->pins));
+    return 0;
+}
+
+static int stream_fd(struct molt_request *rq, int fd, struct molt_error **err)
+{
+    CLEANUP_FREE char *buf = molt_xmalloc(BUFFER);
+    for (;;) {
+        ssize_t n = read(fd, buf, BUFFER);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return molt_error_errno(err, "read");
+        if (n == 0)
+            return 0;
+        int r = molt_request_data(rq, buf, (size_t)n, err);
+        if (r < 0)
+            return r;
+    }
+}
+
+/* {"index": i}: the content of the i-th pin as it is now. */
+static int p_pin(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct peer_state *s = rq->ctx;
+    int64_t i = molt_json_get_int(rq->args, "index", -1);
+    (void)reply;
+    if (!s->pins || i < 0 || (size_t)i >= s->pins->n)
+        return molt_error_set(err, MOLT_E_PROTOCOL, "no such pin");
+    CLEANUP_CLOSE int fd = open(s->pins->v[i].source, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return molt_error_errno(err, "open %s", s->pins->v[i].path);
+    return stream_fd(rq, fd, err);
+}
+
+/* The names of the dump's images, then {"name"} for one of them. */
+static int p_images(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    const char *name = molt_json_get_string(rq->args, "name");
+    if (name) {
+        if (strchr(name, '/'))
+            return molt_error_set(err, MOLT_E_PROTOCOL, "not an image name");
+        CLEANUP_FREE char *path = molt_xasprintf(MOLT_AGENT_DUMP "/%s", name);
+        CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        return fd < 0 ? molt_error_errno(err, "open %s", path) : stream_fd(rq, fd, err);
+    }
+    CLEANUP_CLOSEDIR DIR *d = opendir(MOLT_AGENT_DUMP);
+    if (!d)
+        return molt_error_errno(err, "open " MOLT_AGENT_DUMP);
+    struct molt_json *names = molt_json_array();
+    struct dirent *e;
+    while ((e = readdir(d)))
+        if (e->d_type == DT_REG)
+            molt_json_append(names, molt_json_string(e->d_name));
+    molt_json_set(reply, "names", names);
+    return 0;
+}
+
+void peer_serve(struct molt_chan *chan, struct molt_log *log)
+{
+    static const struct molt_handler handlers[] = {{"merge", p_merge}, {"pins", p_pins}, {"pin", p_pin}, {"images", p_images}, {NULL, NULL}};
+    struct peer_state s = {.log = log, .rootfd = -1};
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    while (molt_serve_one(chan, handlers, &s, -1, &err) == 0)
+        molt_error_clear(&err);
+    molt_info(log, "peer gone: %s", molt_error_text(err));
+    molt_merge_server_free(s.merge);
+    molt_pins_free(s.pins);
+}
+
+/* {"domid": N, "path": "data/xenmolt/peer-..."}: offers the ring and serves it in a child of its own. */
+int h_peer_listen(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    const char *path = molt_json_get_string(rq->args, "path");
+    int64_t domid = molt_json_get_int(rq->args, "domid", -1);
+    (void)reply;
+    if (!path || strncmp(path, "data/xenmolt/", 13) != 0 || strstr(path, "..") || domid <= 0 || domid > 0x7fef)
+        return molt_error_set(err, MOLT_E_PROTOCOL, "peer-listen: bad arguments");
+    if (s->peer_server > 0) {
+        kill(s->peer_server, SIGTERM);
+        waitpid(s->peer_server, NULL, 0);
+        s->peer_server = 0;
+    }
+    pid_t pid = fork();
+    if (pid < 0)
+        return molt_error_errno(err, "fork");
+    if (pid == 0) {
+        CLEANUP_ERROR struct molt_error *e = NULL;
+        struct molt_chan *chan;
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
+        if (molt_vchan_listen((uint32_t)domid, path, MOLT_PEER_RING, &chan, &e) < 0 || molt_vchan_accept(chan, ACCEPT_MS, &e) < 0) {
+            molt_err(s->log, "%s", molt_error_text(e));
+            _exit(1);
+        }
+        peer_serve(chan, s->log);
+        molt_chan_close(chan);
+        _exit(0);
+    }
+    s->peer_server = pid;
+    return 0;
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+
+#include "agent/agent.h"
+#include "base/cleanup.h"
+#include "procmig/restore.h"
+
+static const struct molt_handler handlers[] = {
+    {"hello", h_hello},
+    {"preflight", h_preflight},
+    {"os", h_os},
+    {"health", h_health},
+    {"poweroff", h_poweroff},
+    {"boot-files", h_boot_files},
+    {"fs-freeze", h_fs_freeze},
+    {"fs-thaw", h_fs_thaw},
+    {"net-setup", h_net_setup},
+    {"net-announce", h_net_announce},
+    {"recipe", h_recipe},
+    {"peer-listen", h_peer_listen},
+    {"peer-connect", h_peer_connect},
+    {"merge-begin", h_merge_begin},
+    {"merge-pass", h_merge_pass},
+    {"merge-report", h_merge_report},
+    {"pins-fetch", h_pins_fetch},
+    {"dump", h_dump},
+    {"resume", h_resume},
+    {"restore-prepare", h_restore_prepare},
+    {"restore-go", h_restore_go},
+    {"restore-thaw", h_restore_thaw},
+    {"restore-undo", h_restore_undo},
+    {"go-live", h_go_live},
+    {"verify", h_verify},
+    {NULL, NULL},
+};
+
+/* The host went away: what it had stopped goes on, unless the pivot gave it to another domain. */
+static void take_back(struct session *s)
+{
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    fs_thaw_all(s);
+    if (s->frozen_unit && !agent_was_replaced()) {
+        molt_warn(s->log, "the host went away: %s goes on here", s->frozen_unit);
+        move_resume(s);
+    }
+    if (s->prepared_unit) {
+        molt_warn(s->log, "the host went away: the restore of %s is given up", s->prepared_unit);
+        if (molt_restore_undo(s->prepared_unit, &err) < 0)
+            molt_err(s->log, "%s", molt_error_text(err));
+    }
+    if (s->peer_server > 0) {
+        kill(s->peer_server, SIGTERM);
+        waitpid(s->peer_server, NULL, 0);
+    }
+    molt_chan_close(s->peer);
+    merge_free(s);
+    molt_json_free(s->pins);
+    free(s->frozen_unit);
+    free(s->prepared_unit);
+}
+
+void agent_session(struct molt_chan *host, struct molt_log *log)
+{
+    struct session s = {.host = host, .log = log};
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    molt_info(log, "host connected");
+    while (molt_serve_one(host, handlers, &s, -1, &err) == 0)
+        molt_error_clear(&err);
+    molt_info(log, "host gone: %s", molt_error_text(err));
+    take_back(&s);
+    molt_chan_close(host);
+}

@@ -1,0 +1,11 @@
+CLI_SOURCES = \
+	src/cli/cli.h \
+	src/cli/commands.c \
+	src/cli/interrupt.c \
+	src/cli/main.c \
+	src/cli/ops.c \
+	src/cli/progress.c \
+	src/cli/shim.c \
+	src/cli/summary.c \
+	src/cli/upgrade.c
+# also needs BASE_SOURCES, libxenmolt, -lpthread

@@ -1,0 +1,524 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The plan's actions in order; those that need the active's record are carried out as the records stream in.
+ *
+ * Durability: nothing is fsynced one by one; the pass ends with one syncfs. Until the pivot, which comes after the
+ * last pass, a crash of the clone costs only the clone: the active is the guest. What must not happen is a path that
+ * a running program of the clone sees half-written; the rename sees to that.
+ */
+#include "merge/apply.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/fsio.h"
+#include "base/strbuf.h"
+#include "merge/apply_fs.h"
+
+#define TEXT_MAX (4u << 20) /* larger files are not merged as text */
+
+/* A new version of something under a temporary name. */
+struct put {
+    struct molt__place *place;
+    char tmp[64];
+    int fd; /* of a regular file */
+    bool made;
+};
+
+struct run {
+    struct molt_apply *a;
+    const struct molt_plan *plan;
+    struct molt__place place;
+    size_t next;          /* first action not yet carried out */
+    size_t *fetch;        /* action of each record */
+    const struct molt_action *cur;
+    const struct molt_record *rec;
+    const char *name;
+    struct put put;
+    bool skip;
+};
+
+static int put_begin(struct put *p, struct molt__place *place, const struct molt_entry *e, struct molt_error **err)
+{
+    *p = (struct put){.place = place, .fd = -1};
+    molt__tmp_name(place, p->tmp);
+    int rc = molt__make_node(place, p->tmp, e, &p->fd, err);
+    p->made = rc == 0;
+    return rc;
+}
+
+static int put_data(struct put *p, uint64_t off, const void *data, size_t len, struct molt_error **err)
+{
+    while (len) {
+        ssize_t r = pwrite(p->fd, data, len, (off_t)off);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r < 0)
+            return molt_error_errno(err, "write");
+        data = (const char *)data + r;
+        off += (uint64_t)r;
+        len -= (size_t)r;
+    }
+    return 0;
+}
+
+static void put_drop(struct put *p)
+{
+    if (p->fd >= 0)
+        close(p->fd);
+    if (p->made)
+        unlinkat(p->place->dirfd, p->tmp, 0);
+    *p = (struct put){.fd = -1};
+}
+
+static int put_end(struct put *p, const char *name, const struct molt_entry *want, const struct molt_record *r,
+                   struct molt_error **err)
+{
+    int rc = molt__set_attrs(p->place, p->tmp, want, r, err);
+    if (rc == 0)
+        rc = molt__replace(p->place, p->tmp, name, err);
+    if (rc == 0) {
+        molt__set_inode_flags(p->place, name, want);
+        p->made = false;
+    }
+    put_drop(p);
+    return rc;
+}
+
+int molt_apply_open_upgrade(const struct molt_apply *a, const char *path)
+{
+    char stash[40];
+    molt__stash_name(path, stash);
+    int fd = openat(a->stashfd, stash, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    return fd >= 0 || errno != ENOENT ? fd : molt_open_beneath(a->rootfd, path, O_RDONLY | O_NONBLOCK);
+}
+
+/* Reads a whole file when it is a regular one of at most TEXT_MAX bytes. fd may be -1: an empty text. */
+static bool read_text(int fd, char **ret, size_t *ret_len)
+{
+    struct stat st = {0};
+    if (fd >= 0 && (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > (off_t)TEXT_MAX))
+        return false;
+    size_t want = (size_t)st.st_size, got = 0;
+    CLEANUP_FREE char *buf = molt_xmalloc(want + 1);
+    while (got < want) {
+        ssize_t r = pread(fd, buf + got, want - got, (off_t)got);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r <= 0)
+            break;
+        got += (size_t)r;
+    }
+    buf[got] = '\0';
+    *ret_len = got;
+    *ret = MOLT_STEAL_PTR(buf);
+    return got == want;
+}
+
+/* Where the upgrade's part begins that the base does not have: behind the base's content, if it starts with that. */
+static off_t appended_from(int base, int upgrade)
+{
+    enum { STEP = 65536 };
+    CLEANUP_FREE char *x = molt_xmalloc(STEP), *y = molt_xmalloc(STEP);
+    for (off_t off = 0; base >= 0;) {
+        ssize_t n = pread(base, x, STEP, off);
+        if (n <= 0)
+            return n < 0 ? 0 : off;
+        ssize_t m = pread(upgrade, y, (size_t)n, off);
+        if (m != n || memcmp(x, y, (size_t)n) != 0)
+            return 0;
+        off += n;
+    }
+    return 0;
+}
+
+static int append_upgrade(struct run *r, uint64_t size, struct molt_error **err)
+{
+    CLEANUP_CLOSE int up = molt_apply_open_upgrade(r->a, r->cur->path);
+    if (up < 0)
+        return 0;
+    CLEANUP_CLOSE int base = molt_open_beneath(r->a->basefd, r->cur->path, O_RDONLY | O_NONBLOCK);
+    CLEANUP_FREE char *buf = molt_xmalloc(MOLT_PACK_CHUNK);
+    off_t from = appended_from(base, up);
+    ssize_t n;
+    while ((n = pread(up, buf, MOLT_PACK_CHUNK, from)) > 0) {
+        int rc = put_data(&r->put, size, buf, (size_t)n, err);
+        if (rc < 0)
+            return rc;
+        from += n;
+        size += (uint64_t)n;
+    }
+    return n < 0 ? molt_error_errno(err, "read the upgrade's version") : 0;
+}
+
+/* The upgrade's version, out of the stash, as NAME.xenmolt-upgrade. */
+static int lay_beside(struct run *r, struct molt_error **err)
+{
+    char stash[40], beside[MOLT_NAME_LIMIT + 1];
+    molt__stash_name(r->cur->path, stash);
+    if (strlen(r->name) + sizeof(MOLT_BESIDE_UPGRADE) > sizeof(beside)) {
+        molt_warn(r->a->log, "a name is too long to lay the upgrade's version beside it");
+        return 0;
+    }
+    snprintf(beside, sizeof(beside), "%s" MOLT_BESIDE_UPGRADE, r->name);
+    int rc = molt__link_over(&r->place, r->a->stashfd, stash, beside, err);
+    return rc < 0 ? rc : 0;
+}
+
+/* 1: merged, the new file holds the result; 0: they overlap. */
+static int merge_texts(struct run *r, struct molt_error **err)
+{
+    CLEANUP_CLOSE int up = molt_apply_open_upgrade(r->a, r->cur->path);
+    CLEANUP_CLOSE int base = molt_open_beneath(r->a->basefd, r->cur->path, O_RDONLY | O_NONBLOCK);
+    CLEANUP_FREE char *tb = NULL, *ta = NULL, *tu = NULL, *out = NULL;
+    size_t lb = 0, la = 0, lu = 0, len = 0;
+    if (up < 0 || !read_text(r->put.fd, &ta, &la) || !read_text(up, &tu, &lu) || !read_text(base, &tb, &lb))
+        return 0;
+    bool ids;
+    int rc;
+    if (molt_merge_is_keyed(r->cur->path, &ids) && molt_merge_keyed(tb, ta, tu, ids, &out)) {
+        len = strlen(out);
+    } else {
+        rc = molt_merge_text(tb, lb, ta, la, tu, lu, &out, &len, err);
+        if (rc <= 0)
+            return rc;
+    }
+    if (ftruncate(r->put.fd, 0) < 0)
+        return molt_error_errno(err, "truncate");
+    rc = put_data(&r->put, 0, out, len, err);
+    return rc < 0 ? rc : 1;
+}
+
+static int stash(struct run *r, const struct molt_action *x, const char *name, struct molt_error **err)
+{
+    return x->stash ? molt__stash_save(&r->place, r->a->stashfd, x->path, name, err) : 0;
+}
+
+static int put_dir(struct run *r, const struct molt_action *x, const struct molt_record *rec, struct molt_error **err)
+{
+    const char *name;
+    struct stat st;
+    int rc = molt__place_at(&r->place, x->path, &name, err);
+    if (rc == 0)
+        rc = stash(r, x, name, err);
+    if (rc != 0)
+        return rc > 0 ? MOLT_E_INTERNAL : rc;
+    int fd = r->place.dirfd;
+    if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(st.st_mode)) {
+        molt__clear_inode_flags(fd, name);
+        unlinkat(fd, name, 0);
+    }
+    if (mkdirat(fd, name, 0700) < 0 && errno != EEXIST) {
+        CLEANUP_FREE char *text = molt_path_text(x->path);
+        return molt_error_errno(err, "make the directory %s", text);
+    }
+    return molt__set_attrs(&r->place, name, &x->want, rec, err);
+}
+
+/* In place: attributes only. What the clone lost since it was scanned is counted, not mourned. */
+static int set_meta(struct run *r, const struct molt_action *x, const struct molt_record *rec, struct molt_error **err)
+{
+    const char *name;
+    struct stat st;
+    CLEANUP_ERROR struct molt_error *missing = NULL;
+    int rc = molt__place_at(&r->place, x->path, &name, &missing);
+    if (rc < 0) {
+        molt_error_move(err, MOLT_STEAL_PTR(missing));
+        return rc;
+    }
+    if (rc > 0 || fstatat(r->place.dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+        CLEANUP_FREE char *text = molt_path_text(x->path);
+        molt_warn(r->a->log, "%s: not there any more", text);
+        r->a->vanished++;
+        return 0;
+    }
+    if (!S_ISDIR(st.st_mode) && x->act == MOLT_ACT_DIR_META)
+        return 0;
+    molt__clear_inode_flags(r->place.dirfd, name);
+    rc = molt__set_attrs(&r->place, name, &x->want, rec, err);
+    if (rc == 0)
+        molt__set_inode_flags(&r->place, name, &x->want);
+    return rc;
+}
+
+static int delete_path(struct run *r, const struct molt_action *x, struct molt_error **err)
+{
+    const char *name;
+    CLEANUP_ERROR struct molt_error *missing = NULL;
+    int rc = molt__place_at(&r->place, x->path, &name, &missing);
+    if (rc > 0)
+        return 0;
+    if (rc < 0) {
+        molt_error_move(err, MOLT_STEAL_PTR(missing));
+        return rc;
+    }
+    rc = stash(r, x, name, err);
+    if (rc < 0)
+        return rc;
+    molt__clear_inode_flags(r->place.dirfd, name);
+    if (unlinkat(r->place.dirfd, name, 0) == 0 || errno == ENOENT)
+        return 0;
+    if (errno == EISDIR && unlinkat(r->place.dirfd, name, AT_REMOVEDIR) == 0)
+        return 0;
+    CLEANUP_FREE char *text = molt_path_text(x->path);
+    if (errno == ENOTEMPTY || errno == EBUSY) {
+        molt_warn(r->a->log, "%s: kept, it is not empty", text);
+        r->a->not_empty++;
+        return 0;
+    }
+    return molt_error_errno(err, "delete %s", text);
+}
+
+static int hardlink(struct run *r, const struct molt_action *x, struct molt_error **err)
+{
+    const char *name, *src;
+    int rc = molt__place_at(&r->place, x->path, &name, err);
+    if (rc != 0)
+        return rc > 0 ? MOLT_E_INTERNAL : rc;
+    rc = stash(r, x, name, err);
+    if (rc < 0)
+        return rc;
+    CLEANUP_CLOSE int fd = molt_open_parent(r->a->rootfd, x->link, &src);
+    rc = fd < 0 ? 1 : molt__link_over(&r->place, fd, src, name, err);
+    if (rc > 0) {
+        r->a->vanished++;
+        return 0;
+    }
+    return rc;
+}
+
+static int restore_begin(void *ctx, size_t index, const struct molt_record *rec, struct molt_error **err)
+{
+    struct run *r = ctx;
+    (void)index;
+    r->rec = rec;
+    r->skip = rec->vanished || rec->e.type == MOLT_T_DIR;
+    return r->skip ? 0 : put_begin(&r->put, &r->place, &rec->e, err);
+}
+
+static int on_data(void *ctx, uint64_t off, const void *p, size_t len, struct molt_error **err)
+{
+    struct run *r = ctx;
+    return r->skip ? 0 : put_data(&r->put, off, p, len, err);
+}
+
+static int end_size(struct run *r, uint64_t size, struct molt_error **err)
+{
+    if (r->put.fd >= 0 && ftruncate(r->put.fd, (off_t)size) < 0)
+        return molt_error_errno(err, "truncate");
+    return 0;
+}
+
+static int restore_end(void *ctx, uint64_t size, struct molt_error **err)
+{
+    struct run *r = ctx;
+    if (r->skip)
+        return 0;
+    int rc = end_size(r, size, err);
+    return rc < 0 ? rc : put_end(&r->put, r->name, &r->rec->e, r->rec, err);
+}
+
+/* The base's version is the upgrade's: a pack from one directory of ours into the other, by way of a file. */
+static int restore_from_base(struct run *r, const struct molt_action *x, struct molt_error **err)
+{
+    CLEANUP_CLOSE int fd = openat(r->a->stashfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return molt_error_errno(err, "make a temporary file in the stash");
+    const struct molt_pack_path p = {x->path, false};
+    struct molt_sink sink = molt_sink_fd(&fd);
+    int rc = molt_pack_send(r->a->basefd, &p, 1, &sink, err);
+    if (rc < 0)
+        return rc;
+    if (lseek(fd, 0, SEEK_SET) < 0)
+        return molt_error_errno(err, "seek");
+    struct molt_source src = molt_source_fd(&fd);
+    const struct molt_pack_handler h = {restore_begin, on_data, restore_end, r};
+    return molt_pack_recv(&src, &p, 1, &h, NULL, err);
+}
+
+static int restore(struct run *r, const struct molt_action *x, struct molt_error **err)
+{
+    char name[40];
+    int rc = molt__place_at(&r->place, x->path, &r->name, err);
+    if (rc != 0)
+        return rc > 0 ? MOLT_E_INTERNAL : rc;
+    molt__stash_name(x->path, name);
+    rc = molt__link_over(&r->place, r->a->stashfd, name, r->name, err);
+    if (rc <= 0)
+        return rc;
+    if (molt_entry_same_inode(x->base, x->upgrade))
+        return restore_from_base(r, x, err);
+    return set_meta(r, x, NULL, err); /* only its attributes were ever touched */
+}
+
+static int keep_beside(struct run *r, const struct molt_action *x, struct molt_error **err)
+{
+    int rc = molt__place_at(&r->place, x->path, &r->name, err);
+    r->cur = x;
+    if (rc == 0)
+        rc = stash(r, x, r->name, err);
+    if (rc == 0)
+        rc = lay_beside(r, err);
+    return rc > 0 ? MOLT_E_INTERNAL : rc;
+}
+
+static int act_now(struct run *r, const struct molt_action *x, struct molt_error **err)
+{
+    r->a->done++;
+    switch (x->act) {
+    case MOLT_ACT_PUT_DIR:
+        return put_dir(r, x, NULL, err);
+    case MOLT_ACT_HARDLINK:
+        return hardlink(r, x, err);
+    case MOLT_ACT_SET_META:
+    case MOLT_ACT_DIR_META:
+        return set_meta(r, x, NULL, err);
+    case MOLT_ACT_RESTORE:
+        return restore(r, x, err);
+    case MOLT_ACT_DELETE:
+        return delete_path(r, x, err);
+    case MOLT_ACT_KEEP_BESIDE: {
+        int rc = keep_beside(r, x, err);
+        return rc < 0 ? rc : delete_path(r, x, err);
+    }
+    case MOLT_ACT_PUT:
+    case MOLT_ACT_APPEND:
+    case MOLT_ACT_MERGE_TEXT:
+    case MOLT_ACT_BESIDE:
+        break;
+    }
+    return molt_error_set(err, MOLT_E_INTERNAL, "%s without a record", molt_act_name(x->act));
+}
+
+static int catch_up(struct run *r, size_t until, struct molt_error **err)
+{
+    for (; r->next < until; r->next++) {
+        const struct molt_action *x = &r->plan->v[r->next];
+        int rc = act_now(r, x, err);
+        if (rc < 0) {
+            CLEANUP_FREE char *text = molt_path_text(x->path);
+            return molt_error_prefix(err, "%s %s", molt_act_name(x->act), text);
+        }
+    }
+    return 0;
+}
+
+static int on_begin(void *ctx, size_t index, const struct molt_record *rec, struct molt_error **err)
+{
+    struct run *r = ctx;
+    int rc = catch_up(r, r->fetch[index], err);
+    if (rc < 0)
+        return rc;
+    const struct molt_action *x = r->cur = &r->plan->v[r->next++];
+    r->rec = rec;
+    r->skip = rec->vanished || !x->active || rec->e.type != x->active->type;
+    if (r->skip) {
+        r->a->vanished++;
+        return 0;
+    }
+    r->a->done++;
+    if (x->act == MOLT_ACT_PUT_DIR || x->act == MOLT_ACT_SET_META)
+        return 0;
+    rc = molt__place_at(&r->place, x->path, &r->name, err);
+    if (rc == 0)
+        rc = put_begin(&r->put, &r->place, &rec->e, err);
+    return rc > 0 ? MOLT_E_INTERNAL : rc;
+}
+
+/* "system.journal" -> "system@xenmolt-active.journal", which journalctl reads; others NAME.xenmolt-active. */
+static void beside_name(const char *name, char out[MOLT_NAME_LIMIT + 64])
+{
+    size_t n = strlen(name), suffix = sizeof(".journal") - 1;
+    if (n > suffix && strcmp(name + n - suffix, ".journal") == 0)
+        snprintf(out, MOLT_NAME_LIMIT + 64, "%.*s%cxenmolt-active.journal", (int)(n - suffix), name,
+                 strchr(name, '@') ? '-' : '@');
+    else
+        snprintf(out, MOLT_NAME_LIMIT + 64, "%s" MOLT_BESIDE_ACTIVE, name);
+}
+
+static int end_content(struct run *r, uint64_t size, struct molt_error **err)
+{
+    const struct molt_action *x = r->cur;
+    char beside[MOLT_NAME_LIMIT + 64];
+    int rc = end_size(r, size, err);
+    if (rc == 0)
+        rc = stash(r, x, r->name, err);
+    if (rc < 0)
+        return rc;
+    switch (x->act) {
+    case MOLT_ACT_APPEND:
+        rc = append_upgrade(r, size, err);
+        break;
+    case MOLT_ACT_MERGE_TEXT:
+        rc = merge_texts(r, err);
+        if (rc >= 0 && r->a->merged)
+            r->a->merged(r->a->ctx, x, rc == 0);
+        if (rc == 0)
+            rc = lay_beside(r, err);
+        break;
+    case MOLT_ACT_KEEP_BESIDE:
+        rc = lay_beside(r, err);
+        break;
+    case MOLT_ACT_BESIDE:
+        beside_name(r->name, beside);
+        return put_end(&r->put, beside, &x->want, r->rec, err);
+    default:
+        break;
+    }
+    return rc < 0 ? rc : put_end(&r->put, r->name, &x->want, r->rec, err);
+}
+
+static int on_end(void *ctx, uint64_t size, struct molt_error **err)
+{
+    struct run *r = ctx;
+    if (r->skip)
+        return 0;
+    if (r->cur->act == MOLT_ACT_PUT_DIR)
+        return put_dir(r, r->cur, r->rec, err);
+    if (r->cur->act == MOLT_ACT_SET_META)
+        return set_meta(r, r->cur, r->rec, err);
+    return end_content(r, size, err);
+}
+
+size_t molt_apply_wanted(const struct molt_plan *plan, struct molt_pack_path **ret)
+{
+    size_t n = 0;
+    struct molt_pack_path *v = molt_xmalloc(plan->n * sizeof(*v));
+    for (size_t i = 0; i < plan->n; i++)
+        if (plan->v[i].fetch != MOLT_FETCH_NONE)
+            v[n++] = (struct molt_pack_path){plan->v[i].path, plan->v[i].fetch == MOLT_FETCH_META};
+    *ret = v;
+    return n;
+}
+
+int molt_apply_plan(struct molt_apply *a, const struct molt_plan *plan, const struct molt_source *src,
+                    struct molt_error **err)
+{
+    CLEANUP_FREE struct molt_pack_path *want = NULL;
+    size_t n = molt_apply_wanted(plan, &want);
+    CLEANUP_FREE size_t *fetch = molt_xmalloc((n + 1) * sizeof(*fetch));
+    for (size_t i = 0, k = 0; i < plan->n; i++)
+        if (plan->v[i].fetch != MOLT_FETCH_NONE)
+            fetch[k++] = i;
+    struct run r = {.a = a, .plan = plan, .fetch = fetch, .put.fd = -1};
+    r.place = (struct molt__place){.rootfd = a->rootfd, .dirfd = -1, .log = a->log};
+    const struct molt_pack_handler h = {on_begin, on_data, on_end, &r};
+    mode_t mask = umask(0);
+    int rc = n ? molt_pack_recv(src, want, n, &h, &a->bytes, err) : 0;
+    if (rc == 0)
+        rc = catch_up(&r, plan->n, err);
+    umask(mask);
+    put_drop(&r.put);
+    molt__place_done(&r.place);
+    if (rc == 0 && plan->n) {
+        CLEANUP_CLOSE int fd = molt_open_beneath(a->rootfd, "", O_RDONLY | O_DIRECTORY);
+        if (fd < 0 || syncfs(fd) < 0)
+            rc = molt_error_errno(err, "syncfs");
+    }
+    return rc;
+}

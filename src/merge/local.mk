@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+MERGE_SOURCES = \
+	src/merge/apply.c src/merge/apply.h src/merge/apply_fs.c src/merge/apply_fs.h \
+	src/merge/dpkg.c \
+	src/merge/manifest.c src/merge/manifest.h \
+	src/merge/manifest_wire.c src/merge/merge.c src/merge/merge.h src/merge/pack.c src/merge/pack.h \
+	src/merge/plan.c src/merge/plan.h src/merge/plan_diff.c src/merge/plan_internal.h \
+	src/merge/policy.c src/merge/policy.h src/merge/scan.c src/merge/serve.c src/merge/textmerge.c \
+	src/merge/wire.c src/merge/wire.h
+
+# The default policy as a C string; include path -I$(top_builddir)/src.
+src/merge/policy_debian.inc: $(srcdir)/data/policy/debian.policy
+	@$(MKDIR_P) src/merge
+	$(AM_V_GEN)sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $(srcdir)/data/policy/debian.policy > $@.tmp \
+		&& mv $@.tmp $@
+BUILT_SOURCES += src/merge/policy_debian.inc
+CLEANFILES += src/merge/policy_debian.inc
+EXTRA_DIST += data/policy/debian.policy

@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The receiving side: passes and the report. */
+#include "merge/merge.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/strbuf.h"
+
+#define STATUS_PATH "var/lib/dpkg/status"
+#define STATUS_MAX (64u << 20)
+#define SNAPSHOT_SLACK_NS 20000000 /* ticks around the snapshot in which an equal ctime proves nothing */
+#define HASHES_MAX ((size_t)256 << 20)
+
+struct known_conflict {
+    struct molt_conflict c; /* path and kind's rule copied: manifests come and go */
+    char *path;
+};
+
+struct molt_merge {
+    struct molt_merge_opts o;
+    const char **exclude; /* the caller's and the stash */
+    int stashfd;
+    struct molt_manifest *base, *upgrade;
+    struct molt_manifest *applied; /* the active as the last pass that was carried out saw it; NULL: as base */
+    struct molt_manifest *latest;  /* as the peer told it last */
+    struct known_conflict *conflicts;
+    size_t n_conflicts;
+    char **overlaps; /* paths whose texts did not merge */
+    size_t n_overlaps, cap_overlaps;
+    struct molt_pass_stats *passes;
+    size_t n_passes, cap_passes;
+    size_t active_only, upgrade_only, both_same;
+    uint64_t bytes;
+    size_t not_empty;
+};
+
+static void free_conflicts(struct molt_merge *m)
+{
+    for (size_t i = 0; i < m->n_conflicts; i++)
+        free(m->conflicts[i].path);
+    free(m->conflicts);
+    m->conflicts = NULL;
+    m->n_conflicts = 0;
+}
+
+void molt_merge_free(struct molt_merge *m)
+{
+    if (!m)
+        return;
+    if (m->applied != m->latest)
+        molt_manifest_free(m->applied);
+    molt_manifest_free(m->latest);
+    molt_manifest_free(m->base);
+    molt_manifest_free(m->upgrade);
+    free_conflicts(m);
+    for (size_t i = 0; i < m->n_overlaps; i++)
+        free(m->overlaps[i]);
+    free(m->overlaps);
+    free(m->passes);
+    free(m->exclude);
+    if (m->stashfd >= 0)
+        close(m->stashfd);
+    free(m);
+}
+
+static int open_stash(struct molt_merge *m, struct molt_error **err)
+{
+    const char *name, *path = m->o.stash;
+    if (!path || !molt_path_valid(path, strlen(path), false))
+        return molt_error_set(err, MOLT_E_USAGE, "the stash wants a relative path");
+    CLEANUP_CLOSE int dirfd = molt_open_parent(m->o.rootfd, path, &name);
+    if (dirfd < 0 || (mkdirat(dirfd, name, 0700) < 0 && errno != EEXIST))
+        return molt_error_errno(err, "make the stash /%s", path);
+    m->stashfd = molt_open_beneath(m->o.rootfd, path, O_RDONLY | O_DIRECTORY);
+    return m->stashfd < 0 ? molt_error_errno(err, "open the stash /%s", path) : 0;
+}
+
+int molt_merge_new(const struct molt_merge_opts *opts, struct molt_merge **ret, struct molt_error **err)
+{
+    struct molt_merge *m = molt_xcalloc(1, sizeof(*m));
+    m->o = *opts;
+    m->stashfd = -1;
+    size_t n = 0;
+    while (opts->exclude && opts->exclude[n])
+        n++;
+    m->exclude = molt_xcalloc(n + 2, sizeof(*m->exclude));
+    for (size_t i = 0; i < n; i++)
+        m->exclude[i] = opts->exclude[i];
+    m->exclude[n] = opts->stash;
+    struct molt_scan_opts so = {.exclude = m->exclude,
+                                .racy_from_ns = opts->snapshot_ns ? opts->snapshot_ns - SNAPSHOT_SLACK_NS : 0};
+    int rc = open_stash(m, err);
+    if (rc == 0)
+        rc = molt_manifest_scan(opts->basefd, &so, &m->base, err);
+    if (rc == 0) {
+        so = (struct molt_scan_opts){.exclude = m->exclude, .ref = m->base};
+        rc = molt_manifest_scan(opts->rootfd, &so, &m->upgrade, err);
+    }
+    if (rc < 0)
+        molt_merge_free(m);
+    else
+        *ret = m;
+    return rc;
+}
+
+static int get_delta(struct molt_merge *m, const struct molt_merge_peer *peer, struct molt_error **err)
+{
+    struct molt_source src;
+    struct molt_manifest *now = NULL;
+    const char from_nothing = 1;
+    int rc = peer->call(peer->ctx, MOLT_MERGE_Q_DELTA, &from_nothing, m->latest ? 0 : 1, &src, err);
+    if (rc == 0)
+        rc = molt_manifest_delta_read(m->latest, &src, &now, err);
+    if (rc < 0)
+        return rc;
+    if (m->latest != m->applied)
+        molt_manifest_free(m->latest);
+    m->latest = now;
+    return 0;
+}
+
+static int get_hashes(struct molt_merge *m, const struct molt_merge_peer *peer, const char *const *paths, size_t n,
+                      struct molt_error **err)
+{
+    CLEANUP_FREE struct molt_pack_path *v = molt_xmalloc(n * sizeof(*v));
+    CLEANUP_STRBUF struct molt_strbuf req = MOLT_STRBUF_INIT;
+    CLEANUP_FREE char *buf = NULL;
+    size_t len;
+    struct molt_source src;
+    if (n == 0)
+        return 0;
+    for (size_t i = 0; i < n; i++)
+        v[i] = (struct molt_pack_path){paths[i], false};
+    molt_pack_paths_encode(v, n, &req);
+    int rc = peer->call(peer->ctx, MOLT_MERGE_Q_HASHES, req.s, req.len, &src, err);
+    if (rc == 0)
+        rc = molt_block_read(&src, HASHES_MAX, &buf, &len, err);
+    if (rc < 0)
+        return rc;
+    if (len != n * 8)
+        return molt_error_set(err, MOLT_E_PROTOCOL, "%zu bytes of hashes for %zu paths", len, n);
+    for (size_t i = 0; i < n; i++) {
+        uint64_t h = 0;
+        for (int k = 7; k >= 0; k--)
+            h = h << 8 | (unsigned char)buf[i * 8 + (size_t)k];
+        struct molt_entry *e = molt_manifest_find(m->latest, paths[i]);
+        if (e)
+            e->content_hash = h;
+    }
+    return 0;
+}
+
+/* The upgrade's versions may lie in the stash by now. */
+static int hash_upgrade(struct molt_merge *m, const struct molt_apply *a, const char *const *paths, size_t n,
+                        struct molt_error **err)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct molt_entry *e = molt_manifest_find(m->upgrade, paths[i]);
+        CLEANUP_CLOSE int fd = molt_apply_open_upgrade(a, paths[i]);
+        int rc = 0;
+        if (e && fd >= 0)
+            rc = molt_hash_fd(fd, &e->content_hash, err);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static int learn_hashes(struct molt_merge *m, const struct molt_merge_peer *peer, const struct molt_apply *a,
+                        struct molt_error **err)
+{
+    struct molt_need_hash need;
+    molt_plan_need_hash(m->base, m->latest, m->upgrade, m->o.policy, &need);
+    int rc = get_hashes(m, peer, need.active, need.n_active, err);
+    if (rc == 0)
+        rc = molt_manifest_hash_paths(m->o.basefd, m->base, need.base, need.n_base, err);
+    if (rc == 0)
+        rc = hash_upgrade(m, a, need.upgrade, need.n_upgrade, err);
+    molt_need_hash_free(&need);
+    return rc;
+}
+
+static void keep_result(struct molt_merge *m, const struct molt_plan *p)
+{
+    free_conflicts(m);
+    m->conflicts = molt_xcalloc(p->n_conflicts, sizeof(*m->conflicts));
+    m->n_conflicts = p->n_conflicts;
+    for (size_t i = 0; i < p->n_conflicts; i++) {
+        m->conflicts[i].c = p->conflicts[i];
+        m->conflicts[i].path = molt_xstrdup(p->conflicts[i].path);
+        m->conflicts[i].c.path = m->conflicts[i].path;
+    }
+    m->active_only = p->active_only;
+    m->upgrade_only = p->upgrade_only;
+    m->both_same = p->both_same;
+}
+
+static size_t find_overlap(const struct molt_merge *m, const char *path)
+{
+    size_t i = 0;
+    while (i < m->n_overlaps && strcmp(m->overlaps[i], path) != 0)
+        i++;
+    return i;
+}
+
+static void on_merged(void *ctx, const struct molt_action *a, bool overlap)
+{
+    struct molt_merge *m = ctx;
+    size_t i = find_overlap(m, a->path);
+    if (overlap && i == m->n_overlaps) {
+        MOLT_GROW(m->overlaps, m->n_overlaps, m->cap_overlaps);
+        m->overlaps[m->n_overlaps++] = molt_xstrdup(a->path);
+    } else if (!overlap && i < m->n_overlaps) {
+        free(m->overlaps[i]);
+        m->overlaps[i] = m->overlaps[--m->n_overlaps];
+    }
+}
+
+static int apply(struct molt_merge *m, const struct molt_merge_peer *peer, const struct molt_plan *plan,
+                 struct molt_apply *a, struct molt_error **err)
+{
+    CLEANUP_FREE struct molt_pack_path *want = NULL;
+    CLEANUP_STRBUF struct molt_strbuf req = MOLT_STRBUF_INIT;
+    struct molt_source src;
+    size_t n = molt_apply_wanted(plan, &want);
+    if (n) {
+        molt_pack_paths_encode(want, n, &req);
+        int rc = peer->call(peer->ctx, MOLT_MERGE_Q_PACK, req.s, req.len, &src, err);
+        if (rc < 0)
+            return rc;
+    }
+    int rc = molt_apply_plan(a, plan, n ? &src : NULL, err);
+    if (rc < 0)
+        return rc;
+    if (m->applied != m->latest)
+        molt_manifest_free(m->applied);
+    m->applied = m->latest;
+    return 0;
+}
+
+static int refuse(const struct molt_plan *p, struct molt_error **err)
+{
+    CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
+    size_t shown = 0;
+    for (size_t i = 0; i < p->n_conflicts && shown < 5; i++) {
+        if (!p->conflicts[i].open)
+            continue;
+        CLEANUP_FREE char *text = molt_path_text(p->conflicts[i].path);
+        molt_strbuf_addf(&b, "%s%s (%s)", shown++ ? ", " : "", text, p->conflicts[i].kind);
+    }
+    return molt_error_set(err, MOLT_E_CONFLICT, "%zu paths changed on both sides and no policy settles them: %s%s",
+                          p->n_open, molt_strbuf_str(&b), p->n_open > shown ? ", ..." : "");
+}
+
+int molt_merge_pass(struct molt_merge *m, const struct molt_merge_peer *peer, unsigned flags,
+                    struct molt_pass_stats *ret, struct molt_error **err)
+{
+    int64_t start = molt_mono_ms();
+    struct molt_apply a = {.rootfd = m->o.rootfd, .basefd = m->o.basefd, .stashfd = m->stashfd, .log = m->o.log,
+                           .merged = on_merged, .ctx = m};
+    CLEANUP_PLAN struct molt_plan *plan = NULL;
+    struct molt_pass_stats st = {.number = (unsigned)m->n_passes + 1};
+    int rc = get_delta(m, peer, err);
+    st.scan_ms = molt_mono_ms() - start;
+    if (rc == 0)
+        rc = learn_hashes(m, peer, &a, err);
+    if (rc == 0)
+        rc = molt_plan_pass(m->base, m->applied ? m->applied : m->base, m->latest, m->upgrade, m->o.policy,
+                            m->o.on_conflict, &plan, err);
+    if (rc < 0)
+        return molt_error_prefix(err, "merge");
+    keep_result(m, plan);
+    st.actions = plan->n;
+    st.conflicts_open = plan->n_open;
+    bool dry = flags & MOLT_PASS_DRY;
+    if (plan->n_open && !dry)
+        rc = refuse(plan, err);
+    else if (!dry)
+        rc = apply(m, peer, plan, &a, err);
+    st.bytes = a.bytes;
+    st.vanished = a.vanished;
+    st.ms = molt_mono_ms() - start;
+    m->bytes += a.bytes;
+    m->not_empty += a.not_empty;
+    if (rc == 0 && !dry) {
+        MOLT_GROW(m->passes, m->n_passes, m->cap_passes);
+        m->passes[m->n_passes++] = st;
+    }
+    if (ret)
+        *ret = st;
+    return rc < 0 ? molt_error_prefix(err, "merge") : 0;
+}
+
+struct fetched {
+    struct molt_strbuf text;
+    bool found;
+};
+
+static int status_begin(void *ctx, size_t index, const struct molt_record *r, struct molt_error **err)
+{
+    (void)index;
+    (void)err;
+    ((struct fetched *)ctx)->found = !r->vanished && r->e.type == MOLT_T_REG;
+    return 0;
+}
+
+static int status_data(void *ctx, uint64_t off, const void *p, size_t len, struct molt_error **err)
+{
+    struct fetched *f = ctx;
+    if (off != f->text.len || f->text.len + len > STATUS_MAX)
+        return molt_error_set(err, MOLT_E_PROTOCOL, "the package database is no plain text");
+    molt_strbuf_add(&f->text, p, len);
+    return 0;
+}
+
+static int status_end(void *ctx, uint64_t size, struct molt_error **err)
+{
+    (void)ctx;
+    (void)size;
+    (void)err;
+    return 0;
+}
+
+static int fetch_status(const struct molt_merge_peer *peer, struct fetched *f, struct molt_error **err)
+{
+    const struct molt_pack_path p = {STATUS_PATH, false};
+    const struct molt_pack_handler h = {status_begin, status_data, status_end, f};
+    CLEANUP_STRBUF struct molt_strbuf req = MOLT_STRBUF_INIT;
+    struct molt_source src;
+    molt_pack_paths_encode(&p, 1, &req);
+    int rc = peer->call(peer->ctx, MOLT_MERGE_Q_PACK, req.s, req.len, &src, err);
+    return rc < 0 ? rc : molt_pack_recv(&src, &p, 1, &h, NULL, err);
+}
+
+/* The base's, by the same road. */
+static int base_status(struct molt_merge *m, struct fetched *f, struct molt_error **err)
+{
+    const struct molt_pack_path p = {STATUS_PATH, false};
+    const struct molt_pack_handler h = {status_begin, status_data, status_end, f};
+    CLEANUP_STRBUF struct molt_strbuf pack = MOLT_STRBUF_INIT;
+    struct molt_sink sink = molt_sink_strbuf(&pack);
+    int rc = molt_pack_send(m->o.basefd, &p, 1, &sink, err);
+    if (rc < 0)
+        return rc;
+    struct molt_mem mem = {(unsigned char *)pack.s, pack.len, 0};
+    struct molt_source src = molt_source_mem(&mem);
+    return molt_pack_recv(&src, &p, 1, &h, NULL, err);
+}
+
+int molt_merge_check_packages(struct molt_merge *m, const struct molt_merge_peer *peer, struct molt_error **err)
+{
+    struct fetched b = {0}, a = {0};
+    int rc = fetch_status(peer, &a, err);
+    if (rc == 0)
+        rc = base_status(m, &b, err);
+    if (rc == 0 && (a.found || b.found)) {
+        CLEANUP_FREE char *list = NULL;
+        size_t n = molt_dpkg_status_changed(molt_strbuf_str(&b.text), molt_strbuf_str(&a.text), &list);
+        for (char *p = list; n && *p; p++)
+            if (*p == '\n')
+                *p = p[1] ? ',' : '\0';
+        if (n)
+            rc = molt_error_set(err, MOLT_E_CONFLICT, "%zu packages changed on the running guest since the snapshot: %.900s",
+                                n, list);
+    }
+    molt_strbuf_free(&a.text);
+    molt_strbuf_free(&b.text);
+    return rc < 0 ? molt_error_prefix(err, "merge") : 0;
+}
+
+static struct molt_json *conflict_json(const struct molt_merge *m, const struct molt_conflict *c)
+{
+    struct molt_json *o = molt_json_object();
+    CLEANUP_FREE char *path = molt_path_text(c->path);
+    bool overlap = find_overlap(m, c->path) < m->n_overlaps && strcmp(c->decision, "merge") == 0;
+    molt_json_set_string(o, "path", path);
+    molt_json_set_string(o, "class", molt_class_name(c->rule->class));
+    molt_json_set_string(o, "decision", overlap ? "active" : c->decision);
+    molt_json_set_string(o, "kind", overlap ? "text-overlap" : c->kind);
+    CLEANUP_FREE char *reason = molt_path_text(c->rule->reason);
+    molt_json_set_string(o, "reason", reason + 1);
+    CLEANUP_FREE char *rule = molt_path_text(c->rule->pattern);
+    molt_json_set_string(o, "rule", rule);
+    return o;
+}
+
+struct molt_json *molt_merge_report(const struct molt_merge *m)
+{
+    struct molt_json *o = molt_json_object(), *list = molt_json_array(), *settled = molt_json_array();
+    struct molt_json *passes = molt_json_array();
+    molt_json_set_int(o, "active_only", (int64_t)m->active_only);
+    molt_json_set_int(o, "upgrade_only", (int64_t)m->upgrade_only);
+    molt_json_set_int(o, "both_same", (int64_t)m->both_same);
+    molt_json_set_int(o, "bytes", (int64_t)m->bytes);
+    molt_json_set_int(o, "directories_kept", (int64_t)m->not_empty);
+    for (size_t i = 0; i < m->n_conflicts; i++) {
+        const struct molt_conflict *c = &m->conflicts[i].c;
+        bool overlap = find_overlap(m, c->path) < m->n_overlaps && strcmp(c->decision, "merge") == 0;
+        molt_json_append(c->listed || overlap ? list : settled, conflict_json(m, c));
+    }
+    for (size_t i = 0; i < m->n_passes; i++) {
+        struct molt_json *p = molt_json_object();
+        molt_json_set_int(p, "number", m->passes[i].number);
+        molt_json_set_int(p, "actions", (int64_t)m->passes[i].actions);
+        molt_json_set_int(p, "vanished", (int64_t)m->passes[i].vanished);
+        molt_json_set_int(p, "bytes", (int64_t)m->passes[i].bytes);
+        molt_json_set_int(p, "scan_ms", m->passes[i].scan_ms);
+        molt_json_set_int(p, "ms", m->passes[i].ms);
+        molt_json_append(passes, p);
+    }
+    molt_json_set(o, "conflicts", list);
+    molt_json_set(o, "settled", settled);
+    molt_json_set(o, "passes", passes);
+    return o;
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What differs between two entries, attribute-wise merging, and which content hashes a plan needs to know. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/strbuf.h"
+#include "merge/plan_internal.h"
+
+bool molt__same_inode(const struct molt_entry *a, const struct molt_entry *b)
+{
+    return molt_entry_same_inode(a, b);
+}
+
+static bool content_differs(const struct molt_entry *a, const struct molt_entry *b)
+{
+    switch (a->type) {
+    case MOLT_T_REG:
+        if (a->size != b->size)
+            return true;
+        return a->size > 0 && (a->content_hash == 0 || a->content_hash != b->content_hash);
+    case MOLT_T_LNK:
+        return !molt_streq(a->target, b->target);
+    case MOLT_T_CHR:
+    case MOLT_T_BLK:
+        return a->rdev != b->rdev;
+    default:
+        return false;
+    }
+}
+
+unsigned molt__diff(const struct molt_entry *a, const struct molt_entry *b)
+{
+    if (!a || !b)
+        return a == b ? 0 : MOLT__D_TYPE;
+    if (molt_entry_same_inode(a, b))
+        return 0;
+    if (a->type != b->type)
+        return MOLT__D_TYPE;
+    unsigned d = 0;
+    if (content_differs(a, b))
+        d |= MOLT__D_CONTENT;
+    if (a->mode != b->mode || a->uid != b->uid || a->gid != b->gid || ((a->flags ^ b->flags) & MOLT_EF_INODE))
+        d |= MOLT__D_META;
+    if (a->xattr_hash != b->xattr_hash)
+        d |= MOLT__D_XATTR;
+    if (a->mtime_ns != b->mtime_ns)
+        d |= MOLT__D_MTIME;
+    if (a->link_sig != b->link_sig)
+        d |= MOLT__D_LINK;
+    return d;
+}
+
+struct molt_entry molt__attrs_want(const struct molt_entry *b, const struct molt_entry *a, const struct molt_entry *u,
+                                   bool prefer_active, bool *ret_clash)
+{
+    bool clash = false;
+    struct molt_entry w = prefer_active ? *a : *u;
+#define ONE(field, mask)                                                                        \
+    do {                                                                                        \
+        bool da = !b || (b->field & (mask)) != (a->field & (mask));                             \
+        bool du = !b || (b->field & (mask)) != (u->field & (mask));                             \
+        bool both = da && du && (a->field & (mask)) != (u->field & (mask));                     \
+        clash |= both;                                                                          \
+        const struct molt_entry *from = both ? (prefer_active ? a : u) : da ? a : u;            \
+        w.field = (__typeof__(w.field))((w.field & ~(mask)) | (from->field & (mask)));          \
+    } while (0)
+    ONE(mode, ~0u);
+    ONE(uid, ~0u);
+    ONE(gid, ~0u);
+    ONE(flags, MOLT_EF_INODE);
+    ONE(xattr_hash, ~UINT64_C(0));
+#undef ONE
+    /* Times are the active's only when it alone changed them. */
+    w.mtime_ns = b && b->mtime_ns == u->mtime_ns ? a->mtime_ns : u->mtime_ns;
+    if (ret_clash)
+        *ret_clash = clash;
+    return w;
+}
+
+struct path_list {
+    const char **v;
+    size_t n, cap;
+};
+
+static void need(struct path_list *l, const struct molt_entry *e)
+{
+    if (!e || e->type != MOLT_T_REG || e->content_hash || e->size == 0)
+        return;
+    if (l->n && l->v[l->n - 1] == e->path)
+        return;
+    MOLT_GROW(l->v, l->n, l->cap);
+    l->v[l->n++] = e->path;
+}
+
+static bool same_size(const struct molt_entry *x, const struct molt_entry *y)
+{
+    return x && y && x->type == MOLT_T_REG && y->type == MOLT_T_REG && x->size == y->size &&
+           !molt_entry_same_inode(x, y);
+}
+
+static const struct molt_entry *next_at(const struct molt_manifest *m, size_t *i, const char *path)
+{
+    while (*i < m->n && molt_path_cmp(m->v[*i].path, path) < 0)
+        ++*i;
+    return *i < m->n && strcmp(m->v[*i].path, path) == 0 ? &m->v[*i] : NULL;
+}
+
+void molt_plan_need_hash(const struct molt_manifest *base, const struct molt_manifest *active,
+                         const struct molt_manifest *upgrade, const struct molt_policy *policy,
+                         struct molt_need_hash *ret)
+{
+    struct path_list lb = {0}, la = {0}, lu = {0};
+    size_t ib = 0, iu = 0;
+    for (size_t i = 0; i < active->n; i++) {
+        const struct molt_entry *a = &active->v[i];
+        if (a->type != MOLT_T_REG)
+            continue;
+        const struct molt_entry *b = next_at(base, &ib, a->path), *u = next_at(upgrade, &iu, a->path);
+        if (b && molt_entry_same_inode(a, b))
+            continue;
+        bool u_changed = !(b && u && molt_entry_same_inode(b, u));
+        if (!u_changed) {
+            /* Only to learn that the content is the same; a new mtime says clearly enough that it is not. */
+            if (same_size(a, b) && a->mtime_ns == b->mtime_ns) {
+                need(&la, a);
+                need(&lb, b);
+            }
+            continue;
+        }
+        enum molt_policy_action how = molt_policy_match(policy, a->path)->action;
+        if (how == MOLT_POLICY_DROP || how == MOLT_POLICY_BESIDE)
+            continue; /* equal or not, the upgrade's stays */
+        if (same_size(a, u) || same_size(a, b))
+            need(&la, a);
+        if (same_size(a, u))
+            need(&lu, u);
+        if (same_size(a, b))
+            need(&lb, b);
+    }
+    /* Did the upgrade change what the active changed, deleted or replaced by something else? */
+    size_t ia = 0;
+    iu = 0;
+    for (size_t i = 0; i < base->n; i++) {
+        const struct molt_entry *b = &base->v[i];
+        if (b->type != MOLT_T_REG)
+            continue;
+        const struct molt_entry *a = next_at(active, &ia, b->path), *u = next_at(upgrade, &iu, b->path);
+        if (!molt_entry_same_inode(a, b) && same_size(u, b)) {
+            need(&lu, u);
+            need(&lb, b);
+        }
+    }
+    *ret = (struct molt_need_hash){lb.v, la.v, lu.v, lb.n, la.n, lu.n};
+}
+
+void molt_need_hash_free(struct molt_need_hash *h)
+{
+    free(h->base);
+    free(h->active);
+    free(h->upgrade);
+    memset(h, 0, sizeof(*h));
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The merge policy: who wins where both sides changed a path differently. A text file, one rule a line,
+ *
+ *     CLASS ACTION PATTERN  # reason
+ *
+ * and the first rule whose pattern matches decides. xenmolt-policy(5) is the reference.
+ */
+#ifndef MOLT_MERGE_POLICY_H
+#define MOLT_MERGE_POLICY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+
+/* X(NAME, "text") */
+#define MOLT_CLASSES(X)                                                                                      \
+    X(PACKAGE_DB, "package-db") X(IDENTITY, "identity") X(LOG, "log") X(ETC_TEXT, "etc-text") X(CACHE, "cache") \
+    X(VOLATILE, "volatile") X(DATA, "data") X(REFUSE, "refuse")
+/* beside: the upgrade's stays, the active's is laid beside it (journals: a live binary file of each side). */
+#define MOLT_POLICY_ACTIONS(X)                                                                     \
+    X(ACTIVE, "active") X(UPGRADE, "upgrade") X(APPEND, "append") X(MERGE, "merge") X(DROP, "drop") \
+    X(REFUSE, "refuse") X(BESIDE, "beside")
+
+#define MOLT_X(name, text) MOLT_CLASS_##name,
+enum molt_class { MOLT_CLASSES(MOLT_X) };
+#undef MOLT_X
+#define MOLT_X(name, text) MOLT_POLICY_##name,
+enum molt_policy_action { MOLT_POLICY_ACTIONS(MOLT_X) };
+#undef MOLT_X
+
+struct molt_rule {
+    enum molt_class class;
+    enum molt_policy_action action;
+    const char *pattern; /* without the leading slash */
+    const char *reason;  /* "" when none is given */
+    int line;            /* 0: the built-in last rule */
+};
+
+struct molt_policy;
+/* name stands in error messages ("name:12: unknown class ..."), code MOLT_E_USAGE. */
+int molt_policy_parse(const char *text, size_t len, const char *name, struct molt_policy **ret, struct molt_error **err);
+int molt_policy_load(const char *path, struct molt_policy **ret, struct molt_error **err);
+/* The policy for Debian that is built into the program (data/policy/debian.policy). */
+int molt_policy_default(struct molt_policy **ret, struct molt_error **err);
+extern const char molt_policy_debian_text[];
+void molt_policy_free(struct molt_policy *p);
+static inline void molt__cleanup_policy(struct molt_policy **p) { molt_policy_free(*p); }
+#define CLEANUP_POLICY __attribute__((cleanup(molt__cleanup_policy)))
+
+/* Never NULL: the last resort is "data refuse". */
+const struct molt_rule *molt_policy_match(const struct molt_policy *p, const char *path);
+/* '*' and '?' within a component, '[a-z]' sets, '**' across components; a trailing slash-'**' matches the directory too. */
+bool molt_glob_match(const char *pattern, const char *path);
+const char *molt_class_name(enum molt_class c);
+const char *molt_policy_action_name(enum molt_policy_action a);
+
+#endif

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Freezing, dumping and resuming the original. */
+#ifndef MOLT_PROCMIG_DUMP_H
+#define MOLT_PROCMIG_DUMP_H
+
+#include "base/log.h"
+#include "procmig/workload.h"
+
+#define MOLT_TOOLBOX_DIR "/usr/lib/xenmolt/toolbox"
+/* Files of ours in the image directory, beside CRIU's; they travel with the images. */
+#define MOLT_DUMP_META "molt-dump.json" /* {schema, main_pid, ids [], sockets [{ino, stderr}], carry []} */
+
+struct molt_dump_stats { /* from CRIU's stats images; microseconds */
+    uint64_t freezing_us, frozen_us, memdump_us, memwrite_us, pages_scanned, pages_written;
+    uint64_t forking_us, restore_us, pages_restored;
+    uint64_t wall_us; /* criu's whole run as we saw it */
+    uint64_t image_bytes;
+};
+
+struct molt_dump_opts {
+    const char *toolbox; /* NULL: MOLT_TOOLBOX_DIR */
+    const char *dir;     /* image directory, on a tmpfs; made when missing, must be empty */
+    int timeout_ms;      /* 0: 120 s */
+    struct molt_log *log;
+};
+
+/* SIGSTOP for the whole tree until no thread runs and no new one appears (bounded at 5 s: MOLT_E_TIMEOUT,
+ * thawed). */
+int molt_freeze(const struct molt_workload *w, struct molt_error **err);
+/* Dumps the tree and leaves it stopped. TCP connections of the original stay silent (in repair mode) until
+ * molt_dump_resume. The network must be isolated by the caller. On failure the tree stays as CRIU left it:
+ * call molt_dump_resume. */
+int molt_dump(const struct molt_workload *w, const struct molt_dump_opts *opts,
+              struct molt_dump_stats *ret_stats, struct molt_error **err);
+/* Undo of freeze and dump, also when criu was killed in the middle, also a second time: kills a criu that
+ * still traces the tree, takes TCP sockets out of repair mode, SIGCONT for every process of the unit's
+ * cgroup. */
+int molt_dump_resume(const char *unit, struct molt_error **err);
+/* A tmpfs at dir for the images (made when missing; a second call is no error), and its removal with all in
+ * it. */
+int molt_images_mount(const char *dir, struct molt_error **err);
+int molt_images_umount(const char *dir, struct molt_error **err);
+/* `criu check`, and its feature cache warmed (call it when the agent starts). */
+int molt_criu_check(const char *toolbox, struct molt_error **err);
+/* "4.1.1"; malloc'd. */
+int molt_criu_version(const char *toolbox, char **ret_version, struct molt_error **err);
+struct molt_json *molt_dump_stats_json(const struct molt_dump_stats *s);
+/* Runs criu (argv[0] is replaced by the toolbox's) in the mount and time namespaces of process `like` (0:
+ * ours), its outcome judged by exit status; the error quotes the last error line of log_path. */
+int molt__criu_run(const char *toolbox, char *argv[], pid_t like, int timeout_ms, const char *log_path,
+                   struct molt_error **err);
+/* Reads DIR/stats-{dump,restore} when it is there. */
+int molt__stats_read(const char *dir, const char *which, struct molt_dump_stats *s, struct molt_error **err);
+/* Repair mode of every connected TCP socket of a process: off makes it speak again, on makes it silent. */
+void molt__tcp_repair(pid_t pid, bool on);
+/* stats-dump or stats-restore image; fields of the other kind are left alone. MOLT_E_PROTOCOL. */
+int molt__stats_parse(const void *data, size_t len, struct molt_dump_stats *s, struct molt_error **err);
+
+#endif

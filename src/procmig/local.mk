@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Process migration. Uses base only (and xxhash.h inlined).
+PROCMIG_SOURCES = \
+    src/procmig/carry.c src/procmig/carry.h \
+    src/procmig/check.c src/procmig/check.h \
+    src/procmig/dump.c src/procmig/dump.h \
+    src/procmig/overlay.c src/procmig/overlay.h \
+    src/procmig/pins.c src/procmig/pins.h \
+    src/procmig/procfs.c src/procmig/procfs.h \
+    src/procmig/restore.c src/procmig/restore.h \
+    src/procmig/restore_exec.c src/procmig/restore_internal.h \
+    src/procmig/stats.c \
+    src/procmig/workload.c src/procmig/workload.h

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Restoring in the clone, owned by systemd. Order of calls there:
+ *
+ * - molt_restore_prepare, before the freeze: drop-in, `systemctl start --no-block`; the restore-exec program
+ * stands in the unit's cgroup, inside the overlay, and waits; returns when it is ready.
+ * - The images arrive in spec.images.
+ * - molt_restore_go runs criu restore; returns when the tree is restored and stopped.
+ * - molt_restore_adopted (in the rehearsal; or beside the pivot) waits until systemd has taken the process.
+ * - molt_restore_thaw, after the pivot: SIGCONT.
+ * - molt_restore_finish: drop-in removed, unit active with the same MainPID and its own Type.
+ *
+ * Or molt_restore_undo at any point before the thaw (also from a later process: all state is on disk).
+ */
+#ifndef MOLT_PROCMIG_RESTORE_H
+#define MOLT_PROCMIG_RESTORE_H
+
+#include "base/log.h"
+#include "procmig/dump.h"
+#include "procmig/overlay.h"
+
+#define MOLT_RUN_DIR "/run/xenmolt"
+
+struct molt_restore_spec {
+    char *unit;    /* "counter.service" */
+    char *images;  /* directory of the images (tmpfs) */
+    char *toolbox; /* NULL: default */
+    char *agent;   /* absolute path of the program that runs molt_restore_exec: `AGENT restore-exec SPEC` */
+    pid_t main_pid;
+    pid_t *id; /* every process and thread id that must be free */
+    size_t ids;
+    char *cwd;    /* working directory that must exist, or NULL */
+    bool overlay; /* enter the saved overlay of the unit */
+};
+
+void molt_restore_spec_clear(struct molt_restore_spec *s);
+struct molt_json *molt_restore_spec_json(const struct molt_restore_spec *s);
+int molt_restore_spec_parse(const struct molt_json *v, struct molt_restore_spec *s, struct molt_error **err);
+
+/* Fails with MOLT_E_CANNOT_MOVE when a needed pid is taken, the cwd is missing, or the unit is unknown or
+ * runs. */
+int molt_restore_prepare(const struct molt_restore_spec *s, int timeout_ms, struct molt_log *log,
+                         struct molt_error **err);
+int molt_restore_go(const char *unit, int timeout_ms, struct molt_dump_stats *ret_stats,
+                    struct molt_error **err);
+int molt_restore_adopted(const char *unit, int timeout_ms, struct molt_error **err);
+int molt_restore_thaw(const char *unit, struct molt_error **err);
+int molt_restore_finish(const char *unit, struct molt_error **err);
+/* Kills what was restored, stops the unit, removes drop-in, spec, fifo and pid file. MOLT_E_STATE
+ * after a thaw: the process serves, it can only be finished. The overlay is removed by molt_overlay_remove.
+ */
+int molt_restore_undo(const char *unit, struct molt_error **err);
+/* The program that systemd starts (from the agent's main): exit status. */
+int molt_restore_exec(const char *spec_path);
+
+/* The drop-in's text for a spec file path. malloc'd. */
+char *molt__dropin_text(const struct molt_restore_spec *s, const char *spec_path);
+
+#endif

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Internal: what restore.c and restore_exec.c share. */
+#ifndef MOLT_PROCMIG_RESTORE_INTERNAL_H
+#define MOLT_PROCMIG_RESTORE_INTERNAL_H
+
+#include "procmig/restore.h"
+
+/* /run/xenmolt/restore/UNIT[/FILE]: spec.json, go (fifo), ready, result, pid. malloc'd. */
+char *molt__restore_path(const char *unit, const char *file);
+int molt__restore_spec_load(const char *path, struct molt_restore_spec *s, struct molt_error **err);
+
+#endif

@@ -1,0 +1,5 @@
+PROTO_SOURCES = \
+	src/proto/chan.c src/proto/chan.h \
+	src/proto/msg.c src/proto/msg.h
+VCHAN_SOURCES = \
+	src/proto/vchan.c src/proto/vchan.h

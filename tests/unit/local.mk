@@ -1,0 +1,27 @@
+# One program a file; each links only the layers that it tests.
+if HAVE_CMOCKA
+UNIT_TESTS =
+UNIT_LIBS = $(CMOCKA_LIBS) $(ZLIB_LIBS) $(YAJL_LIBS) -lpthread
+
+UNIT_TESTS += tests/unit/test_engine
+tests_unit_test_engine_SOURCES = tests/unit/test_engine.c
+tests_unit_test_engine_LDADD = libmoltengine.la libmoltbase.la $(UNIT_LIBS)
+
+UNIT_TESTS += tests/crash/crash_engine
+tests_crash_crash_engine_SOURCES = tests/crash/crash_engine.c
+tests_crash_crash_engine_LDADD = libmoltengine.la libmoltbase.la $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_procmig tests/unit/test_procmig_pins
+tests_unit_test_procmig_SOURCES = tests/unit/test_procmig.c
+tests_unit_test_procmig_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
+tests_unit_test_procmig_pins_SOURCES = tests/unit/test_procmig_pins.c
+tests_unit_test_procmig_pins_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
+
+check_PROGRAMS += $(UNIT_TESTS)
+TESTS += $(UNIT_TESTS)
+endif
+
+SHELL_TESTS = tests/shell/cli.sh tests/shell/shim.sh tests/shell/man.sh
+TESTS += $(SHELL_TESTS)
+TEST_EXTENSIONS = .sh
+AM_TESTS_ENVIRONMENT = top_srcdir=$(abs_top_srcdir) top_builddir=$(abs_top_builddir); export top_srcdir top_builddir;

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Who owns the guest: names and the epoch key, changed in one transaction (the pivot), and back (rollback). */
+#ifndef MOLT_XENSTORE_IDENTITY_H
+#define MOLT_XENSTORE_IDENTITY_H
+
+#include <stdbool.h>
+
+#include "xenstore/store.h"
+
+struct molt_identity {
+    const char *op;        /* operation id */
+    const char *name;      /* "web1" */
+    const char *clone_name;    /* "web1--clone" */
+    const char *replaced_name; /* "web1--replaced" */
+    uint32_t active, clone;    /* domids */
+    const char *active_uuid, *clone_uuid;
+};
+
+/* Before anything: the epoch key says "active". */
+int molt_identity_begin(struct molt_store *s, const struct molt_identity *id, struct molt_error **err);
+/* One transaction: checks that both domains still have the names that we gave or found, then swaps. */
+int molt_identity_pivot(struct molt_store *s, const struct molt_identity *id, struct molt_error **err);
+/* The reverse: active is `name` again, the clone "--clone". */
+int molt_identity_return(struct molt_store *s, const struct molt_identity *id, struct molt_error **err);
+/* 1: the clone owns the guest; 0: the active; negative: error. */
+int molt_identity_owner(struct molt_store *s, const char *op, struct molt_error **err);
+/* Removes our keys of the operation (the names stay). */
+int molt_identity_end(struct molt_store *s, const struct molt_identity *id, struct molt_error **err);
+
+#endif

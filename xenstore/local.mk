@@ -1,0 +1,3 @@
+XENSTORE_SOURCES = \
+	xenstore/identity.c xenstore/identity.h \
+	xenstore/store.c xenstore/store.h
