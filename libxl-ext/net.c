@@ -62,7 +62,8 @@ static int make_nat(const struct molt_upnet *n, struct molt_error **err)
         "  chain postrouting { type nat hook postrouting priority srcnat; ip saddr %s oifname != \"%s\" masquerade; }\n"
         "  chain forward { type filter hook forward priority filter - 5;\n"
         "    oifname \"%s\" ct state established,related accept\n"
-        "    oifname \"%s\" drop }\n"
+        "    oifname \"%s\" drop\n"
+        "  }\n"
         "}\n", n->table, n->guest_ip, n->egress, n->egress, n->egress);
     char path[] = "/run/xenmolt-nft-XXXXXX";
     int fd = mkstemp(path);
@@ -107,13 +108,24 @@ int molt_upnet_remove(const struct molt_upnet *n, struct molt_error **err)
     return r < 0 ? molt_error_prefix(err, "upgrade network") : 0;
 }
 
-char *molt_host_dns(void)
+/* A resolver that listens on dom0's loopback is of no use to a guest. */
+static char *dns_of(const char *path)
 {
     CLEANUP_FREE char *text = NULL;
-    if (molt_read_file("/etc/resolv.conf", 65536, &text, NULL, NULL) < 0)
+    if (molt_read_file(path, 65536, &text, NULL, NULL) < 0)
         return NULL;
-    const char *p = strstr(text, "nameserver ");
-    return p ? molt_xstrndup(p + 11, strcspn(p + 11, " \t\n")) : NULL;
+    for (const char *p = text; (p = strstr(p, "nameserver ")); ) {
+        p += strlen("nameserver ");
+        if (strncmp(p, "127.", 4) != 0 && strncmp(p, "::1", 3) != 0)
+            return molt_xstrndup(p, strcspn(p, " \t\n"));
+    }
+    return NULL;
+}
+
+char *molt_host_dns(void)
+{
+    char *dns = dns_of("/etc/resolv.conf");
+    return dns ? dns : dns_of("/run/systemd/resolve/resolv.conf");
 }
 
 static char *current_bridge(const char *ifname)

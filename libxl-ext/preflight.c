@@ -162,7 +162,7 @@ static int check_movable(struct preflight *f, struct molt_error **err)
     const struct molt_json *first = molt_json_at(list, 0);
     const char *detail = molt_json_get_string(first, "detail"), *remedy = molt_json_get_string(first, "remedy");
     return molt_error_set(err, MOLT_E_CANNOT_MOVE, "%s cannot be moved: %.300s; %.300s%s", molt_json_get_string(f->params, "workload"), detail ? detail : "?",
-                          remedy ? remedy : "", molt_json_size(list) > 1 ? " (and more: op -n --json lists all)" : "");
+                          remedy ? remedy : "", molt_json_size(list) > 1 ? " (and more: guest-upgrade -n --json lists all)" : "");
 }
 
 static int check_guest_memory(struct preflight *f, struct molt_error **err)

@@ -13,7 +13,15 @@
 #include "upgrade.h"
 
 #define HEADER_BYTES 4096
+#define MAX_TIMEOUT_S (24 * 3600)
+#define MAX_SPACE_MB (1024 * 1024)
 #define MARK "# xenmolt-recipe: "
+
+static int64_t bounded(const char *text, int64_t max)
+{
+    long long v = atoll(text);
+    return v < 1 ? 1 : v > max ? max : v;
+}
 
 /* "# xenmolt-recipe: key=value" lines in the first bytes; all optional. */
 static void read_header(const char *text, struct molt_json *params)
@@ -23,9 +31,9 @@ static void read_header(const char *text, struct molt_json *params)
         if (sscanf(p + strlen(MARK), "%31[a-z_] = %159[^\n]", key, value) != 2 && sscanf(p + strlen(MARK), "%31[a-z_]=%159[^\n]", key, value) != 2)
             continue;
         if (!strcmp(key, "timeout_s"))
-            molt_json_set_int(params, "recipe_timeout_s", atoll(value));
+            molt_json_set_int(params, "recipe_timeout_s", bounded(value, MAX_TIMEOUT_S));
         else if (!strcmp(key, "space_mb"))
-            molt_json_set_int(params, "recipe_space_mb", atoll(value));
+            molt_json_set_int(params, "recipe_space_mb", bounded(value, MAX_SPACE_MB));
         else if (!strcmp(key, "argument") && !molt_json_get_string(params, "recipe_arg"))
             molt_json_set_bool(params, "recipe_wants_arg", !strcmp(value, "required"));
     }

@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/strbuf.h"
+#include "guard.h"
 
 static const struct molt_step steps[] = {
     {"snapshot", MOLT_STEP_REVERSIBLE, 120, step_snapshot, undo_snapshot, NULL},
@@ -33,6 +34,7 @@ static int up_open(struct molt_op *op, void **ret_priv, struct molt_error **err)
         return r;
     struct upgrade *u = molt_xcalloc(1, sizeof(*u));
     u->x = x;
+    u->guard = -1;
     molt_upnet_names(molt_op_id(op), &u->net);
     *ret_priv = u;
     return 0;
@@ -44,6 +46,7 @@ static void up_close(struct molt_op *op, void *priv)
     (void)op;
     if (!u)
         return;
+    molt_guard_stop(u->guard);
     molt_chan_close(u->active);
     molt_chan_close(u->clone);
     free(u);

@@ -19,6 +19,7 @@ struct upgrade {
     struct xenmolt *x;
     struct molt_upnet net;
     struct molt_chan *active, *clone;
+    int guard; /* see guard.h; -1: none */
 };
 
 /* Facts and parameters by their keys. */

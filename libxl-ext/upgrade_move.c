@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/strbuf.h"
+#include "guard.h"
 #include "upgrade.h"
 
 #define LONG_CALL_MS (20 * 60 * 1000)
@@ -154,6 +155,24 @@ int up_move_vifs(struct molt_op *op, uint32_t domid, const char *to, struct molt
     return r;
 }
 
+static int start_guard(struct molt_op *op, struct molt_error **err)
+{
+    libxl_domain_config cfg;
+    uint32_t domid = (uint32_t)up_param_int(op, "domid");
+    int r = molt_domain_config(up_of(op)->x, domid, &cfg, err);
+    if (r < 0)
+        return r;
+    struct molt_guard_vif *v = molt_xcalloc((size_t)cfg.num_nics, sizeof(*v));
+    for (int i = 0; i < cfg.num_nics; i++)
+        v[i] = (struct molt_guard_vif){molt_vif_name(&cfg.nics[i], domid), cfg.nics[i].bridge};
+    r = molt_guard_start(molt_op_id(op), v, cfg.num_nics, &up_of(op)->guard, err);
+    for (int i = 0; i < cfg.num_nics; i++)
+        free(v[i].vif);
+    free(v);
+    libxl_domain_config_dispose(&cfg);
+    return r;
+}
+
 /* From here the workload stands still: no packet reaches it, it is dumped, and what it wrote last is merged. */
 int step_freeze(struct molt_op *op, struct molt_error **err)
 {
@@ -164,6 +183,8 @@ int step_freeze(struct molt_op *op, struct molt_error **err)
         r = up_clone(op, &clone, err);
     if (r == 0)
         r = molt_op_put(op, "freezing", molt_json_bool(true), err);
+    if (r == 0)
+        r = start_guard(op, err);
     if (r < 0)
         return r;
     up_note_us(op, "t_freeze");
@@ -196,6 +217,8 @@ int undo_freeze(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         r = up_call_unit(op, active, "resume", NULL, err);
     int v = up_move_vifs(op, d.domid, NULL, r < 0 ? NULL : err);
+    molt_guard_stop(up_of(op)->guard);
+    up_of(op)->guard = -1;
     return r < 0 ? r : v;
 }
 

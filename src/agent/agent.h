@@ -46,6 +46,8 @@ int agent_init_main(char *const argv[]);
 int agent_announce(struct molt_error **err);
 /* Whether dom0 has told (by the pivot's transaction) that this domain was replaced. */
 bool agent_was_replaced(void);
+/* Likewise: that this domain took over. */
+bool agent_took_over(void);
 
 /* osinfo.c: {id, version, pretty, kernel, libc, jdk, packages}. Owned by the caller. */
 struct molt_json *agent_os_info(void);

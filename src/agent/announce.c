@@ -28,13 +28,23 @@ int agent_announce(struct molt_error **err)
     return r < 0 ? MOLT_E_INTERNAL : 0;
 }
 
-bool agent_was_replaced(void)
+static bool key_is_set(const char *path)
 {
     struct xs_handle *xs = xs_open(0);
     if (!xs)
         return false;
     unsigned len;
-    CLEANUP_FREE char *v = xs_read(xs, XBT_NULL, "xenmolt/replaced", &len);
+    CLEANUP_FREE char *v = xs_read(xs, XBT_NULL, path, &len);
     xs_close(xs);
     return v && len > 0;
+}
+
+bool agent_was_replaced(void)
+{
+    return key_is_set("xenmolt/replaced");
+}
+
+bool agent_took_over(void)
+{
+    return key_is_set("xenmolt/owner");
 }

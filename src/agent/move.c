@@ -158,6 +158,7 @@ int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct m
     if ((r = fresh_dump_dir(err)) < 0)
         return r;
     CLEANUP_JSON struct molt_json *v = molt_json_copy(rq->args);
+    molt_json_set_int(v, "schema", 1);
     molt_json_set_string(v, "images", MOLT_AGENT_DUMP);
     molt_json_set_string(v, "agent", "/usr/sbin/xenmolt-agent");
     struct molt_restore_spec spec = {0};

@@ -45,7 +45,7 @@ static void take_back(struct session *s)
         molt_warn(s->log, "the host went away: %s goes on here", s->frozen_unit);
         move_resume(s);
     }
-    if (s->prepared_unit) {
+    if (s->prepared_unit && !agent_took_over()) {
         molt_warn(s->log, "the host went away: the restore of %s is given up", s->prepared_unit);
         if (molt_restore_undo(s->prepared_unit, &err) < 0)
             molt_err(s->log, "%s", molt_error_text(err));

@@ -2,9 +2,9 @@
 /*
  * The plan's actions in order; those that need the active's record are carried out as the records stream in.
  *
- * Durability: nothing is fsynced one by one; the pass ends with one syncfs. Until the pivot, which comes after the
- * last pass, a crash of the clone costs only the clone: the active is the guest. What must not happen is a path that
- * a running program of the clone sees half-written; the rename sees to that.
+ * Durability: nothing is fsynced one by one; the pass ends with one syncfs. Until the pivot, which comes
+ * after the last pass, a crash of the clone costs only the clone: the active is the guest. What must not
+ * happen is a path that a running program of the clone sees half-written; the rename sees to that.
  */
 #include "merge/apply.h"
 
@@ -34,8 +34,8 @@ struct run {
     struct molt_apply *a;
     const struct molt_plan *plan;
     struct molt__place place;
-    size_t next;          /* first action not yet carried out */
-    size_t *fetch;        /* action of each record */
+    size_t next;   /* first action not yet carried out */
+    size_t *fetch; /* action of each record */
     const struct molt_action *cur;
     const struct molt_record *rec;
     const char *name;
@@ -43,7 +43,8 @@ struct run {
     bool skip;
 };
 
-static int put_begin(struct put *p, struct molt__place *place, const struct molt_entry *e, struct molt_error **err)
+static int put_begin(struct put *p, struct molt__place *place, const struct molt_entry *e,
+                     struct molt_error **err)
 {
     *p = (struct put){.place = place, .fd = -1};
     molt__tmp_name(place, p->tmp);
@@ -76,8 +77,8 @@ static void put_drop(struct put *p)
     *p = (struct put){.fd = -1};
 }
 
-static int put_end(struct put *p, const char *name, const struct molt_entry *want, const struct molt_record *r,
-                   struct molt_error **err)
+static int put_end(struct put *p, const char *name, const struct molt_entry *want,
+                   const struct molt_record *r, struct molt_error **err)
 {
     int rc = molt__set_attrs(p->place, p->tmp, want, r, err);
     if (rc == 0)
@@ -120,7 +121,8 @@ static bool read_text(int fd, char **ret, size_t *ret_len)
     return got == want;
 }
 
-/* Where the upgrade's part begins that the base does not have: behind the base's content, if it starts with that. */
+/* Where the upgrade's part begins that the base does not have: behind the base's content, if it starts with
+ * that. */
 static off_t appended_from(int base, int upgrade)
 {
     enum { STEP = 65536 };
@@ -199,7 +201,8 @@ static int stash(struct run *r, const struct molt_action *x, const char *name, s
     return x->stash ? molt__stash_save(&r->place, r->a->stashfd, x->path, name, err) : 0;
 }
 
-static int put_dir(struct run *r, const struct molt_action *x, const struct molt_record *rec, struct molt_error **err)
+static int put_dir(struct run *r, const struct molt_action *x, const struct molt_record *rec,
+                   struct molt_error **err)
 {
     const char *name;
     struct stat st;
@@ -221,7 +224,8 @@ static int put_dir(struct run *r, const struct molt_action *x, const struct molt
 }
 
 /* In place: attributes only. What the clone lost since it was scanned is counted, not mourned. */
-static int set_meta(struct run *r, const struct molt_action *x, const struct molt_record *rec, struct molt_error **err)
+static int set_meta(struct run *r, const struct molt_action *x, const struct molt_record *rec,
+                    struct molt_error **err)
 {
     const char *name;
     struct stat st;
@@ -508,14 +512,12 @@ int molt_apply_plan(struct molt_apply *a, const struct molt_plan *plan, const st
     struct run r = {.a = a, .plan = plan, .fetch = fetch, .put.fd = -1};
     r.place = (struct molt__place){.rootfd = a->rootfd, .dirfd = -1, .log = a->log};
     const struct molt_pack_handler h = {on_begin, on_data, on_end, &r};
-    mode_t mask = umask(0);
     int rc = n ? molt_pack_recv(src, want, n, &h, &a->bytes, err) : 0;
     if (rc == 0)
         rc = catch_up(&r, plan->n, err);
-    umask(mask);
     put_drop(&r.put);
     molt__place_done(&r.place);
-    if (rc == 0 && plan->n) {
+    if (rc == 0 && plan->n && !a->no_sync) {
         CLEANUP_CLOSE int fd = molt_open_beneath(a->rootfd, "", O_RDONLY | O_DIRECTORY);
         if (fd < 0 || syncfs(fd) < 0)
             rc = molt_error_errno(err, "syncfs");

@@ -7,23 +7,24 @@
 #include "merge/pack.h"
 #include "merge/plan.h"
 
-#define MOLT_TMP_PREFIX ".xenmolt-tmp-"
+#define MOLT_TMP_PREFIX     ".xenmolt-tmp-"
 #define MOLT_BESIDE_UPGRADE ".xenmolt-upgrade"
-#define MOLT_BESIDE_ACTIVE ".xenmolt-active"
+#define MOLT_BESIDE_ACTIVE  ".xenmolt-active"
 
 struct molt_apply {
     int rootfd;  /* the clone's tree */
     int basefd;  /* the base's tree, read-only */
     int stashfd; /* a directory opened beneath rootfd (links are made across), outside of what is merged */
     struct molt_log *log;
+    bool no_sync; /* leave out the syncfs at the end */
     /* Told of every text merge, and whether it overlapped; may be NULL. */
     void (*merged)(void *ctx, const struct molt_action *a, bool overlap);
     void *ctx;
     /* results, added to */
-    uint64_t bytes;    /* content received */
-    size_t done;       /* actions carried out */
-    size_t vanished;   /* gone from the active before they could be read; the next pass sees them */
-    size_t not_empty;  /* directories that could not be removed */
+    uint64_t bytes;   /* content received */
+    size_t done;      /* actions carried out */
+    size_t vanished;  /* gone from the active before they could be read; the next pass sees them */
+    size_t not_empty; /* directories that could not be removed */
 };
 
 /* The records to ask for, in the order in which molt_apply_plan wants them; free() the array. */
@@ -32,17 +33,18 @@ size_t molt_apply_wanted(const struct molt_plan *plan, struct molt_pack_path **r
 int molt_apply_plan(struct molt_apply *a, const struct molt_plan *plan, const struct molt_source *src,
                     struct molt_error **err);
 
-/* Three-way merge of texts. 1: merged into *ret (malloc'd); 0: they overlap (or the tool is missing, or a text is
- * binary); negative: error. */
-int molt_merge_text(const char *base, size_t base_len, const char *active, size_t active_len, const char *upgrade,
-                    size_t upgrade_len, char **ret, size_t *ret_len, struct molt_error **err);
-/* Lines "key:..." merged by key (passwd, group, shadow, ...): two sides that add accounts at the same place do not
- * overlap. ids: the third field is a number that two keys must not share. False: they overlap. */
+/* Three-way merge of texts. 1: merged into *ret (malloc'd); 0: they overlap (or the tool is missing, or a
+ * text is binary); negative: error. */
+int molt_merge_text(const char *base, size_t base_len, const char *active, size_t active_len,
+                    const char *upgrade, size_t upgrade_len, char **ret, size_t *ret_len,
+                    struct molt_error **err);
+/* Lines "key:..." merged by key (passwd, group, shadow, ...): two sides that add accounts at the same place
+ * do not overlap. ids: the third field is a number that two keys must not share. False: they overlap. */
 bool molt_merge_keyed(const char *base, const char *active, const char *upgrade, bool ids, char **ret);
 bool molt_merge_is_keyed(const char *path, bool *ret_ids);
 
-/* The upgrade's own version of path, which a pass may have replaced meanwhile: from the stash, else from the tree.
- * Descriptor (O_RDONLY, regular files only), or -1 with errno. */
+/* The upgrade's own version of path, which a pass may have replaced meanwhile: from the stash, else from the
+ * tree. Descriptor (O_RDONLY, regular files only), or -1 with errno. */
 int molt_apply_open_upgrade(const struct molt_apply *a, const char *path);
 
 #endif

@@ -34,7 +34,10 @@ void molt__place_forget(struct molt__place *p)
     p->dirfd = -1;
 }
 
-void molt__place_done(struct molt__place *p) { molt__place_forget(p); }
+void molt__place_done(struct molt__place *p)
+{
+    molt__place_forget(p);
+}
 
 int molt__place_at(struct molt__place *p, const char *path, const char **ret_name, struct molt_error **err)
 {
@@ -68,8 +71,8 @@ void molt__tmp_name(struct molt__place *p, char name[64])
 int molt__make_node(struct molt__place *p, const char *tmp, const struct molt_entry *e, int *ret_fd,
                     struct molt_error **err)
 {
-    static const mode_t modes[] = {[MOLT_T_CHR] = S_IFCHR, [MOLT_T_BLK] = S_IFBLK, [MOLT_T_FIFO] = S_IFIFO,
-                                   [MOLT_T_SOCK] = S_IFSOCK};
+    static const mode_t modes[] = {
+        [MOLT_T_CHR] = S_IFCHR, [MOLT_T_BLK] = S_IFBLK, [MOLT_T_FIFO] = S_IFIFO, [MOLT_T_SOCK] = S_IFSOCK};
     int r;
     if (e->type == MOLT_T_REG) {
         r = openat(p->dirfd, tmp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -102,7 +105,8 @@ static bool in_record(const struct molt_record *r, const char *name)
     return false;
 }
 
-static int set_xattrs(struct molt__place *p, const char *name, const struct molt_record *r, struct molt_error **err)
+static int set_xattrs(struct molt__place *p, const char *name, const struct molt_record *r,
+                      struct molt_error **err)
 {
     char path[MOLT_NAME_LIMIT + 40];
     snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", p->dirfd, name);
@@ -128,13 +132,14 @@ static int change_mode(int dirfd, const char *name, mode_t mode)
     return fd < 0 ? -1 : chmod(path, mode);
 }
 
-int molt__set_attrs(struct molt__place *p, const char *name, const struct molt_entry *want, const struct molt_record *r,
-                    struct molt_error **err)
+int molt__set_attrs(struct molt__place *p, const char *name, const struct molt_entry *want,
+                    const struct molt_record *r, struct molt_error **err)
 {
     struct stat st;
     if (fstatat(p->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return fail(err, "stat", name);
-    /* The order matters: a change of owner drops capabilities and set-id bits, a change of mode an ACL's mask. */
+    /* The order matters: a change of owner drops capabilities and set-id bits, a change of mode an ACL's
+     * mask. */
     bool owner = st.st_uid != want->uid || st.st_gid != want->gid;
     CLEANUP_FREE char *caps = NULL;
     ssize_t caps_len = -1;
@@ -182,7 +187,8 @@ static void inode_flags(int dirfd, const char *name, bool keep, int set)
 
 void molt__set_inode_flags(struct molt__place *p, const char *name, const struct molt_entry *want)
 {
-    int set = (want->flags & MOLT_EF_IMMUTABLE ? FS_IMMUTABLE_FL : 0) | (want->flags & MOLT_EF_APPEND ? FS_APPEND_FL : 0);
+    int set = (want->flags & MOLT_EF_IMMUTABLE ? FS_IMMUTABLE_FL : 0) |
+              (want->flags & MOLT_EF_APPEND ? FS_APPEND_FL : 0);
     if (set && (want->type == MOLT_T_REG || want->type == MOLT_T_DIR))
         inode_flags(p->dirfd, name, true, set);
 }
@@ -211,7 +217,8 @@ int molt__replace(struct molt__place *p, const char *tmp, const char *name, stru
     return 0;
 }
 
-int molt__link_over(struct molt__place *p, int srcfd, const char *src, const char *name, struct molt_error **err)
+int molt__link_over(struct molt__place *p, int srcfd, const char *src, const char *name,
+                    struct molt_error **err)
 {
     char tmp[64];
     molt__tmp_name(p, tmp);
@@ -232,7 +239,8 @@ void molt__stash_name(const char *path, char name[40])
     snprintf(name, 40, "%016llx%016llx", (unsigned long long)h.high64, (unsigned long long)h.low64);
 }
 
-int molt__stash_save(struct molt__place *p, int stashfd, const char *path, const char *name, struct molt_error **err)
+int molt__stash_save(struct molt__place *p, int stashfd, const char *path, const char *name,
+                     struct molt_error **err)
 {
     char stash[40];
     molt__stash_name(path, stash);

@@ -14,27 +14,31 @@ struct molt__place {
 };
 
 void molt__place_done(struct molt__place *p);
-/* Opens the directory of path; *ret_name is the last component ("." for the root). 1, with err set: not there. */
+/* Opens the directory of path; *ret_name is the last component ("." for the root). 1, with err set: not
+ * there. */
 int molt__place_at(struct molt__place *p, const char *path, const char **ret_name, struct molt_error **err);
 /* After directories were removed or replaced. */
 void molt__place_forget(struct molt__place *p);
 void molt__tmp_name(struct molt__place *p, char name[64]);
 
-/* Makes the non-directory that e describes under the name tmp. For a regular file *ret_fd is open for writing. */
+/* Makes the non-directory that e describes under the name tmp. For a regular file *ret_fd is open for
+ * writing. */
 int molt__make_node(struct molt__place *p, const char *tmp, const struct molt_entry *e, int *ret_fd,
                     struct molt_error **err);
 /* Owner, mode, xattrs (r NULL: as they are; else exactly r's), times; without the inode flags. */
-int molt__set_attrs(struct molt__place *p, const char *name, const struct molt_entry *want, const struct molt_record *r,
-                    struct molt_error **err);
+int molt__set_attrs(struct molt__place *p, const char *name, const struct molt_entry *want,
+                    const struct molt_record *r, struct molt_error **err);
 void molt__set_inode_flags(struct molt__place *p, const char *name, const struct molt_entry *want);
 /* Takes immutable and append-only off name, so that it can be changed or replaced. */
 void molt__clear_inode_flags(int dirfd, const char *name);
 /* Renames tmp over name, whatever name is (an empty directory is removed first). */
 int molt__replace(struct molt__place *p, const char *tmp, const char *name, struct molt_error **err);
 /* The hard link dst in dirfd to src in srcfd, replacing dst. 1: src is not there. */
-int molt__link_over(struct molt__place *p, int srcfd, const char *src, const char *name, struct molt_error **err);
+int molt__link_over(struct molt__place *p, int srcfd, const char *src, const char *name,
+                    struct molt_error **err);
 
 void molt__stash_name(const char *path, char name[40]);
-int molt__stash_save(struct molt__place *p, int stashfd, const char *path, const char *name, struct molt_error **err);
+int molt__stash_save(struct molt__place *p, int stashfd, const char *path, const char *name,
+                     struct molt_error **err);
 
 #endif

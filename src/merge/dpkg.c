@@ -27,14 +27,17 @@ static char *field(const char *line, const char *name)
 
 static void add_stanza(struct packages *l, char *name, char *arch, char *version, const char *status)
 {
-    /* "want flag status"; what is half-installed differs from installed, what has only config files is not there */
+    /* "want flag status"; what is half-installed differs from installed, what has only config files is not
+     * there */
     const char *state = status ? strrchr(status, ' ') : NULL;
-    if (!name || !version || !state || strcmp(state, " not-installed") == 0 || strcmp(state, " config-files") == 0)
+    if (!name || !version || !state || strcmp(state, " not-installed") == 0 ||
+        strcmp(state, " config-files") == 0)
         return;
     MOLT_GROW(l->v, l->n, l->cap);
     l->v[l->n++] = (struct package){
         .name = molt_xasprintf("%s:%s", name, arch ? arch : "all"),
-        .version = strcmp(state, " installed") == 0 ? molt_xstrdup(version) : molt_xasprintf("%s (%s)", version, state + 1),
+        .version = strcmp(state, " installed") == 0 ? molt_xstrdup(version)
+                                                    : molt_xasprintf("%s (%s)", version, state + 1),
     };
 }
 

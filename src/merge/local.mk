@@ -13,6 +13,7 @@ src/merge/policy_debian.inc: $(srcdir)/data/policy/debian.policy
 	@$(MKDIR_P) src/merge
 	$(AM_V_GEN)sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $(srcdir)/data/policy/debian.policy > $@.tmp \
 		&& mv $@.tmp $@
+src/merge/policy.lo: src/merge/policy_debian.inc
 BUILT_SOURCES += src/merge/policy_debian.inc
 CLEANFILES += src/merge/policy_debian.inc
 EXTRA_DIST += data/policy/debian.policy

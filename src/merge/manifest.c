@@ -20,7 +20,7 @@ struct molt_arena {
     struct arena_chunk {
         struct arena_chunk *next;
         char data[];
-    } *chunks;
+    } * chunks;
     size_t used, cap;
 };
 
@@ -88,9 +88,10 @@ struct molt_entry *molt_manifest_find(const struct molt_manifest *m, const char 
 
 bool molt_entry_same_inode(const struct molt_entry *a, const struct molt_entry *b)
 {
-    if (!a || !b)
+    if (a == b || !a || !b)
         return a == b;
-    return a->ino == b->ino && a->ctime_ns == b->ctime_ns && a->type == b->type && !((a->flags | b->flags) & MOLT_EF_RACY);
+    return a->ino == b->ino && a->ctime_ns == b->ctime_ns && a->type == b->type &&
+           !((a->flags | b->flags) & MOLT_EF_RACY);
 }
 
 static int by_inode(const void *x, const void *y)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Manifests: what one file system tree holds, one entry a path, in tree order (molt_path_cmp). Paths are raw bytes,
- * relative to the root without a leading slash; the root itself is "".
+ * Manifests: what one file system tree holds, one entry a path, in tree order (molt_path_cmp). Paths are raw
+ * bytes, relative to the root without a leading slash; the root itself is "".
  */
 #ifndef MOLT_MERGE_MANIFEST_H
 #define MOLT_MERGE_MANIFEST_H
@@ -16,13 +16,14 @@
 enum molt_type { MOLT_T_REG = 1, MOLT_T_DIR, MOLT_T_LNK, MOLT_T_CHR, MOLT_T_BLK, MOLT_T_FIFO, MOLT_T_SOCK };
 #define MOLT_T_MAX MOLT_T_SOCK
 
-/* Entry flags. The first two are inode attributes; the others qualify the entry and are never a difference. */
+/* Entry flags. The first two are inode attributes; the others qualify the entry and are never a difference.
+ */
 #define MOLT_EF_IMMUTABLE 1u
-#define MOLT_EF_APPEND 2u
-#define MOLT_EF_MOUNT 4u /* something else is mounted here: attributes are the mount's, contents not listed */
-#define MOLT_EF_RACY 8u  /* changed so shortly before the scan that an equal ctime proves nothing */
-#define MOLT_EF_INODE (MOLT_EF_IMMUTABLE | MOLT_EF_APPEND)
-#define MOLT_EF_ALL 15u
+#define MOLT_EF_APPEND    2u
+#define MOLT_EF_MOUNT     4u /* a mount point: attributes are the mount's, contents not listed */
+#define MOLT_EF_RACY      8u /* changed so shortly before the scan that an equal ctime proves nothing */
+#define MOLT_EF_INODE     (MOLT_EF_IMMUTABLE | MOLT_EF_APPEND)
+#define MOLT_EF_ALL       15u
 
 struct molt_entry {
     const char *path;
@@ -30,7 +31,7 @@ struct molt_entry {
     uint64_t ino, size, rdev;
     uint64_t xattr_hash;   /* names and values, sorted (ACLs and capabilities are among them); 0: none */
     uint64_t content_hash; /* of a regular file; 0: not known */
-    uint64_t link_sig;     /* over all paths of this inode in this manifest; 0: only this one. Not on the wire. */
+    uint64_t link_sig; /* over all paths of this inode in this manifest; 0: only this one. Not on the wire. */
     int64_t mtime_ns, ctime_ns;
     uint32_t mode; /* permission bits, 07777 */
     uint32_t uid, gid, nlink;
@@ -46,38 +47,46 @@ struct molt_manifest {
 };
 
 struct molt_scan_opts {
-    const char *const *exclude;      /* NULL-terminated; each path and all below it are left out; may be NULL */
-    const struct molt_manifest *ref; /* earlier manifest of this file system or of its base: saves xattr calls */
-    /* Entries whose ctime is this or later are racy (see MOLT_EF_RACY). 0: 20 ms before the scan began. For a base
-     * disk give the moment of the snapshot, less some ticks. */
+    const char *const *exclude; /* NULL-terminated; each path and all below it are left out; may be NULL */
+    const struct molt_manifest
+        *ref; /* earlier manifest of this file system or of its base: saves xattr calls */
+    /* Entries whose ctime is this or later are racy (see MOLT_EF_RACY). 0: 20 ms before the scan began. For a
+     * base disk give the moment of the snapshot, less some ticks. */
     int64_t racy_from_ns;
 };
 
-/* The tree of path ("/") without whatever is mounted over its directories: a detached clone of the mount where the
- * caller may make one (CAP_SYS_ADMIN), otherwise a plain directory. The descriptor serves as rootfd everywhere. */
+/* The tree of path ("/") without whatever is mounted over its directories: a detached clone of the mount
+ * where the caller may make one (CAP_SYS_ADMIN), otherwise a plain directory. The descriptor serves as rootfd
+ * everywhere. */
 int molt_tree_open(const char *path, int *ret_fd, struct molt_error **err);
-/* Opens path below rootfd without following any symlink on the way or leaving the mount; "" is the root itself.
- * Any length of path. Returns the descriptor or -1 with errno. */
+/* Opens path below rootfd without following any symlink on the way or leaving the mount; "" is the root
+ * itself. Any length of path. Returns the descriptor or -1 with errno. */
 int molt_open_beneath(int rootfd, const char *path, int flags);
 /* Opens the directory that holds path; *ret_name points to the last component within path. -1 with errno. */
 int molt_open_parent(int rootfd, const char *path, const char **ret_name);
 
-int molt_manifest_scan(int rootfd, const struct molt_scan_opts *opts, struct molt_manifest **ret, struct molt_error **err);
+int molt_manifest_scan(int rootfd, const struct molt_scan_opts *opts, struct molt_manifest **ret,
+                       struct molt_error **err);
 
-/* By hand (tests, decoders): entries in tree order; strings are copied. finish computes link_sig, checks the order. */
+/* By hand (tests, decoders): entries in tree order; strings are copied. finish computes link_sig, checks the
+ * order. */
 struct molt_manifest *molt_manifest_new(void);
 struct molt_entry *molt_manifest_add(struct molt_manifest *m, const struct molt_entry *e);
 int molt_manifest_finish(struct molt_manifest *m, struct molt_error **err);
 void molt_manifest_free(struct molt_manifest *m);
-static inline void molt__cleanup_manifest(struct molt_manifest **m) { molt_manifest_free(*m); }
+static inline void molt__cleanup_manifest(struct molt_manifest **m)
+{
+    molt_manifest_free(*m);
+}
 #define CLEANUP_MANIFEST __attribute__((cleanup(molt__cleanup_manifest)))
 
-struct molt_entry *molt_manifest_find(const struct molt_manifest *m, const char *path); /* NULL when not there */
+struct molt_entry *molt_manifest_find(const struct molt_manifest *m,
+                                      const char *path); /* NULL when not there */
 /* Provably the same: inode, ctime and type agree and neither is racy. */
 bool molt_entry_same_inode(const struct molt_entry *a, const struct molt_entry *b);
 
 /* Wire form: one block (wire.h), front-coded paths. */
-#define MOLT_MANIFEST_MAX_BYTES (1u << 30)
+#define MOLT_MANIFEST_MAX_BYTES (256u << 20)
 int molt_manifest_write(const struct molt_manifest *m, const struct molt_sink *sink, struct molt_error **err);
 int molt_manifest_read(const struct molt_source *src, struct molt_manifest **ret, struct molt_error **err);
 /* What changed from older to newer (older NULL: everything). */
@@ -87,7 +96,8 @@ int molt_manifest_delta_write(const struct molt_manifest *older, const struct mo
 int molt_manifest_delta_read(const struct molt_manifest *older, const struct molt_source *src,
                              struct molt_manifest **ret, struct molt_error **err);
 
-/* Content hash of one regular file; 0 with *ret_hash = 0 when it is gone or no regular file. Never 0 otherwise. */
+/* Content hash of one regular file; 0 with *ret_hash = 0 when it is gone or no regular file. Never 0
+ * otherwise. */
 int molt_hash_path(int rootfd, const char *path, uint64_t *ret_hash, struct molt_error **err);
 int molt_hash_fd(int fd, uint64_t *ret_hash, struct molt_error **err);
 /* Fills content_hash of the listed entries. */

@@ -8,8 +8,8 @@
 #include "merge/manifest.h"
 
 #define MAGIC_MANIFEST 0x314d4d58u /* XMM1 */
-#define MAGIC_DELTA 0x31444d58u    /* XMD1 */
-#define MAX_ENTRIES (1u << 26)
+#define MAGIC_DELTA    0x31444d58u /* XMD1 */
+#define MAX_ENTRIES    (1u << 26)
 
 static void put_path(struct molt_strbuf *b, const char *last, const char *path)
 {
@@ -51,7 +51,8 @@ static bool get_path(struct reader *r)
     uint64_t shared;
     const unsigned char *p;
     size_t n;
-    if (!molt_get_num(&r->m, &shared) || shared > r->path.len || !molt_get_bytes(&r->m, MOLT_PATH_LIMIT, &p, &n))
+    if (!molt_get_num(&r->m, &shared) || shared > r->path.len ||
+        !molt_get_bytes(&r->m, MOLT_PATH_LIMIT, &p, &n))
         return false;
     r->path.len = shared;
     molt_strbuf_add(&r->path, p, n);
@@ -72,10 +73,11 @@ static bool get_entry(struct reader *r, struct molt_entry *e)
     uint32_t type, flags;
     int64_t dc;
     memset(e, 0, sizeof(*e));
-    if (!get_path(r) || !get_u32(&r->m, MOLT_T_MAX, &type) || type == 0 || !get_u32(&r->m, MOLT_EF_ALL, &flags) ||
-        !get_u32(&r->m, 07777, &e->mode) || !get_u32(&r->m, UINT32_MAX, &e->uid) ||
-        !get_u32(&r->m, UINT32_MAX, &e->gid) || !get_u32(&r->m, UINT32_MAX, &e->nlink) ||
-        !molt_get_num(&r->m, &e->ino) || !molt_get_num(&r->m, &e->size) || !molt_get_num(&r->m, &e->rdev) ||
+    if (!get_path(r) || !get_u32(&r->m, MOLT_T_MAX, &type) || type == 0 ||
+        !get_u32(&r->m, MOLT_EF_ALL, &flags) || !get_u32(&r->m, 07777, &e->mode) ||
+        !get_u32(&r->m, UINT32_MAX, &e->uid) || !get_u32(&r->m, UINT32_MAX, &e->gid) ||
+        !get_u32(&r->m, UINT32_MAX, &e->nlink) || !molt_get_num(&r->m, &e->ino) ||
+        !molt_get_num(&r->m, &e->size) || !molt_get_num(&r->m, &e->rdev) ||
         !molt_get_num(&r->m, &e->xattr_hash) || !molt_get_num(&r->m, &e->content_hash) ||
         !molt_get_snum(&r->m, &e->mtime_ns) || !molt_get_snum(&r->m, &dc))
         return false;
@@ -110,8 +112,8 @@ static int malformed(struct molt_error **err, const char *what)
     return molt_error_set(err, MOLT_E_PROTOCOL, "malformed %s", what);
 }
 
-static int read_head(const struct molt_source *src, uint64_t magic, char **ret_buf, struct reader *r, uint64_t *ret_n,
-                     struct molt_error **err)
+static int read_head(const struct molt_source *src, uint64_t magic, char **ret_buf, struct reader *r,
+                     uint64_t *ret_n, struct molt_error **err)
 {
     size_t len;
     int rc = molt_block_read(src, MOLT_MANIFEST_MAX_BYTES, ret_buf, &len, err);

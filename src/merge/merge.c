@@ -12,10 +12,10 @@
 #include "base/clock.h"
 #include "base/strbuf.h"
 
-#define STATUS_PATH "var/lib/dpkg/status"
-#define STATUS_MAX (64u << 20)
+#define STATUS_PATH       "var/lib/dpkg/status"
+#define STATUS_MAX        (64u << 20)
 #define SNAPSHOT_SLACK_NS 20000000 /* ticks around the snapshot in which an equal ctime proves nothing */
-#define HASHES_MAX ((size_t)256 << 20)
+#define HASHES_MAX        ((size_t)256 << 20)
 
 struct known_conflict {
     struct molt_conflict c; /* path and kind's rule copied: manifests come and go */
@@ -27,8 +27,9 @@ struct molt_merge {
     const char **exclude; /* the caller's and the stash */
     int stashfd;
     struct molt_manifest *base, *upgrade;
-    struct molt_manifest *applied; /* the active as the last pass that was carried out saw it; NULL: as base */
-    struct molt_manifest *latest;  /* as the peer told it last */
+    struct molt_manifest
+        *applied;                 /* the active as the last pass that was carried out saw it; NULL: as base */
+    struct molt_manifest *latest; /* as the peer told it last */
     struct known_conflict *conflicts;
     size_t n_conflicts;
     char **overlaps; /* paths whose texts did not merge */
@@ -69,16 +70,34 @@ void molt_merge_free(struct molt_merge *m)
     free(m);
 }
 
+/* What an earlier merge left must not be taken for this upgrade's versions. */
+static int empty_stash(int stashfd, struct molt_error **err)
+{
+    int fd = openat(stashfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CLEANUP_CLOSEDIR DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d)
+        return molt_error_errno(err, "read the stash");
+    const struct dirent *e;
+    while ((e = readdir(d)))
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+            unlinkat(stashfd, e->d_name, 0) < 0)
+            return molt_error_errno(err, "empty the stash: %s", e->d_name);
+    return 0;
+}
+
 static int open_stash(struct molt_merge *m, struct molt_error **err)
 {
     const char *name, *path = m->o.stash;
+    while (path && *path == '/')
+        path++;
+    m->o.stash = path;
     if (!path || !molt_path_valid(path, strlen(path), false))
         return molt_error_set(err, MOLT_E_USAGE, "the stash wants a relative path");
     CLEANUP_CLOSE int dirfd = molt_open_parent(m->o.rootfd, path, &name);
     if (dirfd < 0 || (mkdirat(dirfd, name, 0700) < 0 && errno != EEXIST))
         return molt_error_errno(err, "make the stash /%s", path);
     m->stashfd = molt_open_beneath(m->o.rootfd, path, O_RDONLY | O_DIRECTORY);
-    return m->stashfd < 0 ? molt_error_errno(err, "open the stash /%s", path) : 0;
+    return m->stashfd < 0 ? molt_error_errno(err, "open the stash /%s", path) : empty_stash(m->stashfd, err);
 }
 
 int molt_merge_new(const struct molt_merge_opts *opts, struct molt_merge **ret, struct molt_error **err)
@@ -92,10 +111,10 @@ int molt_merge_new(const struct molt_merge_opts *opts, struct molt_merge **ret, 
     m->exclude = molt_xcalloc(n + 2, sizeof(*m->exclude));
     for (size_t i = 0; i < n; i++)
         m->exclude[i] = opts->exclude[i];
-    m->exclude[n] = opts->stash;
-    struct molt_scan_opts so = {.exclude = m->exclude,
-                                .racy_from_ns = opts->snapshot_ns ? opts->snapshot_ns - SNAPSHOT_SLACK_NS : 0};
+    struct molt_scan_opts so = {
+        .exclude = m->exclude, .racy_from_ns = opts->snapshot_ns ? opts->snapshot_ns - SNAPSHOT_SLACK_NS : 0};
     int rc = open_stash(m, err);
+    m->exclude[n] = m->o.stash;
     if (rc == 0)
         rc = molt_manifest_scan(opts->basefd, &so, &m->base, err);
     if (rc == 0) {
@@ -125,8 +144,8 @@ static int get_delta(struct molt_merge *m, const struct molt_merge_peer *peer, s
     return 0;
 }
 
-static int get_hashes(struct molt_merge *m, const struct molt_merge_peer *peer, const char *const *paths, size_t n,
-                      struct molt_error **err)
+static int get_hashes(struct molt_merge *m, const struct molt_merge_peer *peer, const char *const *paths,
+                      size_t n, struct molt_error **err)
 {
     CLEANUP_FREE struct molt_pack_path *v = molt_xmalloc(n * sizeof(*v));
     CLEANUP_STRBUF struct molt_strbuf req = MOLT_STRBUF_INIT;
@@ -254,16 +273,22 @@ static int refuse(const struct molt_plan *p, struct molt_error **err)
         CLEANUP_FREE char *text = molt_path_text(p->conflicts[i].path);
         molt_strbuf_addf(&b, "%s%s (%s)", shown++ ? ", " : "", text, p->conflicts[i].kind);
     }
-    return molt_error_set(err, MOLT_E_CONFLICT, "%zu paths changed on both sides and no policy settles them: %s%s",
-                          p->n_open, molt_strbuf_str(&b), p->n_open > shown ? ", ..." : "");
+    return molt_error_set(err, MOLT_E_CONFLICT,
+                          "%zu paths changed on both sides and no policy settles them: %s%s", p->n_open,
+                          molt_strbuf_str(&b), p->n_open > shown ? ", ..." : "");
 }
 
 int molt_merge_pass(struct molt_merge *m, const struct molt_merge_peer *peer, unsigned flags,
                     struct molt_pass_stats *ret, struct molt_error **err)
 {
     int64_t start = molt_mono_ms();
-    struct molt_apply a = {.rootfd = m->o.rootfd, .basefd = m->o.basefd, .stashfd = m->stashfd, .log = m->o.log,
-                           .merged = on_merged, .ctx = m};
+    struct molt_apply a = {.rootfd = m->o.rootfd,
+                           .basefd = m->o.basefd,
+                           .stashfd = m->stashfd,
+                           .log = m->o.log,
+                           .no_sync = flags & MOLT_PASS_NO_SYNC,
+                           .merged = on_merged,
+                           .ctx = m};
     CLEANUP_PLAN struct molt_plan *plan = NULL;
     struct molt_pass_stats st = {.number = (unsigned)m->n_passes + 1};
     int rc = get_delta(m, peer, err);
@@ -353,7 +378,8 @@ static int base_status(struct molt_merge *m, struct fetched *f, struct molt_erro
     return molt_pack_recv(&src, &p, 1, &h, NULL, err);
 }
 
-int molt_merge_check_packages(struct molt_merge *m, const struct molt_merge_peer *peer, struct molt_error **err)
+int molt_merge_check_packages(struct molt_merge *m, const struct molt_merge_peer *peer,
+                              struct molt_error **err)
 {
     struct fetched b = {0}, a = {0};
     int rc = fetch_status(peer, &a, err);
@@ -366,8 +392,9 @@ int molt_merge_check_packages(struct molt_merge *m, const struct molt_merge_peer
             if (*p == '\n')
                 *p = p[1] ? ',' : '\0';
         if (n)
-            rc = molt_error_set(err, MOLT_E_CONFLICT, "%zu packages changed on the running guest since the snapshot: %.900s",
-                                n, list);
+            rc = molt_error_set(err, MOLT_E_CONFLICT,
+                                "%zu packages changed on the running guest since the snapshot: %.900s", n,
+                                list);
     }
     molt_strbuf_free(&a.text);
     molt_strbuf_free(&b.text);

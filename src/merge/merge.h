@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The merge as a whole: the receiving side (in the clone) makes passes, the serving side (in the active) answers
- * three questions. The caller brings the channel between them: one call with request bytes and a streamed reply.
+ * The merge as a whole: the receiving side (in the clone) makes passes, the serving side (in the active)
+ * answers three questions. The caller brings the channel between them: one call with request bytes and a
+ * streamed reply.
  */
 #ifndef MOLT_MERGE_MERGE_H
 #define MOLT_MERGE_MERGE_H
@@ -17,14 +18,15 @@
 #include "merge/policy.h"
 
 enum molt_merge_question {
-    MOLT_MERGE_Q_DELTA = 1, /* scan; request: empty, or one byte 1 = from nothing. Reply: delta since the last one */
-    MOLT_MERGE_Q_HASHES,    /* request: path list. Reply: a block of 8 bytes (little-endian) for each */
-    MOLT_MERGE_Q_PACK,      /* request: path list. Reply: pack */
+    MOLT_MERGE_Q_DELTA =
+        1, /* scan; request: empty, or one byte 1 = from nothing. Reply: delta since the last one */
+    MOLT_MERGE_Q_HASHES, /* request: path list. Reply: a block of 8 bytes (little-endian) for each */
+    MOLT_MERGE_Q_PACK,   /* request: path list. Reply: pack */
 };
 #define MOLT_MERGE_REQUEST_MAX (256u << 20)
 
-/* call sends the request and gives a source from which the reply can be read; every reply ends by itself, and is
- * read to its end before the next call unless an error ends the merge. */
+/* call sends the request and gives a source from which the reply can be read; every reply ends by itself, and
+ * is read to its end before the next call unless an error ends the merge. */
 struct molt_merge_peer {
     int (*call)(void *ctx, enum molt_merge_question q, const void *req, size_t len, struct molt_source *ret,
                 struct molt_error **err);
@@ -32,14 +34,16 @@ struct molt_merge_peer {
 };
 
 struct molt_merge_opts {
-    int rootfd, basefd; /* the clone's tree and the base's (molt_tree_open); borrowed, must outlive the merge */
-    /* Directory below rootfd, relative, made when missing (the parent must be there); never merged. It holds hard
-     * links to the upgrade's versions of what passes replace; remove it when the merge is settled. */
+    int rootfd,
+        basefd; /* the clone's tree and the base's (molt_tree_open); borrowed, must outlive the merge */
+    /* Directory below rootfd (a leading slash is ignored), made when missing (the parent must be there) and
+     * emptied; never merged. It holds hard links to the upgrade's versions of what passes replace; remove it
+     * when the merge is settled. */
     const char *stash;
     const struct molt_policy *policy; /* borrowed */
     enum molt_on_conflict on_conflict;
     const char *const *exclude; /* NULL-terminated, as in the scan; borrowed; give the same to the server */
-    int64_t snapshot_ns;        /* moment of the snapshot by the guest's clock, 0: not known; see racy_from_ns */
+    int64_t snapshot_ns; /* moment of the snapshot by the guest's clock, 0: not known; see racy_from_ns */
     struct molt_log *log;
 };
 
@@ -49,19 +53,23 @@ int molt_merge_new(const struct molt_merge_opts *opts, struct molt_merge **ret, 
 void molt_merge_free(struct molt_merge *m);
 
 struct molt_pass_stats {
-    unsigned number;    /* 1 for the first */
+    unsigned number; /* 1 for the first */
     size_t actions, vanished, conflicts_open;
     uint64_t bytes;
     int64_t ms, scan_ms; /* the whole pass; until the delta had arrived */
 };
-#define MOLT_PASS_DRY 1u /* plan and report only; the next pass sees the same differences again */
+#define MOLT_PASS_DRY     1u /* plan and report only; the next pass sees the same differences again */
+#define MOLT_PASS_NO_SYNC 2u /* without the syncfs at the end: the caller makes the tree durable later */
 /* One pass. Open conflicts: MOLT_E_CONFLICT before anything is changed (the report lists them). */
 int molt_merge_pass(struct molt_merge *m, const struct molt_merge_peer *peer, unsigned flags,
                     struct molt_pass_stats *ret, struct molt_error **err);
-/* Early refusal: MOLT_E_CONFLICT, with the names in the text, when the active's package set is not the base's. */
-int molt_merge_check_packages(struct molt_merge *m, const struct molt_merge_peer *peer, struct molt_error **err);
-/* {active_only, upgrade_only, both_same, bytes, passes [..], conflicts [{path, class, decision, kind, reason}],
- *  settled [same]}; conflicts are those that a human should see, settled those that a policy rule is made for. */
+/* Early refusal: MOLT_E_CONFLICT, with the names in the text, when the active's package set is not the
+ * base's. */
+int molt_merge_check_packages(struct molt_merge *m, const struct molt_merge_peer *peer,
+                              struct molt_error **err);
+/* {active_only, upgrade_only, both_same, bytes, passes [..], conflicts [{path, class, decision, kind,
+ * reason}], settled [same]}; conflicts are those that a human should see, settled those that a policy rule is
+ * made for. */
 struct molt_json *molt_merge_report(const struct molt_merge *m);
 
 struct molt_merge_server;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A record is a head block (flags, path, attributes, xattrs) and, for a regular file with content, data blocks
- * {1, offset, bytes} and an end block {0, size}. Blocks carry their length and checksum (wire.h).
+ * A record is a head block (flags, path, attributes, xattrs) and, for a regular file with content, data
+ * blocks {1, offset, bytes} and an end block {0, size}. Blocks carry their length and checksum (wire.h).
  */
 #include "merge/pack.h"
 
@@ -17,11 +17,11 @@
 #include "base/cleanup.h"
 #include "base/strbuf.h"
 
-#define MAGIC_PATHS 0x31504d58u /* XMP1 */
-#define MAGIC_HEAD 0x31484d58u  /* XMH1 */
-#define HEAD_MAX (8u << 20)
-#define XATTRS_MAX 4096u
-#define FLAG_VANISHED 1u
+#define MAGIC_PATHS    0x31504d58u /* XMP1 */
+#define MAGIC_HEAD     0x31484d58u /* XMH1 */
+#define HEAD_MAX       (8u << 20)
+#define XATTRS_MAX     4096u
+#define FLAG_VANISHED  1u
 #define FLAG_META_ONLY 2u
 
 void molt_pack_paths_encode(const struct molt_pack_path *v, size_t n, struct molt_strbuf *out)
@@ -34,7 +34,8 @@ void molt_pack_paths_encode(const struct molt_pack_path *v, size_t n, struct mol
     }
 }
 
-int molt_pack_paths_decode(const void *p, size_t len, struct molt_pack_path **ret, size_t *ret_n, struct molt_error **err)
+int molt_pack_paths_decode(const void *p, size_t len, struct molt_pack_path **ret, size_t *ret_n,
+                           struct molt_error **err)
 {
     struct molt_mem m = {p, len, 0};
     uint64_t magic, n;
@@ -72,7 +73,8 @@ static void put_xattrs(struct molt_strbuf *b, int dirfd, const char *name)
     ssize_t len = llistxattr(path, list, XATTR_LIST_MAX);
     CLEANUP_FREE char *value = len > 0 ? molt_xmalloc(XATTR_SIZE_MAX) : NULL;
     size_t n = 0;
-    for (ssize_t i = 0; i < len && n < XATTRS_MAX && out.len < HEAD_MAX / 2; i += (ssize_t)strlen(list + i) + 1) {
+    for (ssize_t i = 0; i < len && n < XATTRS_MAX && out.len < HEAD_MAX / 2;
+         i += (ssize_t)strlen(list + i) + 1) {
         ssize_t vlen = lgetxattr(path, list + i, value, XATTR_SIZE_MAX);
         if (vlen < 0)
             continue;
@@ -92,8 +94,8 @@ static int send_block(const struct molt_sink *sink, struct molt_strbuf *b, struc
     return rc;
 }
 
-static int send_data(const struct molt_sink *sink, struct molt_strbuf *b, uint64_t off, const char *p, size_t n,
-                     struct molt_error **err)
+static int send_data(const struct molt_sink *sink, struct molt_strbuf *b, uint64_t off, const char *p,
+                     size_t n, struct molt_error **err)
 {
     molt_put_num(b, 1);
     molt_put_num(b, off);
@@ -102,7 +104,8 @@ static int send_data(const struct molt_sink *sink, struct molt_strbuf *b, uint64
 }
 
 /* Data extents up to the size that the file had at first; a file cut short meanwhile ends where it ends. */
-static int send_content(int fd, uint64_t size, const struct molt_sink *sink, struct molt_strbuf *b, struct molt_error **err)
+static int send_content(int fd, uint64_t size, const struct molt_sink *sink, struct molt_strbuf *b,
+                        struct molt_error **err)
 {
     CLEANUP_FREE char *buf = molt_xmalloc(MOLT_PACK_CHUNK);
     for (uint64_t off = 0; off < size;) {
@@ -148,7 +151,7 @@ static uint8_t type_of(unsigned mode)
     static const struct {
         unsigned mode;
         uint8_t type;
-    } map[] = {{S_IFREG, MOLT_T_REG}, {S_IFDIR, MOLT_T_DIR},   {S_IFLNK, MOLT_T_LNK},  {S_IFCHR, MOLT_T_CHR},
+    } map[] = {{S_IFREG, MOLT_T_REG}, {S_IFDIR, MOLT_T_DIR},  {S_IFLNK, MOLT_T_LNK},  {S_IFCHR, MOLT_T_CHR},
                {S_IFBLK, MOLT_T_BLK}, {S_IFIFO, MOLT_T_FIFO}, {S_IFSOCK, MOLT_T_SOCK}};
     for (size_t i = 0; i < sizeof(map) / sizeof(map[0]); i++)
         if ((mode & S_IFMT) == map[i].mode)
@@ -156,8 +159,10 @@ static uint8_t type_of(unsigned mode)
     return 0;
 }
 
-/* Puts the rest of the head. False: it cannot be read (vanished). *ret_fd is open for a regular file with content. */
-static bool put_attrs(struct molt_strbuf *b, int dirfd, const char *name, bool meta_only, int *ret_fd, uint64_t *ret_size)
+/* Puts the rest of the head. False: it cannot be read (vanished). *ret_fd is open for a regular file with
+ * content. */
+static bool put_attrs(struct molt_strbuf *b, int dirfd, const char *name, bool meta_only, int *ret_fd,
+                      uint64_t *ret_size)
 {
     struct statx st;
     if (statx(dirfd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &st) < 0)
@@ -179,7 +184,8 @@ static bool put_attrs(struct molt_strbuf *b, int dirfd, const char *name, bool m
     molt_put_num(b, st.stx_uid);
     molt_put_num(b, st.stx_gid);
     molt_put_num(b, S_ISREG(st.stx_mode) ? st.stx_size : 0);
-    molt_put_num(b, type == MOLT_T_CHR || type == MOLT_T_BLK ? makedev(st.stx_rdev_major, st.stx_rdev_minor) : 0);
+    molt_put_num(b, type == MOLT_T_CHR || type == MOLT_T_BLK ? makedev(st.stx_rdev_major, st.stx_rdev_minor)
+                                                             : 0);
     molt_put_snum(b, st.stx_mtime.tv_sec * INT64_C(1000000000) + st.stx_mtime.tv_nsec);
     if (type == MOLT_T_LNK) {
         CLEANUP_FREE char *target = molt_xmalloc(MOLT_PATH_LIMIT);
@@ -194,8 +200,8 @@ static bool put_attrs(struct molt_strbuf *b, int dirfd, const char *name, bool m
     return true;
 }
 
-static int send_one(int rootfd, const struct molt_pack_path *p, const struct molt_sink *sink, struct molt_strbuf *b,
-                    struct molt_error **err)
+static int send_one(int rootfd, const struct molt_pack_path *p, const struct molt_sink *sink,
+                    struct molt_strbuf *b, struct molt_error **err)
 {
     const char *name;
     uint64_t size = 0;
@@ -238,9 +244,10 @@ static bool get_rest(struct molt_mem *m, struct molt_record *r)
     const unsigned char *p;
     size_t len;
     if (!molt_get_num(m, &type) || type == 0 || type > MOLT_T_MAX || !molt_get_num(m, &flags) ||
-        (flags & ~(uint64_t)MOLT_EF_INODE) || !molt_get_num(m, &mode) || mode > 07777 || !molt_get_num(m, &uid) ||
-        uid > UINT32_MAX || !molt_get_num(m, &gid) || gid > UINT32_MAX || !molt_get_num(m, &r->e.size) ||
-        r->e.size > INT64_MAX || !molt_get_num(m, &r->e.rdev) || !molt_get_snum(m, &r->e.mtime_ns))
+        (flags & ~(uint64_t)MOLT_EF_INODE) || !molt_get_num(m, &mode) || mode > 07777 ||
+        !molt_get_num(m, &uid) || uid > UINT32_MAX || !molt_get_num(m, &gid) || gid > UINT32_MAX ||
+        !molt_get_num(m, &r->e.size) || r->e.size > INT64_MAX || !molt_get_num(m, &r->e.rdev) ||
+        !molt_get_snum(m, &r->e.mtime_ns))
         return false;
     r->e.type = (uint8_t)type;
     r->e.flags = (uint8_t)flags;
@@ -298,8 +305,8 @@ static int get_head(const struct molt_source *src, const struct molt_pack_path *
 }
 
 /* 1: the end came, *ret_size is set; 0: data was handed over. */
-static int get_chunk(const struct molt_source *src, const struct molt_pack_handler *h, uint64_t *next, uint64_t *bytes,
-                     uint64_t *ret_size, struct molt_error **err)
+static int get_chunk(const struct molt_source *src, const struct molt_pack_handler *h, uint64_t *next,
+                     uint64_t *bytes, uint64_t *ret_size, struct molt_error **err)
 {
     CLEANUP_FREE char *buf = NULL;
     size_t len;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Packs: a stream of file records, sent from one tree for a list of paths, one record for each path and in order.
- * A file that changes while it is read gives a well-formed record (each chunk has its own length); the next pass
- * sees the change by its ctime.
+ * Packs: a stream of file records, sent from one tree for a list of paths, one record for each path and in
+ * order. A file that changes while it is read gives a well-formed record (each chunk has its own length); the
+ * next pass sees the change by its ctime.
  */
 #ifndef MOLT_MERGE_PACK_H
 #define MOLT_MERGE_PACK_H
@@ -22,7 +22,8 @@ struct molt_pack_path {
 };
 /* List of wanted paths <-> bytes (for the request). The decoded array and its strings are one allocation. */
 void molt_pack_paths_encode(const struct molt_pack_path *v, size_t n, struct molt_strbuf *out);
-int molt_pack_paths_decode(const void *p, size_t len, struct molt_pack_path **ret, size_t *ret_n, struct molt_error **err);
+int molt_pack_paths_decode(const void *p, size_t len, struct molt_pack_path **ret, size_t *ret_n,
+                           struct molt_error **err);
 
 int molt_pack_send(int rootfd, const struct molt_pack_path *v, size_t n, const struct molt_sink *sink,
                    struct molt_error **err);
@@ -40,8 +41,9 @@ struct molt_record {
     /* private */
     char *buf;
 };
-/* Calls in order for each record: begin, data* (regular files with content; holes are not sent), end. Nonzero from a
- * handler must be negative and ends the stream; err is the handler's to set. The record lives until end returns. */
+/* Calls in order for each record: begin, data* (regular files with content; holes are not sent), end. Nonzero
+ * from a handler must be negative and ends the stream; err is the handler's to set. The record lives until
+ * end returns. */
 struct molt_pack_handler {
     int (*begin)(void *ctx, size_t index, const struct molt_record *r, struct molt_error **err);
     int (*data)(void *ctx, uint64_t offset, const void *p, size_t len, struct molt_error **err);

@@ -11,10 +11,10 @@
  *   file or absent <-> directory with changes below   a conflict of the whole subtree: one winner
  *   directory deleted, but something stays in it      the directory stays (dpkg's habit too)
  *
- * where "changed" leaves out times and hard-link structure; these go with the side that changed anything else, or
- * with the active when they are all that changed. Then the paths whose active entry or whose outcome is not that of
- * the pass before become actions: what clears the way for another type, puts (parents first), deletions (children
- * first), attributes and times of every directory that was touched.
+ * where "changed" leaves out times and hard-link structure; these go with the side that changed anything
+ * else, or with the active when they are all that changed. Then the paths whose active entry or whose outcome
+ * is not that of the pass before become actions: what clears the way for another type, puts (parents first),
+ * deletions (children first), attributes and times of every directory that was touched.
  */
 #include "merge/plan.h"
 
@@ -29,9 +29,23 @@
 static const char *const act_names[] = {MOLT_ACTS(MOLT_X)};
 #undef MOLT_X
 
-const char *molt_act_name(enum molt_act a) { return act_names[a]; }
+const char *molt_act_name(enum molt_act a)
+{
+    return act_names[a];
+}
 
-enum kind { K_UPGRADE, K_ACTIVE, K_DIR, K_APPEND, K_MERGE, K_BESIDE, K_KEEP_BESIDE, K_SPLIT_A, K_SPLIT_U, K_SKIP };
+enum kind {
+    K_UPGRADE,
+    K_ACTIVE,
+    K_DIR,
+    K_APPEND,
+    K_MERGE,
+    K_BESIDE,
+    K_KEEP_BESIDE,
+    K_SPLIT_A,
+    K_SPLIT_U,
+    K_SKIP
+};
 
 struct outcome {
     enum kind kind;
@@ -67,7 +81,8 @@ static void note(struct planner *pl, const char *path, const struct molt_rule *r
 }
 
 /* No rule of the policy settles it. */
-static enum kind settle_by_option(struct planner *pl, const char *path, const struct molt_rule *rule, const char *kind)
+static enum kind settle_by_option(struct planner *pl, const char *path, const struct molt_rule *rule,
+                                  const char *kind)
 {
     static const char *const decisions[] = {"refuse", "active", "upgrade"};
     note(pl, path, rule, kind, decisions[pl->on_conflict], pl->on_conflict == MOLT_ON_CONFLICT_REFUSE, true);
@@ -75,8 +90,8 @@ static enum kind settle_by_option(struct planner *pl, const char *path, const st
 }
 
 /* Both changed the path, neither is a directory (or is one, and file says so), and the results differ. */
-static enum kind settle(struct planner *pl, const struct row *r, const struct molt_entry *a, const struct molt_rule *rule,
-                        const char *kind, bool whole)
+static enum kind settle(struct planner *pl, const struct row *r, const struct molt_entry *a,
+                        const struct molt_rule *rule, const char *kind, bool whole)
 {
     bool both_files = a && r->u && a->type == MOLT_T_REG && r->u->type == MOLT_T_REG && !whole;
     const char *decision = molt_policy_action_name(rule->action);
@@ -111,8 +126,8 @@ static enum kind settle(struct planner *pl, const struct row *r, const struct mo
     return k;
 }
 
-static struct outcome both_changed(struct planner *pl, const struct row *r, const struct molt_entry *a, unsigned da,
-                                   unsigned du)
+static struct outcome both_changed(struct planner *pl, const struct row *r, const struct molt_entry *a,
+                                   unsigned da, unsigned du)
 {
     const struct molt_entry *u = r->u;
     if (!(molt__diff(a, u) & MOLT__D_STRONG)) {
@@ -127,7 +142,8 @@ static struct outcome both_changed(struct planner *pl, const struct row *r, cons
         if (!clash)
             return (struct outcome){K_DIR, "directory-attributes", NULL};
         if (rule->action == MOLT_POLICY_REFUSE)
-            return (struct outcome){settle_by_option(pl, r->path, rule, "attributes"), "directory-attributes", rule};
+            return (struct outcome){settle_by_option(pl, r->path, rule, "attributes"), "directory-attributes",
+                                    rule};
         bool active = rule->action == MOLT_POLICY_ACTIVE || rule->action == MOLT_POLICY_MERGE;
         note(pl, r->path, rule, "attributes", active ? "active" : "upgrade", false, false);
         return (struct outcome){active ? K_ACTIVE : K_UPGRADE, "directory-attributes", rule};
@@ -234,7 +250,8 @@ static void keep_parents(struct planner *pl, bool now)
 
 static bool is_mount(const struct row *r)
 {
-    return ((r->b ? r->b->flags : 0) | (r->p ? r->p->flags : 0) | (r->a ? r->a->flags : 0) | (r->u ? r->u->flags : 0)) &
+    return ((r->b ? r->b->flags : 0) | (r->p ? r->p->flags : 0) | (r->a ? r->a->flags : 0) |
+            (r->u ? r->u->flags : 0)) &
            MOLT_EF_MOUNT;
 }
 
@@ -277,8 +294,8 @@ static int join(struct planner *pl, const struct molt_manifest *const m[4], stru
             bool here = i[k] < m[k]->n && strcmp(m[k]->v[i[k]].path, path) == 0;
             e[k] = here ? &m[k]->v[i[k]++] : NULL;
         }
-        if (e[0] && e[0]->type != MOLT_T_DIR && molt__same_inode(e[0], e[1]) && molt__same_inode(e[0], e[2]) &&
-            molt__same_inode(e[0], e[3]))
+        if (e[0] && e[0]->type != MOLT_T_DIR && molt__same_inode(e[0], e[1]) &&
+            molt__same_inode(e[0], e[2]) && molt__same_inode(e[0], e[3]))
             continue;
         MOLT_GROW(pl->v, pl->n, pl->cap);
         pl->v[pl->n++] = (struct row){.path = path, .b = e[0], .p = e[1], .a = e[2], .u = e[3]};
@@ -365,7 +382,8 @@ static void emit_dir(struct emit *e, struct row *r, const struct molt_entry *was
         !((old.flags ^ want.flags) & MOLT_EF_INODE) && old.xattr_hash == want.xattr_hash)
         return;
     bool stash = made && r->u && !molt__is_dir(r->u);
-    add(&e->put, r, MOLT_ACT_PUT_DIR, foreign && molt__is_dir(r->a) ? MOLT_FETCH_META : MOLT_FETCH_NONE, &want, stash);
+    add(&e->put, r, MOLT_ACT_PUT_DIR, foreign && molt__is_dir(r->a) ? MOLT_FETCH_META : MOLT_FETCH_NONE,
+        &want, stash);
 }
 
 static void emit_active(struct emit *e, struct row *r, const struct molt_entry *was, bool stash)
@@ -373,12 +391,14 @@ static void emit_active(struct emit *e, struct row *r, const struct molt_entry *
     const struct molt_entry *a = r->a;
     /* Changed in place is only an inode that holds the base's content to this day. */
     const unsigned whole = MOLT__D_TYPE | MOLT__D_CONTENT | MOLT__D_LINK;
-    bool has_base = r->b && molt__same_inode(r->b, r->u) &&
-                    (r->prev.kind == K_UPGRADE || (r->prev.kind == K_ACTIVE && !(molt__diff(r->b, r->p) & whole)));
+    bool has_base =
+        r->b && molt__same_inode(r->b, r->u) &&
+        (r->prev.kind == K_UPGRADE || (r->prev.kind == K_ACTIVE && !(molt__diff(r->b, r->p) & whole)));
     if (has_base && !(molt__diff(r->b, a) & whole)) {
         unsigned d = molt__diff(was, a);
         if (d)
-            add(&e->put, r, MOLT_ACT_SET_META, d & MOLT__D_XATTR ? MOLT_FETCH_META : MOLT_FETCH_NONE, a, false);
+            add(&e->put, r, MOLT_ACT_SET_META, d & MOLT__D_XATTR ? MOLT_FETCH_META : MOLT_FETCH_NONE, a,
+                false);
         return;
     }
     if (r->leader) {
@@ -397,7 +417,8 @@ static void emit_mixed(struct emit *e, struct row *r, bool stash)
     case K_MERGE:
         want = molt__attrs_want(r->b && r->b->type == MOLT_T_REG ? r->b : NULL, r->a, r->u, true, NULL);
         want.mtime_ns = r->a->mtime_ns > r->u->mtime_ns ? r->a->mtime_ns : r->u->mtime_ns;
-        add(&e->put, r, r->now.kind == K_APPEND ? MOLT_ACT_APPEND : MOLT_ACT_MERGE_TEXT, MOLT_FETCH_FULL, &want, stash);
+        add(&e->put, r, r->now.kind == K_APPEND ? MOLT_ACT_APPEND : MOLT_ACT_MERGE_TEXT, MOLT_FETCH_FULL,
+            &want, stash);
         return;
     case K_SPLIT_A:
         want = molt__attrs_want(r->b, r->a, r->u, true, NULL);
@@ -409,8 +430,8 @@ static void emit_mixed(struct emit *e, struct row *r, bool stash)
             add(&e->put, r, MOLT_ACT_RESTORE, MOLT_FETCH_NONE, r->u, false);
         want = molt__attrs_want(r->b, r->a, r->u, false, NULL);
         want.mtime_ns = r->u->mtime_ns;
-        add(&e->put, r, MOLT_ACT_SET_META, want.xattr_hash != r->u->xattr_hash ? MOLT_FETCH_META : MOLT_FETCH_NONE,
-            &want, false);
+        add(&e->put, r, MOLT_ACT_SET_META,
+            want.xattr_hash != r->u->xattr_hash ? MOLT_FETCH_META : MOLT_FETCH_NONE, &want, false);
         return;
     case K_KEEP_BESIDE:
         add(&e->put, r, MOLT_ACT_KEEP_BESIDE, r->a ? MOLT_FETCH_FULL : MOLT_FETCH_NONE, r->a, stash);
@@ -525,8 +546,8 @@ static void emit_all(struct planner *pl)
 
 int molt_plan_pass(const struct molt_manifest *base, const struct molt_manifest *prev,
                    const struct molt_manifest *active, const struct molt_manifest *upgrade,
-                   const struct molt_policy *policy, enum molt_on_conflict on_conflict, struct molt_plan **ret,
-                   struct molt_error **err)
+                   const struct molt_policy *policy, enum molt_on_conflict on_conflict,
+                   struct molt_plan **ret, struct molt_error **err)
 {
     const struct molt_manifest *const m[4] = {base, prev, active, upgrade};
     struct planner pl = {.policy = policy, .on_conflict = on_conflict};

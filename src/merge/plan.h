@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The three-way plan: a pure function of manifests and a policy. Each path gets an outcome from (base, active now,
- * upgrade); a pass acts on the paths whose active entry or whose outcome changed since the pass before.
+ * The three-way plan: a pure function of manifests and a policy. Each path gets an outcome from (base, active
+ * now, upgrade); a pass acts on the paths whose active entry or whose outcome changed since the pass before.
  */
 #ifndef MOLT_MERGE_PLAN_H
 #define MOLT_MERGE_PLAN_H
@@ -15,18 +15,18 @@
 enum molt_on_conflict { MOLT_ON_CONFLICT_REFUSE, MOLT_ON_CONFLICT_ACTIVE, MOLT_ON_CONFLICT_UPGRADE };
 
 /* X(NAME, "text") */
-#define MOLT_ACTS(X)                                                                                          \
-    X(PUT, "put")               /* active's version, whole (file, symlink, node; a hard-link group's first) */ \
-    X(PUT_DIR, "put-dir")       /* make the directory if need be, owner and mode; its times come last */       \
-    X(HARDLINK, "hardlink")     /* to `link`, which was put before or is there */                              \
-    X(SET_META, "set-meta")     /* content is right already */                                                 \
-    X(APPEND, "append")         /* active's content, then what the upgrade appended to the base's */           \
-    X(MERGE_TEXT, "merge-text") /* three-way; on overlap active's, the upgrade's laid beside */                \
-    X(BESIDE, "beside")         /* active's laid beside the upgrade's */                                       \
-    X(KEEP_BESIDE, "keep-beside") /* active's version (or absence), the upgrade's laid beside */               \
-    X(RESTORE, "restore")       /* the upgrade's version back, from the stash, if a pass replaced it */        \
-    X(DELETE, "delete")         /* file or directory; a directory that is not empty stays */                   \
-    X(DIR_META, "dir-meta")     /* last: owner, mode, times of a directory */
+#define MOLT_ACTS(X)                                                                                         \
+    X(PUT, "put")           /* active's version, whole (file, symlink, node; a hard-link group's first) */   \
+    X(PUT_DIR, "put-dir")   /* make the directory if need be, owner and mode; its times come last */         \
+    X(HARDLINK, "hardlink") /* to `link`, which was put before or is there */                                \
+    X(SET_META, "set-meta") /* content is right already */                                                   \
+    X(APPEND, "append")     /* active's content, then what the upgrade appended to the base's */             \
+    X(MERGE_TEXT, "merge-text")   /* three-way; on overlap active's, the upgrade's laid beside */            \
+    X(BESIDE, "beside")           /* active's laid beside the upgrade's */                                   \
+    X(KEEP_BESIDE, "keep-beside") /* active's version (or absence), the upgrade's laid beside */             \
+    X(RESTORE, "restore")         /* the upgrade's version back, from the stash, if a pass replaced it */    \
+    X(DELETE, "delete")           /* file or directory; a directory that is not empty stays */               \
+    X(DIR_META, "dir-meta")       /* last: owner, mode, times of a directory */
 
 #define MOLT_X(name, text) MOLT_ACT_##name,
 enum molt_act { MOLT_ACTS(MOLT_X) };
@@ -43,10 +43,10 @@ struct molt_action {
     const char *link;                /* HARDLINK: existing path */
     const struct molt_entry *active; /* NULL: not there; likewise the next two */
     const struct molt_entry *upgrade, *base;
-    struct molt_entry want;          /* type, mode, owner, mtime, inode flags that the result has */
-    bool stash;                      /* save the upgrade's version first (once) */
-    const struct molt_rule *rule;    /* the policy's, where it decided; else NULL */
-    const char *why;                 /* name of the plan rule: "active-only", "deleted-vs-changed", ... */
+    struct molt_entry want;       /* type, mode, owner, mtime, inode flags that the result has */
+    bool stash;                   /* save the upgrade's version first (once) */
+    const struct molt_rule *rule; /* the policy's, where it decided; else NULL */
+    const char *why;              /* name of the plan rule: "active-only", "deleted-vs-changed", ... */
 };
 
 struct molt_conflict {
@@ -66,14 +66,17 @@ struct molt_plan {
     size_t active_only, upgrade_only, both_same; /* paths, of the whole comparison */
 };
 
-/* All pointers in the result point into the four manifests and the policy, which must outlive it. prev is the base
- * in the first pass. Fails only for manifests out of order (MOLT_E_INTERNAL). */
+/* All pointers in the result point into the four manifests and the policy, which must outlive it. prev is the
+ * base in the first pass. Fails only for manifests out of order (MOLT_E_INTERNAL). */
 int molt_plan_pass(const struct molt_manifest *base, const struct molt_manifest *prev,
                    const struct molt_manifest *active, const struct molt_manifest *upgrade,
-                   const struct molt_policy *policy, enum molt_on_conflict on_conflict, struct molt_plan **ret,
-                   struct molt_error **err);
+                   const struct molt_policy *policy, enum molt_on_conflict on_conflict,
+                   struct molt_plan **ret, struct molt_error **err);
 void molt_plan_free(struct molt_plan *p);
-static inline void molt__cleanup_plan(struct molt_plan **p) { molt_plan_free(*p); }
+static inline void molt__cleanup_plan(struct molt_plan **p)
+{
+    molt_plan_free(*p);
+}
 #define CLEANUP_PLAN __attribute__((cleanup(molt__cleanup_plan)))
 
 /* Paths whose content hash the plan wants, by side; those already known are not listed. */
@@ -86,8 +89,9 @@ void molt_plan_need_hash(const struct molt_manifest *base, const struct molt_man
                          struct molt_need_hash *ret);
 void molt_need_hash_free(struct molt_need_hash *h);
 
-/* Compares the installed packages (name:arch and version, state "installed") of two dpkg status files. Returns how
- * many differ; *ret_list (malloc'd, may be NULL) holds "+name version", "-name version", "name v1 -> v2" lines. */
+/* Compares the installed packages (name:arch and version, state "installed") of two dpkg status files.
+ * Returns how many differ; *ret_list (malloc'd, may be NULL) holds "+name version", "-name version", "name v1
+ * -> v2" lines. */
 size_t molt_dpkg_status_changed(const char *base_text, const char *active_text, char **ret_list);
 
 #endif

@@ -50,19 +50,19 @@ unsigned molt__diff(const struct molt_entry *a, const struct molt_entry *b)
     return d;
 }
 
-struct molt_entry molt__attrs_want(const struct molt_entry *b, const struct molt_entry *a, const struct molt_entry *u,
-                                   bool prefer_active, bool *ret_clash)
+struct molt_entry molt__attrs_want(const struct molt_entry *b, const struct molt_entry *a,
+                                   const struct molt_entry *u, bool prefer_active, bool *ret_clash)
 {
     bool clash = false;
     struct molt_entry w = prefer_active ? *a : *u;
-#define ONE(field, mask)                                                                        \
-    do {                                                                                        \
-        bool da = !b || (b->field & (mask)) != (a->field & (mask));                             \
-        bool du = !b || (b->field & (mask)) != (u->field & (mask));                             \
-        bool both = da && du && (a->field & (mask)) != (u->field & (mask));                     \
-        clash |= both;                                                                          \
-        const struct molt_entry *from = both ? (prefer_active ? a : u) : da ? a : u;            \
-        w.field = (__typeof__(w.field))((w.field & ~(mask)) | (from->field & (mask)));          \
+#define ONE(field, mask)                                                                                     \
+    do {                                                                                                     \
+        bool da = !b || (b->field & (mask)) != (a->field & (mask));                                          \
+        bool du = !b || (b->field & (mask)) != (u->field & (mask));                                          \
+        bool both = da && du && (a->field & (mask)) != (u->field & (mask));                                  \
+        clash |= both;                                                                                       \
+        const struct molt_entry *from = both ? (prefer_active ? a : u) : da ? a : u;                         \
+        w.field = (__typeof__(w.field))((w.field & ~(mask)) | (from->field & (mask)));                       \
     } while (0)
     ONE(mode, ~0u);
     ONE(uid, ~0u);
@@ -127,9 +127,9 @@ void molt_plan_need_hash(const struct molt_manifest *base, const struct molt_man
             }
             continue;
         }
-        enum molt_policy_action how = molt_policy_match(policy, a->path)->action;
-        if (how == MOLT_POLICY_DROP || how == MOLT_POLICY_BESIDE)
-            continue; /* equal or not, the upgrade's stays */
+        /* Journals are large and change all the time; equal or not, the upgrade's stays. */
+        if (molt_policy_match(policy, a->path)->action == MOLT_POLICY_BESIDE)
+            continue;
         if (same_size(a, u) || same_size(a, b))
             need(&la, a);
         if (same_size(a, u))
@@ -145,7 +145,8 @@ void molt_plan_need_hash(const struct molt_manifest *base, const struct molt_man
         if (b->type != MOLT_T_REG)
             continue;
         const struct molt_entry *a = next_at(active, &ia, b->path), *u = next_at(upgrade, &iu, b->path);
-        if (!molt_entry_same_inode(a, b) && same_size(u, b)) {
+        if (!molt_entry_same_inode(a, b) && same_size(u, b) &&
+            molt_policy_match(policy, b->path)->action != MOLT_POLICY_BESIDE) {
             need(&lu, u);
             need(&lb, b);
         }

@@ -32,8 +32,14 @@ static const char *const action_names[] = {MOLT_POLICY_ACTIONS(MOLT_X)};
 #undef MOLT_X
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
-const char *molt_class_name(enum molt_class c) { return class_names[c]; }
-const char *molt_policy_action_name(enum molt_policy_action a) { return action_names[a]; }
+const char *molt_class_name(enum molt_class c)
+{
+    return class_names[c];
+}
+const char *molt_policy_action_name(enum molt_policy_action a)
+{
+    return action_names[a];
+}
 
 static int lookup(const char *const *names, size_t n, const char *word)
 {
@@ -83,10 +89,11 @@ static int parse_line(char *line, struct molt_rule *r, const char *name, struct 
         return molt_error_set(err, MOLT_E_USAGE, "%s:%d: unknown class '%s'", name, r->line, class);
     int a = action ? lookup(action_names, COUNT(action_names), action) : -1;
     if (a < 0)
-        return molt_error_set(err, MOLT_E_USAGE, "%s:%d: unknown action '%s'", name, r->line, action ? action : "");
+        return molt_error_set(err, MOLT_E_USAGE, "%s:%d: unknown action '%s'", name, r->line,
+                              action ? action : "");
     if (!pattern || pattern[0] != '/' || next_word(&line))
-        return molt_error_set(err, MOLT_E_USAGE, "%s:%d: want one pattern that begins with '/' (and '# reason')",
-                              name, r->line);
+        return molt_error_set(err, MOLT_E_USAGE,
+                              "%s:%d: want one pattern that begins with '/' (and '# reason')", name, r->line);
     r->class = (enum molt_class)c;
     r->action = (enum molt_policy_action)a;
     r->pattern = molt_xstrdup(pattern + 1);
@@ -94,7 +101,8 @@ static int parse_line(char *line, struct molt_rule *r, const char *name, struct 
     return 1;
 }
 
-int molt_policy_parse(const char *text, size_t len, const char *name, struct molt_policy **ret, struct molt_error **err)
+int molt_policy_parse(const char *text, size_t len, const char *name, struct molt_policy **ret,
+                      struct molt_error **err)
 {
     CLEANUP_POLICY struct molt_policy *p = molt_xcalloc(1, sizeof(*p));
     if (memchr(text, '\0', len))
@@ -128,7 +136,8 @@ int molt_policy_load(const char *path, struct molt_policy **ret, struct molt_err
 
 int molt_policy_default(struct molt_policy **ret, struct molt_error **err)
 {
-    return molt_policy_parse(molt_policy_debian_text, sizeof(molt_policy_debian_text) - 1, "debian.policy", ret, err);
+    return molt_policy_parse(molt_policy_debian_text, sizeof(molt_policy_debian_text) - 1, "debian.policy",
+                             ret, err);
 }
 
 void molt_policy_free(struct molt_policy *p)

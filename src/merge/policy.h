@@ -14,14 +14,26 @@
 
 #include "base/error.h"
 
-/* X(NAME, "text") */
-#define MOLT_CLASSES(X)                                                                                      \
-    X(PACKAGE_DB, "package-db") X(IDENTITY, "identity") X(LOG, "log") X(ETC_TEXT, "etc-text") X(CACHE, "cache") \
-    X(VOLATILE, "volatile") X(DATA, "data") X(REFUSE, "refuse")
-/* beside: the upgrade's stays, the active's is laid beside it (journals: a live binary file of each side). */
-#define MOLT_POLICY_ACTIONS(X)                                                                     \
-    X(ACTIVE, "active") X(UPGRADE, "upgrade") X(APPEND, "append") X(MERGE, "merge") X(DROP, "drop") \
-    X(REFUSE, "refuse") X(BESIDE, "beside")
+/* X(NAME, "text"); in actions, beside: the upgrade's stays, the active's is laid beside it (journals). */
+/* clang-format off */
+#define MOLT_CLASSES(X)           \
+    X(PACKAGE_DB, "package-db")   \
+    X(IDENTITY, "identity")       \
+    X(LOG, "log")                 \
+    X(ETC_TEXT, "etc-text")       \
+    X(CACHE, "cache")             \
+    X(VOLATILE, "volatile")       \
+    X(DATA, "data")               \
+    X(REFUSE, "refuse")
+#define MOLT_POLICY_ACTIONS(X)    \
+    X(ACTIVE, "active")           \
+    X(UPGRADE, "upgrade")         \
+    X(APPEND, "append")           \
+    X(MERGE, "merge")             \
+    X(DROP, "drop")               \
+    X(REFUSE, "refuse")           \
+    X(BESIDE, "beside")
+/* clang-format on */
 
 #define MOLT_X(name, text) MOLT_CLASS_##name,
 enum molt_class { MOLT_CLASSES(MOLT_X) };
@@ -40,18 +52,23 @@ struct molt_rule {
 
 struct molt_policy;
 /* name stands in error messages ("name:12: unknown class ..."), code MOLT_E_USAGE. */
-int molt_policy_parse(const char *text, size_t len, const char *name, struct molt_policy **ret, struct molt_error **err);
+int molt_policy_parse(const char *text, size_t len, const char *name, struct molt_policy **ret,
+                      struct molt_error **err);
 int molt_policy_load(const char *path, struct molt_policy **ret, struct molt_error **err);
 /* The policy for Debian that is built into the program (data/policy/debian.policy). */
 int molt_policy_default(struct molt_policy **ret, struct molt_error **err);
 extern const char molt_policy_debian_text[];
 void molt_policy_free(struct molt_policy *p);
-static inline void molt__cleanup_policy(struct molt_policy **p) { molt_policy_free(*p); }
+static inline void molt__cleanup_policy(struct molt_policy **p)
+{
+    molt_policy_free(*p);
+}
 #define CLEANUP_POLICY __attribute__((cleanup(molt__cleanup_policy)))
 
 /* Never NULL: the last resort is "data refuse". */
 const struct molt_rule *molt_policy_match(const struct molt_policy *p, const char *path);
-/* '*' and '?' within a component, '[a-z]' sets, '**' across components; a trailing slash-'**' matches the directory too. */
+/* '*' and '?' within a component, '[a-z]' sets, '**' across components; a trailing slash-'**' matches the
+ * directory too. */
 bool molt_glob_match(const char *pattern, const char *path);
 const char *molt_class_name(enum molt_class c);
 const char *molt_policy_action_name(enum molt_policy_action a);

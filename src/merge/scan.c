@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The scan: one statx an entry, directories read in big buffers, each opened by its path below the root, so that one
- * descriptor is open at a time whatever the depth. Extended attributes cost a call an entry on ext4; they are read
- * only where the reference manifest does not prove that nothing changed.
+ * The scan: one statx an entry, directories read in big buffers, each opened by its path below the root, so
+ * that one descriptor is open at a time whatever the depth. Extended attributes cost a call an entry on ext4;
+ * they are read only where the reference manifest does not prove that nothing changed.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -26,8 +26,8 @@
 #include "merge/manifest.h"
 
 #define DENTS_BUF (256u * 1024u)
-#define RACY_NS 20000000 /* well above a kernel tick, the grain of ctime */
-#define PATH_STEP 4000u  /* what one open is given of a long path */
+#define RACY_NS   20000000 /* well above a kernel tick, the grain of ctime */
+#define PATH_STEP 4000u    /* what one open is given of a long path */
 
 #ifndef OPEN_TREE_CLONE
 #define OPEN_TREE_CLONE 1
@@ -155,13 +155,20 @@ static int64_t ns_of(struct statx_timestamp t)
 static uint8_t type_of(unsigned mode)
 {
     switch (mode & S_IFMT) {
-    case S_IFREG: return MOLT_T_REG;
-    case S_IFDIR: return MOLT_T_DIR;
-    case S_IFLNK: return MOLT_T_LNK;
-    case S_IFCHR: return MOLT_T_CHR;
-    case S_IFBLK: return MOLT_T_BLK;
-    case S_IFIFO: return MOLT_T_FIFO;
-    default: return MOLT_T_SOCK;
+    case S_IFREG:
+        return MOLT_T_REG;
+    case S_IFDIR:
+        return MOLT_T_DIR;
+    case S_IFLNK:
+        return MOLT_T_LNK;
+    case S_IFCHR:
+        return MOLT_T_CHR;
+    case S_IFBLK:
+        return MOLT_T_BLK;
+    case S_IFIFO:
+        return MOLT_T_FIFO;
+    default:
+        return MOLT_T_SOCK;
     }
 }
 
@@ -281,11 +288,13 @@ static int read_names(struct scan *s, int fd, struct frame *f)
     }
     if (r < 0 && errno != ENOENT)
         return -1;
-    qsort(f->v, f->n, sizeof(f->v[0]), by_name);
+    if (f->n)
+        qsort(f->v, f->n, sizeof(f->v[0]), by_name);
     return 0;
 }
 
-/* Reads the directory dir and puts its frame on the stack; one that vanished or is a mount leaves no frame. */
+/* Reads the directory dir and puts its frame on the stack; one that vanished or is a mount leaves no frame.
+ */
 static int push_dir(struct scan *s, const char *dir, struct molt_error **err)
 {
     CLEANUP_CLOSE int fd = molt_open_beneath(s->rootfd, dir, O_RDONLY | O_DIRECTORY | O_NOATIME);
@@ -351,7 +360,8 @@ static int walk(struct scan *s, struct molt_error **err)
     return rc;
 }
 
-int molt_manifest_scan(int rootfd, const struct molt_scan_opts *opts, struct molt_manifest **ret, struct molt_error **err)
+int molt_manifest_scan(int rootfd, const struct molt_scan_opts *opts, struct molt_manifest **ret,
+                       struct molt_error **err)
 {
     static const struct molt_scan_opts plain;
     CLEANUP_MANIFEST struct molt_manifest *m = molt_manifest_new();
@@ -359,7 +369,8 @@ int molt_manifest_scan(int rootfd, const struct molt_scan_opts *opts, struct mol
     struct timespec now;
     clock_gettime(CLOCK_REALTIME_COARSE, &now);
     struct scan s = {.rootfd = rootfd, .o = opts ? opts : &plain, .m = m, .dents = dents};
-    s.racy_from = s.o->racy_from_ns ? s.o->racy_from_ns : now.tv_sec * INT64_C(1000000000) + now.tv_nsec - RACY_NS;
+    s.racy_from =
+        s.o->racy_from_ns ? s.o->racy_from_ns : now.tv_sec * INT64_C(1000000000) + now.tv_nsec - RACY_NS;
     int rc = walk(&s, err);
     while (s.depth)
         pop_dir(&s);

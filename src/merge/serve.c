@@ -29,8 +29,8 @@ void molt_merge_server_free(struct molt_merge_server *s)
     free(s);
 }
 
-static int serve_delta(struct molt_merge_server *s, const unsigned char *req, size_t len, const struct molt_sink *sink,
-                       struct molt_error **err)
+static int serve_delta(struct molt_merge_server *s, const unsigned char *req, size_t len,
+                       const struct molt_sink *sink, struct molt_error **err)
 {
     if (len > 1 || (len == 1 && req[0] != 1))
         return molt_error_set(err, MOLT_E_PROTOCOL, "malformed request for changes");
@@ -75,5 +75,6 @@ int molt_merge_serve(struct molt_merge_server *s, enum molt_merge_question q, co
     int rc = molt_pack_paths_decode(req, len, &v, &n, err);
     if (rc < 0)
         return rc;
-    return q == MOLT_MERGE_Q_HASHES ? serve_hashes(s, v, n, sink, err) : molt_pack_send(s->rootfd, v, n, sink, err);
+    return q == MOLT_MERGE_Q_HASHES ? serve_hashes(s, v, n, sink, err)
+                                    : molt_pack_send(s->rootfd, v, n, sink, err);
 }

@@ -24,10 +24,12 @@ static int memory_file(const char *p, size_t len, char path[64])
     return MOLT_STEAL_FD(fd);
 }
 
-int molt_merge_text(const char *base, size_t base_len, const char *active, size_t active_len, const char *upgrade,
-                    size_t upgrade_len, char **ret, size_t *ret_len, struct molt_error **err)
+int molt_merge_text(const char *base, size_t base_len, const char *active, size_t active_len,
+                    const char *upgrade, size_t upgrade_len, char **ret, size_t *ret_len,
+                    struct molt_error **err)
 {
-    if (memchr(base, '\0', base_len) || memchr(active, '\0', active_len) || memchr(upgrade, '\0', upgrade_len))
+    if (memchr(base, '\0', base_len) || memchr(active, '\0', active_len) ||
+        memchr(upgrade, '\0', upgrade_len))
         return 0;
     char pb[64], pa[64], pu[64];
     CLEANUP_CLOSE int fb = memory_file(base, base_len, pb);

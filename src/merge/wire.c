@@ -45,10 +45,22 @@ static int mem_read(void *ctx, void *buf, size_t len)
     return 0;
 }
 
-struct molt_sink molt_sink_fd(const int *fd) { return (struct molt_sink){fd_write, (void *)fd}; }
-struct molt_source molt_source_fd(const int *fd) { return (struct molt_source){fd_read, (void *)fd}; }
-struct molt_sink molt_sink_strbuf(struct molt_strbuf *b) { return (struct molt_sink){strbuf_write, b}; }
-struct molt_source molt_source_mem(struct molt_mem *m) { return (struct molt_source){mem_read, m}; }
+struct molt_sink molt_sink_fd(const int *fd)
+{
+    return (struct molt_sink){fd_write, (void *)fd};
+}
+struct molt_source molt_source_fd(const int *fd)
+{
+    return (struct molt_source){fd_read, (void *)fd};
+}
+struct molt_sink molt_sink_strbuf(struct molt_strbuf *b)
+{
+    return (struct molt_sink){strbuf_write, b};
+}
+struct molt_source molt_source_mem(struct molt_mem *m)
+{
+    return (struct molt_source){mem_read, m};
+}
 
 void molt_put_num(struct molt_strbuf *b, uint64_t v)
 {
@@ -136,7 +148,8 @@ int molt_block_write(const struct molt_sink *sink, const void *p, size_t len, st
     return 0;
 }
 
-int molt_block_read(const struct molt_source *src, size_t max, char **ret, size_t *ret_len, struct molt_error **err)
+int molt_block_read(const struct molt_source *src, size_t max, char **ret, size_t *ret_len,
+                    struct molt_error **err)
 {
     unsigned char num[8];
     if (src->read(src->ctx, num, 8) < 0)
@@ -214,7 +227,10 @@ static size_t utf8_len(const unsigned char *s)
 {
     if (s[0] < 0x80)
         return s[0] >= 0x20 && s[0] != 0x7f && s[0] != '\\' ? 1 : 0;
-    size_t n = s[0] >= 0xc2 && s[0] <= 0xdf ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : s[0] >= 0xf0 && s[0] <= 0xf4 ? 4 : 0;
+    size_t n = s[0] >= 0xc2 && s[0] <= 0xdf   ? 2
+               : (s[0] & 0xf0) == 0xe0        ? 3
+               : s[0] >= 0xf0 && s[0] <= 0xf4 ? 4
+                                              : 0;
     for (size_t i = 1; i < n; i++)
         if ((s[i] & 0xc0) != 0x80)
             return 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Byte streams and the small encodings that manifests and packs share: LEB128 numbers, counted bytes, a running
- * checksum. Readers bound every length before they allocate; nothing that a peer sends is trusted.
+ * Byte streams and the small encodings that manifests and packs share: LEB128 numbers, counted bytes, a
+ * running checksum. Readers bound every length before they allocate; nothing that a peer sends is trusted.
  */
 #ifndef MOLT_MERGE_WIRE_H
 #define MOLT_MERGE_WIRE_H
@@ -46,9 +46,11 @@ bool molt_get_bytes(struct molt_mem *m, size_t max, const unsigned char **ret, s
 /* A block: 8 bytes length (little-endian), the bytes, 8 bytes XXH3-64 of them. */
 int molt_block_write(const struct molt_sink *sink, const void *p, size_t len, struct molt_error **err);
 /* *ret malloc'd with a NUL behind. */
-int molt_block_read(const struct molt_source *src, size_t max, char **ret, size_t *ret_len, struct molt_error **err);
+int molt_block_read(const struct molt_source *src, size_t max, char **ret, size_t *ret_len,
+                    struct molt_error **err);
 
-/* Relative, not empty unless allow_root, no empty component, no "." or "..", no NUL, at most MOLT_PATH_LIMIT bytes. */
+/* Relative, not empty unless allow_root, no empty component, no "." or "..", no NUL, at most MOLT_PATH_LIMIT
+ * bytes. */
 #define MOLT_PATH_LIMIT 65536
 #define MOLT_NAME_LIMIT 255
 bool molt_path_valid(const char *path, size_t len, bool allow_root);
@@ -56,7 +58,8 @@ bool molt_path_valid(const char *path, size_t len, bool allow_root);
 int molt_path_cmp(const char *a, const char *b);
 /* path is dir or lies below it ("" holds everything). */
 bool molt_path_below(const char *path, const char *dir);
-/* Printable and valid UTF-8: other bytes (and backslash) as \xNN; a leading slash is put in front. malloc'd. */
+/* Printable and valid UTF-8: other bytes (and backslash) as \xNN; a leading slash is put in front. malloc'd.
+ */
 char *molt_path_text(const char *path);
 
 #endif

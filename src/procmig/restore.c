@@ -67,7 +67,7 @@ struct molt_json *molt_restore_spec_json(const struct molt_restore_spec *s)
 int molt_restore_spec_parse(const struct molt_json *v, struct molt_restore_spec *s, struct molt_error **err)
 {
     const struct molt_json *ids = molt_json_get(v, "ids");
-    const char *cwd = molt_json_get_string(v, "cwd");
+    const char *cwd = molt_json_get_string(v, "cwd"), *toolbox = molt_json_get_string(v, "toolbox");
     struct molt_restore_spec got = {0};
     int64_t pid = molt_json_get_int(v, "main_pid", 0);
     bool ok = molt_json_get_int(v, "schema", 0) == SPEC_SCHEMA && pid > 1 && pid <= INT_MAX &&
@@ -75,7 +75,7 @@ int molt_restore_spec_parse(const struct molt_json *v, struct molt_restore_spec 
               molt_unit_name(molt_json_get_string(v, "unit"), &got.unit, NULL) == 0;
 
     got.images = molt__path_decode(molt_json_get_string(v, "images"));
-    got.toolbox = molt__path_decode(molt_json_get_string(v, "toolbox"));
+    got.toolbox = toolbox ? molt__path_decode(toolbox) : molt_xstrdup(MOLT_TOOLBOX_DIR);
     got.agent = molt__path_decode(molt_json_get_string(v, "agent"));
     /* "/" is a working directory, but not a path that we decode. */
     got.cwd = cwd && strcmp(cwd, "/") ? molt__path_decode(cwd) : NULL;

@@ -86,7 +86,7 @@ expect 0 "$XENMOLT" --state-dir "$scratch/third" -v op-list
 for c in op-show op-log op-abort op-commit op-recover "op-rollback --discard-new-writes"; do
     expect 17 "$XENMOLT" $c gu-20000101-000000-0000
     out_empty
-    err_has "no such operation"
+    err_has "no operation gu-20000101-000000-0000"
 done
 
 # A state directory that cannot be made.

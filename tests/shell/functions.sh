@@ -17,6 +17,9 @@ requires() {
 
 [ -x "$XENMOLT" ] || skip "$XENMOLT is not built"
 case $XENMOLT in /*) ;; *) XENMOLT=$PWD/$XENMOLT ;; esac
+# What libtool's wrapper does for $XENMOLT itself, for the copies of its path that the tests make.
+LD_LIBRARY_PATH=$(dirname "$XENMOLT")/.libs${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+export LD_LIBRARY_PATH
 
 scratch=$(mktemp -d) || exit 1
 trap 'rm -rf "$scratch"' EXIT

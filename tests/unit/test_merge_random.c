@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Random trees, random edits on both sides, two passes; the result must equal that of a plain recursive model which
- * shares no code with the plan. Every other seed gives the manifests made-up inode numbers, equal where nothing was
- * edited, as on disks that descend from one; the others go through molt_merge with hashes only.
+ * Random trees, random edits on both sides, two passes; the result must equal that of a plain recursive model
+ * which shares no code with the plan. Every other seed gives the manifests made-up inode numbers, equal where
+ * nothing was edited, as on disks that descend from one; the others go through molt_merge with hashes only.
  * XENMOLT_TEST_SEEDS=N and XENMOLT_TEST_SEED=N (only that one) change what runs.
  */
 #include "test_merge_util.h"
@@ -230,7 +230,8 @@ static struct node *both(const char *top, const struct node *b, const struct nod
         bool a_mode = !b || b->mode != a->mode, u_mode = !b || b->mode != u->mode;
         r = alone(u);
         if (a_mode && u_mode)
-            r->mode = (strcmp(top, "act") == 0 || (ref && option == MOLT_ON_CONFLICT_ACTIVE)) ? a->mode : u->mode;
+            r->mode =
+                (strcmp(top, "act") == 0 || (ref && option == MOLT_ON_CONFLICT_ACTIVE)) ? a->mode : u->mode;
         else if (a_mode)
             r->mode = a->mode;
         return r;
@@ -253,7 +254,8 @@ static struct node *both(const char *top, const struct node *b, const struct nod
     }
     if (strcmp(top, "app") == 0 && a && u && a->type == FILE_ && u->type == FILE_) {
         r = alone(a);
-        size_t skip = b && b->type == FILE_ && strncmp(u->text, b->text, strlen(b->text)) == 0 ? strlen(b->text) : 0;
+        size_t skip =
+            b && b->type == FILE_ && strncmp(u->text, b->text, strlen(b->text)) == 0 ? strlen(b->text) : 0;
         snprintf(r->text + strlen(r->text), sizeof(r->text) - strlen(r->text), "%s", u->text + skip);
         bool b_file = b && b->type == FILE_;
         if (b_file && a->mode == b->mode)
@@ -310,6 +312,21 @@ static struct node *model(const char *top, const struct node *b, const struct no
 
 /* --- comparison --- */
 
+static void show(const char *side, const struct node *n, const char *path)
+{
+    if (!getenv("XENMOLT_TEST_SEED") || !n)
+        return;
+    print_message("%s %s type %d mode %o time %ld %s\n", side, path, (int)n->type, n->mode, (long)n->mtime,
+                  n->type == DIR_ ? "\n" : n->text);
+    for (int i = 0; i < 8; i++) {
+        if (n->kid[i]) {
+            char sub[256];
+            snprintf(sub, sizeof(sub), "%s/%s", path, n->kid[i]->name);
+            show(side, n->kid[i], sub);
+        }
+    }
+}
+
 static int bad(const char *path, const char *what)
 {
     print_error("%s: %s\n", path, what);
@@ -364,8 +381,9 @@ static int compare(int fd, const struct node *n, const char *path)
 
 /* --- the two ways to run a pass --- */
 
-static const char rules[] = "data active /act/**\nlog append /app/**\ncache drop /drp/**\ndata refuse /ref/**\n"
-                            "package-db upgrade /upg/**\n";
+static const char rules[] =
+    "data active /act/**\nlog append /app/**\ncache drop /drp/**\ndata refuse /ref/**\n"
+    "package-db upgrade /upg/**\n";
 
 static const struct node *lookup(const struct node *root, const char *path)
 {
@@ -397,14 +415,15 @@ static struct molt_manifest *scan_as(int fd, const struct node *root)
     return m;
 }
 
-static void bare_pass(struct trees *t, struct molt_manifest *b, struct molt_manifest *prev, struct molt_manifest *a,
-                      struct molt_manifest *u, const struct molt_policy *policy)
+static void bare_pass(struct trees *t, struct molt_manifest *b, struct molt_manifest *prev,
+                      struct molt_manifest *a, struct molt_manifest *u, const struct molt_policy *policy)
 {
     struct molt_need_hash need;
     struct molt_plan *plan = NULL;
     CLEANUP_FREE struct molt_pack_path *want = NULL;
     CLEANUP_STRBUF struct molt_strbuf pack = MOLT_STRBUF_INIT;
-    struct molt_apply ap = {.rootfd = t->u, .basefd = t->b, .stashfd = open_dir(t->u, "stash")};
+    struct molt_apply ap = {
+        .rootfd = t->u, .basefd = t->b, .stashfd = open_dir(t->u, "stash"), .no_sync = true};
     molt_plan_need_hash(b, a, u, policy, &need);
     assert_ok(molt_manifest_hash_paths(t->b, b, need.base, need.n_base, err));
     assert_ok(molt_manifest_hash_paths(t->a, a, need.active, need.n_active, err));
@@ -431,7 +450,8 @@ static void run_bare(struct trees *t, const struct node *b, const struct node *a
 {
     CLEANUP_POLICY struct molt_policy *policy = NULL;
     assert_ok(molt_policy_parse(rules, sizeof(rules) - 1, "rules", &policy, err));
-    CLEANUP_MANIFEST struct molt_manifest *mb = scan_as(t->b, b), *mu = scan_as(t->u, u), *m1 = scan_as(t->a, a);
+    CLEANUP_MANIFEST struct molt_manifest *mb = scan_as(t->b, b), *mu = scan_as(t->u, u),
+                                          *m1 = scan_as(t->a, a);
     assert_int_equal(mkdirat(t->u, "stash", 0700), 0);
     bare_pass(t, mb, mb, m1, mu, policy);
     sync_tree(t->a, a, a2);
@@ -478,10 +498,14 @@ static int one_seed(unsigned seed)
         a2->kid[0] = copy(b->kid[0]);
         touch(a2->kid[0]);
     }
-    trees_make(&t);
+    trees_make_in(&t, access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp"); /* in memory: many small trees */
     sync_tree(t.b, NULL, b);
     sync_tree(t.a, NULL, a);
     sync_tree(t.u, NULL, u);
+    show("base", b, "");
+    show("active1", a, "");
+    show("active2", a2, "");
+    show("upgrade", u, "");
     if (seed % 2)
         run_bare(&t, b, a, a2, u);
     else

@@ -24,22 +24,22 @@
 #include "merge/merge.h"
 
 #define UNUSED __attribute__((unused))
-#define assert_ok(call)                                                               \
-    do {                                                                              \
-        struct molt_error *e_ = NULL;                                                 \
-        struct molt_error **err = &e_;                                                \
-        int rc_ = (call);                                                             \
-        if (rc_ < 0)                                                                  \
-            fail_msg("%s: %d %s", #call, rc_, molt_error_text(e_));                   \
+#define assert_ok(call)                                                                                      \
+    do {                                                                                                     \
+        struct molt_error *e_ = NULL;                                                                        \
+        struct molt_error **err = &e_;                                                                       \
+        int rc_ = (call);                                                                                    \
+        if (rc_ < 0)                                                                                         \
+            fail_msg("%s: %d %s", #call, rc_, molt_error_text(e_));                                          \
     } while (0)
-#define assert_code(want, call)                                                       \
-    do {                                                                              \
-        struct molt_error *e_ = NULL;                                                 \
-        struct molt_error **err = &e_;                                                \
-        int rc_ = (call);                                                             \
-        if (rc_ != (want) || molt_error_code(e_) != (want))                           \
-            fail_msg("%s: %d %s", #call, rc_, molt_error_text(e_));                   \
-        molt_error_free(e_);                                                          \
+#define assert_code(want, call)                                                                              \
+    do {                                                                                                     \
+        struct molt_error *e_ = NULL;                                                                        \
+        struct molt_error **err = &e_;                                                                       \
+        int rc_ = (call);                                                                                    \
+        if (rc_ != (want) || molt_error_code(e_) != (want))                                                  \
+            fail_msg("%s: %d %s", #call, rc_, molt_error_text(e_));                                          \
+        molt_error_free(e_);                                                                                 \
     } while (0)
 
 /* base, active (a) and upgrade (u) trees below one scratch directory. */
@@ -55,10 +55,9 @@ static inline int open_dir(int at, const char *name)
     return fd;
 }
 
-UNUSED static void trees_make(struct trees *t)
+static void trees_make_in(struct trees *t, const char *tmp)
 {
-    const char *tmp = getenv("TMPDIR");
-    snprintf(t->dir, sizeof(t->dir), "%s/xenmolt-merge-XXXXXX", tmp ? tmp : "/tmp");
+    snprintf(t->dir, sizeof(t->dir), "%s/xenmolt-merge-XXXXXX", tmp);
     assert_non_null(mkdtemp(t->dir));
     t->fd = open_dir(AT_FDCWD, t->dir);
     assert_int_equal(mkdirat(t->fd, "b", 0755), 0);
@@ -67,6 +66,12 @@ UNUSED static void trees_make(struct trees *t)
     t->b = open_dir(t->fd, "b");
     t->a = open_dir(t->fd, "a");
     t->u = open_dir(t->fd, "u");
+}
+
+UNUSED static void trees_make(struct trees *t)
+{
+    const char *tmp = getenv("TMPDIR");
+    trees_make_in(t, tmp ? tmp : "/tmp");
 }
 
 UNUSED static void trees_remove(struct trees *t)
@@ -120,11 +125,11 @@ UNUSED static char *get(int at, const char *path)
 }
 
 /* want NULL: not there. */
-#define assert_file(at, path, want)                                                   \
-    do {                                                                              \
-        CLEANUP_FREE char *got_ = get(at, path);                                      \
-        if (!molt_streq(got_, want))                                                  \
-            fail_msg("%s is '%s', not '%s'", path, got_ ? got_ : "(none)", (const char *)(want)); \
+#define assert_file(at, path, want)                                                                          \
+    do {                                                                                                     \
+        CLEANUP_FREE char *got_ = get(at, path);                                                             \
+        if (!molt_streq(got_, want))                                                                         \
+            fail_msg("%s is '%s', not '%s'", path, got_ ? got_ : "(none)", (const char *)(want));            \
     } while (0)
 
 struct peer {
@@ -135,8 +140,8 @@ struct peer {
     void *ctx;
 };
 
-UNUSED static int peer_call(void *ctx, enum molt_merge_question q, const void *req, size_t len, struct molt_source *ret,
-                            struct molt_error **err)
+UNUSED static int peer_call(void *ctx, enum molt_merge_question q, const void *req, size_t len,
+                            struct molt_source *ret, struct molt_error **err)
 {
     struct peer *p = ctx;
     if (p->before)
@@ -160,7 +165,8 @@ struct session {
 
 static const char *const no_exclude[] = {"stash", NULL};
 
-UNUSED static void session_start(struct session *s, struct trees *t, const char *policy, enum molt_on_conflict oc)
+UNUSED static void session_start(struct session *s, struct trees *t, const char *policy,
+                                 enum molt_on_conflict oc)
 {
     memset(s, 0, sizeof(*s));
     s->t = t;
@@ -168,14 +174,18 @@ UNUSED static void session_start(struct session *s, struct trees *t, const char 
         assert_ok(molt_policy_parse(policy, strlen(policy), "test", &s->policy, err));
     else
         assert_ok(molt_policy_default(&s->policy, err));
-    struct molt_merge_opts o = {.rootfd = t->u, .basefd = t->b, .stash = "stash", .policy = s->policy, .on_conflict = oc,
+    struct molt_merge_opts o = {.rootfd = t->u,
+                                .basefd = t->b,
+                                .stash = "stash",
+                                .policy = s->policy,
+                                .on_conflict = oc,
                                 .exclude = no_exclude};
     assert_ok(molt_merge_new(&o, &s->m, err));
     s->peer.server = molt_merge_server_new(t->a, no_exclude);
     s->vt = (struct molt_merge_peer){peer_call, &s->peer};
 }
 
-#define session_pass(s) assert_ok(molt_merge_pass((s)->m, &(s)->vt, 0, &(s)->stats, err))
+#define session_pass(s) assert_ok(molt_merge_pass((s)->m, &(s)->vt, MOLT_PASS_NO_SYNC, &(s)->stats, err))
 
 UNUSED static void session_end(struct session *s)
 {

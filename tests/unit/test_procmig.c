@@ -207,7 +207,7 @@ static void hostile_spec(void **state)
         {"unit", "\"../x\""}, {"images", "\"rel\""}, {"agent", "\"/a/../b\""},
         {"main_pid", "1"},    {"main_pid", "\"x\""}, {"main_pid", "99999999999"},
         {"ids", "{}"},        {"ids", "[0]"},        {"ids", "[\"a\"]"},
-        {"cwd", "\"x\""},     {"schema", "2"},       {"toolbox", "null"}};
+        {"cwd", "\"x\""},     {"schema", "2"},       {"toolbox", "\"x\""}};
     pid_t id = 5;
     struct molt_restore_spec s = {
         .unit = "a.service", .images = "/i", .agent = "/a", .main_pid = 5, .id = &id, .ids = 1};

@@ -51,7 +51,7 @@ build_disks() {
     out=$CACHE/images/$(images_hash)
     if [ ! -f "$out/dom0.qcow2" ]; then
         rm -rf "$out" "$out.part"
-        mkdir -p "$out.part" "$CACHE/work"
+        mkdir -p "$out.part" "$CACHE/scratch"
         step "guest disk" make_guest_disk "$out.part"
         step "dom0 disk" make_dom0_disk "$out.part"
         rm -rf "$out.part/guest"
@@ -90,7 +90,7 @@ boot_dom0() {
     launch "$dir/disk.qcow2"
     wait_for 300 "answer from dom0" share_connection
     wait_for 120 "xl" dom0 "xl info >/dev/null && systemctl is-active xen"
-    wait_for 120 "end of dom0's start" dom0 '[ -z "$(systemctl list-jobs --no-legend)" ] && sync'
+    dom0 "timeout 200 systemctl is-system-running --wait; sync" </dev/null
 }
 
 boot_web1() {
@@ -100,13 +100,14 @@ boot_web1() {
     if [ -f "$PACKAGES/xenmolt-agent.deb" ]; then
         wait_for 120 "agent in web1" dom0 'xenstore-read /local/domain/$(xl domid web1)/data/xenmolt/version'
     fi
-    wait_for 300 "end of web1's start" in_guest web1 '[ -z "$(systemctl list-jobs --no-legend)" ] && sync'
+    # One waiting command, not a poll: each login costs the guest seconds.
+    in_guest web1 "timeout 300 systemctl is-system-running --wait; sync" </dev/null
     warm_service
 }
 
 # warm_service: let the service's JVM compile its common paths, so that the first client does not wait for that.
 # Its log then begins with these requests (connections warm-0 to warm-19).
-warm_service() { dom0 "loadclient --host $GUEST_ADDRESS --prefix warm- --interval 0.1 --duration 40 --report /root/warm.json"; }
+warm_service() { dom0 "loadclient --host $GUEST_ADDRESS --prefix warm- --interval 0.1 --duration 20 --report /root/warm.json"; }
 
 service_answers() {
     dom0 "timeout 20 bash -c 'exec 3<>/dev/tcp/$GUEST_ADDRESS/7000; echo STAT >&3; head -n1 <&3' | grep ^STAT"
@@ -153,6 +154,6 @@ clean() {
         NAME=$(basename "$d")
         end_qemu
     done
-    for d in guest dom0 small; do drop_root "$CACHE/work/$d"; done
-    rm -rf "${CACHE:?}"/{roots,images,hosts,log,work,packages,small,key,key.pub,hostkey,hostkey.pub,lock}
+    for d in guest dom0 small; do drop_root "$CACHE/scratch/$d"; done
+    rm -rf "${CACHE:?}"/{roots,images,hosts,log,scratch,packages,build,small,key,key.pub,hostkey,hostkey.pub,lock}
 }

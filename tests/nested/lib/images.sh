@@ -62,7 +62,7 @@ configure_common() {
     printf '127.0.0.1 localhost\n%s dom0\n%s web1\n' "$BRIDGE_ADDRESS" "$GUEST_ADDRESS" | put /etc/hosts
     rm -f "$ROOT/etc/resolv.conf"
     echo "nameserver $QEMU_DNS" | put /etc/resolv.conf
-    mkdir -p -m 700 "$ROOT/root/.ssh"
+    install -d -m 700 "$ROOT/root/.ssh"
     cp "$KEY.pub" "$ROOT/root/.ssh/authorized_keys"
     # A cheap login: every process costs 30 times its native price in here.
     put /etc/ssh/sshd_config.d/nested.conf <<'END'
@@ -91,7 +91,7 @@ END
 }
 
 make_guest_disk() {
-    local out=$1 ROOT=$CACHE/work/guest
+    local out=$1 ROOT=$CACHE/scratch/guest
     unpack_root "$GUEST_TAR" "$ROOT"
     configure_common web1
     put /etc/systemd/network/eth0.network <<END
@@ -160,7 +160,7 @@ disk_of_root() {
 }
 
 make_dom0_disk() {
-    local out=$1 ROOT=$CACHE/work/dom0
+    local out=$1 ROOT=$CACHE/scratch/dom0
     unpack_root "$DOM0_TAR" "$ROOT"
     configure_common dom0
     put /etc/systemd/network/eth0.network <<'END'

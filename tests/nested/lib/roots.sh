@@ -23,8 +23,7 @@ LEAN=(--aptopt='APT::Install-Recommends "false"'
 # debian_sources SUITE...: the "deb" lines of the machine's own Debian archives that carry these suites.
 # apt itself reads its files, deb822 and one-line alike; third parties are left out by their Origin.
 debian_sources() {
-    local want uri codename origin label suite
-    local all main='' sec=''
+    local want all uri codename origin label main='' sec=''
     all=$(apt-get indextargets --format '$(REPO_URI)|$(CODENAME)|$(ORIGIN)|$(LABEL)' 'Created-By: Packages' | sort -u)
     while IFS='|' read -r uri codename origin label; do
         [ "$origin" = Debian ] || continue

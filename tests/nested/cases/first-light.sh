@@ -1,0 +1,98 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# The whole way with a small real upgrade (kernel, libc6) under load; then commit, then a reboot of the guest.
+. "$(dirname "$0")/../lib/case.sh"
+
+# In dom0: the small upgrade as one self-extracting recipe.
+make_recipe() {
+    dom0_sh <<'OUTER'
+cat >/tmp/small-recipe <<'END'
+#!/bin/sh
+# xenmolt-recipe: title=a newer kernel and C library, carried in this file
+# xenmolt-recipe: timeout_s=2400
+set -eu
+dir=$(mktemp -d /var/tmp/small.XXXXXX)
+trap 'rm -rf "$dir"' EXIT
+line=$(grep -an '^#PAYLOAD$' "$0" | head -n 1 | cut -d: -f1)
+tail -n +$((line + 1)) "$0" | tar -x -C "$dir" -f -
+cut -f 1,3 "$dir/small-upgrade/VERSIONS"
+dpkg --force-confold --auto-deconfigure -i "$dir"/small-upgrade/*.deb
+exit 0
+#PAYLOAD
+END
+cat /var/lib/xenmolt-test/small-upgrade.tar >>/tmp/small-recipe
+chmod +x /tmp/small-recipe
+OUTER
+}
+
+report_valid() {
+    dom0 "jq -e '(.schema == 1) and (.operation | type == \"string\") and (.domain == \"web1\") and (.result == \"success\")
+        and all(.os_before, .os_after; (.kernel, .release, .libc) | type == \"string\")
+        and (.phases | length >= 10) and all(.phases[]; (.name, .started, .ended) | type == \"string\")
+        and all(.phases[]; .started | test(\"^[0-9-]{10}T[0-9:]{8}[.][0-9]{6}Z\$\"))
+        and ([.phases[].started] | . == sort)
+        and all(.snapshot_pause_ms, .blackout_ms; type == \"number\" and . > 0)
+        and (.predump | type == \"array\")
+        and all(.merge.active_only, .merge.upgrade_only, .merge.both_same, .merge.bytes; type == \"number\")
+        and (.merge.conflicts | type == \"array\")
+        and (.process | (.pid > 1) and (.threads > 1) and (.memory_bytes > 1000000) and (.connections >= 20) and (.pins | length > 0))
+        and all(.peak_extra_memory_bytes, .peak_extra_disk_bytes; type == \"number\" and . > 0)
+        and (.retained | length > 0)' /tmp/up.json"
+}
+
+begin
+make_recipe
+kernel_before=$(guest "uname -r")
+libc_before=$(guest "dpkg-query -W -f '\${Version}' libc6")
+PID_BEFORE=$(main_pid)
+starttime=$(guest "cut -d' ' -f22 /proc/$PID_BEFORE/stat")
+start_load 20
+start_upgrade --recipe /tmp/small-recipe
+note "upgrading web1 under load"
+status=$(upgrade_status 1500)
+check "guest-upgrade succeeds" same "$status" 0 || { dom0 "tail -n 30 /tmp/up.err" | sed 's/^/   | /'; exit 1; }
+sleep 5                                     # some requests more, served by the clone
+load_clean
+
+check "the report is complete" report_valid
+check "a newer kernel runs" newer "$(guest "uname -r")" "$kernel_before"
+check "a newer libc6 is installed" newer "$(guest "dpkg-query -W -f '\${Version}' libc6")" "$libc_before"
+check "the report names the kernel that runs" same "$(report .os_after.kernel)" "$(guest "uname -r")"
+check "the report names the old kernel" same "$(report .os_before.kernel)" "$kernel_before"
+check "the report's libc is newer" newer "$(report .os_after.libc)" "$(report .os_before.libc)"
+check "the packages are in order" guest "test -z \"\$(dpkg --audit)\""
+check "new programs use the new libc" guest "ldd --version | grep -F \"\$(dpkg-query -W -f '\${Version}' libc6 | cut -d- -f1)\""
+check "the service is active" same "$(guest "systemctl is-active counter.service")" active
+check "systemd's main process is the same pid" same "$(main_pid)" "$PID_BEFORE"
+check "the process lives in its unit's cgroup" guest "grep -q 'counter.service\$' /proc/$PID_BEFORE/cgroup"
+note "start time of the process: $starttime before, $(guest "cut -d' ' -f22 /proc/$PID_BEFORE/stat") after"
+check "no conflicts" same "$(report '.merge.conflicts | length')" 0
+check "snapshot pause at most 2 s: $(report .snapshot_pause_ms) ms" below "$(report .snapshot_pause_ms)" 2000
+check "blackout is sane: $(report .blackout_ms) ms" below "$(report .blackout_ms)" 30000
+note "blackout: $(report '.blackout | del(.criu_dump, .criu_restore) | tojson'), longest client gap $(report .longest_gap_ms /tmp/load.json) ms"
+check "nothing failed in the guest since" same "$(guest "systemctl --failed --no-legend | wc -l")" 0
+
+op=$(operation)
+check "op-list says done" same "$(operation_state "$op")" "done"
+check "the old domain is kept, paused" dom0 "xl list web1--replaced | tail -n 1 | grep -qE ' --p--- |--p'"
+check "web1 runs under its name" dom0 "xl list web1 | tail -n 1 | grep -qvE -- '--p'"
+check "no packet filter table of ours is left" dom0 "! nft list tables | grep -q xenmolt"
+check "no bridge of ours is left" dom0 "! ip -o link | grep -qE ': xm[ui]'"
+check "a domain monitor watches web1" dom0 "pgrep -ax xenmolt | grep -q 'domain-monitor'"
+
+expect 0 "op-commit" "xenmolt op-commit $op"
+check "the old domain is gone" dom0 "! xl domid web1--replaced 2>/dev/null"
+check "its overlay is gone" dom0 "! ls /var/lib/xen/images/web1/*.active.qcow2 2>/dev/null"
+check "op-list says committed" same "$(operation_state "$op")" committed
+check "the service still answers" service_up 10
+
+note "rebooting web1"
+domid=$(dom0 "xl domid web1")
+kernel=$(guest "uname -r")
+guest "systemctl reboot" >/dev/null 2>&1
+check "web1 comes back as another domain" dom0 "for i in \$(seq 240); do d=\$(xl domid web1 2>/dev/null) && [ \"\$d\" != $domid ] && exit 0; sleep 1; done; exit 1"
+check "its service answers" service_up 300
+check "on the new kernel" same "$(guest "uname -r")" "$kernel"
+check "with the default target" same "$(guest "systemctl is-active multi-user.target")" active
+check "with a new process" test "$(main_pid)" != "$PID_BEFORE"
+check "and its agent" dom0 "for i in \$(seq 60); do xenstore-exists /local/domain/\$(xl domid web1)/data/xenmolt/proto && exit 0; sleep 1; done; exit 1"

@@ -1,0 +1,103 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Everything that guest-upgrade refuses: exit code, message, and a world that has not changed. One start for all.
+. "$(dirname "$0")/../lib/case.sh"
+
+# refused STATUS TEXT NEEDLE ARGS...: xenmolt guest-upgrade ARGS is refused so, and names NEEDLE.
+refused() {
+    local want=$1 text=$2 needle=$3 rc=0; shift 3
+    world "$scratch/before"
+    dom0 "xenmolt guest-upgrade $*" >"$scratch/out" 2>"$scratch/err" || rc=$?
+    world "$scratch/after"
+    if [ "$rc" != "$want" ]; then
+        fail "$text: exit $rc, not $want"
+        tail -n 10 "$scratch/out" "$scratch/err" | sed 's/^/   | /'
+    elif ! grep -qiF -e "$needle" "$scratch/err"; then
+        fail "$text: the message does not say: $needle"
+        tail -n 10 "$scratch/err" | sed 's/^/   | /'
+    elif ! same_world "$scratch/before" "$scratch/after" >"$scratch/check"; then
+        fail "$text: something changed"
+        head -n 20 "$scratch/check" | sed 's/^/   | /'
+    else
+        pass "$text (exit $rc): $(tail -n 1 "$scratch/err" | cut -c1-150)"
+    fi
+}
+
+begin
+world "$scratch/start"
+PID_BEFORE=$(main_pid)
+domid=$(dom0 "xl domid web1")
+data=/local/domain/$domid/data/xenmolt
+
+expect 0 "a dry run finds nothing" "xenmolt guest-upgrade -n web1"
+check "it prints its checks" grep -qE '^ok .*memory' "$scratch/out"
+check "it prints an estimate" grep -q estimate "$scratch/out"
+
+refused 3 "unknown domain" nosuch nosuch
+refused 8 "dom0 itself" dom0 Domain-0
+refused 2 "unknown option" --frobnicate --frobnicate web1
+refused 2 "no domain named" DOMAIN ""
+refused 2 "recipe that does not exist" /tmp/nosuch --recipe /tmp/nosuch web1
+dom0 "echo '#!/bin/sh' >/tmp/plain; chmod -x /tmp/plain; printf 'true, no interpreter' >/tmp/text; chmod +x /tmp/text"
+refused 2 "recipe that is not executable" executable --recipe /tmp/plain web1
+refused 2 "recipe that is no program" "neither a script" --recipe /tmp/text web1
+refused 2 "recipe without its argument" argument --recipe debian-release web1
+refused 2 "report that cannot be written" /nosuch/r.json --report /nosuch/r.json web1
+refused 9 "workload that does not exist" nosuch.service --workload nosuch.service web1
+guest "printf '[Service]\nExecStart=/bin/sleep 1000\n' >/run/systemd/system/idle.service; systemctl daemon-reload"
+refused 9 "workload that does not run" idle.service --workload idle.service web1
+guest "mv /etc/xenmolt/workload /etc/xenmolt/workload.away"
+refused 9 "no workload named" workload web1
+guest "mv /etc/xenmolt/workload.away /etc/xenmolt/workload"
+
+guest "systemd-run -q --unit=devholder sh -c 'exec 3</dev/xvda; sleep 100000'"
+refused 10 "process that CRIU cannot dump (a device is open)" devholder --workload devholder.service web1
+guest "systemctl stop devholder"
+
+dom0 "xl rename web1 web1--clone"
+refused 7 "guest under another operation's name" web1--clone web1--clone
+dom0 "xl rename web1--clone web1"
+
+dom0 "xl pause web1"
+refused 18 "paused guest" paused web1
+dom0 "xl unpause web1"
+
+dom0 "qemu-img create -q -f raw /var/tmp/second.img 16M; xl block-attach web1 format=raw,vdev=xvdb,access=rw,target=/var/tmp/second.img"
+refused 8 "second disk" xvdb web1
+dom0 "xl block-detach web1 xvdb; sleep 1; rm -f /var/tmp/second.img"
+
+free=$(dom0 "df --output=avail -B1M /var/lib/xen/images | tail -n 1")
+dom0 "fallocate -l $((free - 300))M /var/tmp/filler"
+refused 6 "not enough disk space" MiB web1
+dom0 "rm /var/tmp/filler"
+
+free=$(dom0 "xl info free_memory")
+dom0 "printf 'name = \"ballast\"\ntype = \"pv\"\nkernel = \"/var/lib/xen/images/web1/vmlinuz\"\nmemory = %s\nvcpus = 1\n' $((free - 600)) >/tmp/ballast.cfg; xl -q create -p /tmp/ballast.cfg" ||
+    fail "the domain that takes the memory could not be made"
+refused 6 "not enough memory" "MiB of memory" web1
+dom0 "xl destroy ballast"
+
+version=$(dom0 "xenstore-read $data/proto")
+dom0 "xenstore-write $data/proto 99"
+refused 5 "agent of another version" 99 web1
+dom0 "xenstore-write $data/proto $version"
+
+guest "systemctl stop xenmolt-agent"
+dom0 "xenstore-rm $data"
+refused 4 "domain without agent" "install" web1
+guest "systemctl start xenmolt-agent"
+check "the agent comes back" dom0 "for i in \$(seq 60); do xenstore-exists $data/proto && exit 0; sleep 1; done; exit 1"
+
+recipe /tmp/sleeper <<'END'
+#!/bin/sh
+echo sleeping now
+sleep 3000
+END
+note "one operation sleeps in its recipe, a second one comes"
+start_upgrade --recipe /tmp/sleeper
+wait_recipe 600 "sleeping now"
+first=$(operation)
+refused 7 "second operation on the same domain" op-list web1
+expect 0 "the first is aborted" "xenmolt op-abort $first"
+check "its command says so" same "$(upgrade_status 60)" 16
+undone "$first" aborted "$scratch/start"

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=bash disable=SC2034,SC2015,SC2119,SC2120
+# Shared by the nested cases. A case is a bash script: it sources this file, calls `begin`, and states its checks,
+# each of which prints one line "ok - ..." or "not ok - ..."; tests/run counts these lines.
+#   XENMOLT_HOST  name of the nested host to use (default suite); a running one of that name is ended first
+#   KEEP=1        leave the host up at the end, to look around in it
+set -uo pipefail
+
+CASE=$(basename "$0" .sh)
+NESTED=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+HOST_NAME=${XENMOLT_HOST:-suite}
+ADDRESS=10.77.0.11
+IMAGE=/var/lib/xen/images/web1/web1.qcow2
+OPS=/var/lib/xenmolt/ops
+FAILED=0
+scratch=$(mktemp -d)
+
+host() { "$NESTED/host" --name "$HOST_NAME" "$@"; }
+dom0() { host ssh "$@" </dev/null; }
+guest() { host guest web1 "$@" </dev/null; }
+# dom0_sh, guest_sh: a script on standard input.
+dom0_sh() { host ssh "bash -s"; }
+guest_sh() { host guest web1 "bash -s"; }
+
+note() { printf '   %s\n' "$*"; }
+pass() { printf 'ok - %s: %s\n' "$CASE" "$*"; }
+fail() { printf 'not ok - %s: %s\n' "$CASE" "$*"; FAILED=$((FAILED + 1)); }
+skip() { printf 'skip - %s: %s\n' "$CASE" "$*"; }
+# give_up: a failure after which the rest of the case means nothing.
+give_up() { fail "$*"; exit 1; }
+
+# check TEXT CMD...: CMD succeeds.
+check() {
+    local text=$1; shift
+    if "$@" >"$scratch/check" 2>&1; then pass "$text"; return 0; fi
+    fail "$text"
+    tail -n 15 "$scratch/check" | sed 's/^/   | /'
+    return 1
+}
+
+same() { [ "$1" = "$2" ] || { echo "'$1' is not '$2'"; return 1; }; }
+newer() { [ "$1" != "$2" ] && [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | tail -n 1)" = "$1" ] || { echo "'$1' is not newer than '$2'"; return 1; }; }
+below() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a != "" && a != "null" && a + 0 < b + 0) }' || { echo "'$1' is not below $2"; return 1; }; }
+
+# world FILE: what the host looks like.
+world() { dom0_sh <"$NESTED/lib/world.sh" >"$1" 2>&1; }
+same_world() { diff -U1 "$1" "$2"; }
+
+begin() {
+    note "starting the host from web1-ready"
+    host down >/dev/null 2>&1
+    host up --from "${1:-web1-ready}" || give_up "the host did not start"
+    trap end EXIT
+}
+
+end() {
+    local rc=$?
+    if (( FAILED || rc )) && [ -z "${KEEP:-}" ]; then evidence; fi
+    [ -n "${KEEP:-}" ] || host down >/dev/null 2>&1
+    rm -rf "$scratch"
+    (( rc == 0 && FAILED == 0 )) || exit 1
+}
+
+# evidence: what a failure is understood by; goes into the case's log.
+evidence() {
+    echo "   ---- evidence"
+    timeout 120 "$NESTED/host" --name "$HOST_NAME" ssh "bash -s" <<'END' 2>&1 | sed 's/^/   | /'
+xl list
+xenmolt op-list
+for op in $(ls -t /var/lib/xenmolt/ops 2>/dev/null | head -n 1); do
+    xenmolt op-show "$op" | head -n 60
+    xenmolt op-log "$op" | tail -n 40
+    tail -n 40 "/var/lib/xenmolt/ops/$op/recipe.log" 2>/dev/null
+done
+for f in /tmp/up.out /tmp/up.err /var/lib/xenmolt/monitor-*.log; do [ ! -s $f ] || { echo "-- $f"; tail -n 40 $f; }; done
+dmesg | tail -n 10
+echo "-- agent in web1"
+timeout 30 ssh -o ConnectTimeout=10 10.77.0.11 journalctl --no-pager -n 30 -u xenmolt-agent -u counter
+END
+}
+
+# ---- operations ----
+
+# recipe PATH: an executable in dom0 from standard input.
+recipe() { host ssh "cat >$1 && chmod +x $1"; }
+
+# expect STATUS TEXT COMMAND: COMMAND in dom0 exits so; its output in $scratch/out, $scratch/err.
+expect() {
+    local want=$1 text=$2 rc=0; shift 2
+    dom0 "$@" >"$scratch/out" 2>"$scratch/err" || rc=$?
+    if [ "$rc" = "$want" ]; then pass "$text (exit $rc)"; return 0; fi
+    fail "$text: exit $rc, not $want"
+    tail -n 15 "$scratch/out" "$scratch/err" | sed 's/^/   | /'
+    return 1
+}
+
+err_has() { check "the message says: $1" grep -qiF -e "$1" "$scratch/err"; }
+
+# start_upgrade ARGS...: in the background of dom0; its end is told by upgrade_status.
+start_upgrade() {
+    dom0 "rm -f /tmp/up.*; setsid sh -c 'xenmolt guest-upgrade --report /tmp/up.json $* web1 >/tmp/up.out 2>/tmp/up.err; echo \$? >/tmp/up.rc.new; mv /tmp/up.rc.new /tmp/up.rc' </dev/null >/dev/null 2>&1 &"
+}
+
+# wait_recipe SECONDS TEXT: until the recipe has printed TEXT.
+wait_recipe() {
+    local rc=0
+    dom0 "for i in \$(seq $1); do grep -qsF -e '$2' $OPS/*/recipe.log && exit 0; [ ! -f /tmp/up.rc ] || exit 1; sleep 1; done; exit 1" || rc=$?
+    if (( rc != 0 )); then
+        dom0 "cat /tmp/up.rc /tmp/up.err" | tail -n 20 | sed 's/^/   | /'
+        give_up "the recipe did not get to: $2"
+    fi
+}
+
+# upgrade_status SECONDS: waits for the end, prints the exit status.
+upgrade_status() {
+    dom0 "for i in \$(seq $(($1 * 2))); do [ ! -f /tmp/up.rc ] || { cat /tmp/up.rc; exit 0; }; sleep 0.5; done; echo none"
+}
+
+operation() { dom0 "xenmolt op-list --json | jq -r '.[-1].id'"; }
+operation_state() { dom0 "xenmolt op-show --json $1 | jq -r .state"; }
+report() { dom0 "jq -r '$1' ${2:-/tmp/up.json}"; }
+
+# undone OP STATE BEFORE: the operation ended in STATE, and the world is as in the file BEFORE.
+undone() {
+    check "the operation ended: $2" same "$(operation_state "$1")" "$2"
+    world "$scratch/undone"
+    check "the world is as before" same_world "$3" "$scratch/undone"
+    check "the service runs as the same process" same "$(main_pid)" "$PID_BEFORE"
+}
+
+# ---- the guest's service and its clients ----
+
+main_pid() { guest "systemctl show -P MainPID counter.service"; }
+
+# start_load [CONNECTIONS]
+start_load() {
+    dom0 "rm -f /tmp/load.*; setsid loadclient --host $ADDRESS --conns ${1:-20} --prefix load- --report /tmp/load.json --status /tmp/load.status </dev/null >/tmp/load.log 2>&1 & echo \$! >/tmp/load.pid; for i in \$(seq 60); do [ \"\$(jq .replies /tmp/load.status 2>/dev/null || echo 0)\" -gt 0 ] && exit 0; sleep 0.5; done; cat /tmp/load.log; exit 1" || give_up "the clients do not get through"
+}
+
+stop_load() {
+    dom0 "kill \$(cat /tmp/load.pid); for i in \$(seq 100); do [ -f /tmp/load.json ] && exit 0; sleep 1; done; exit 1"
+}
+
+# load_clean: ends the clients; nothing was lost, doubled, reset; the log on the guest's disk agrees.
+load_clean() {
+    local got
+    stop_load
+    got=$(dom0 "jq -c '[.losses, .duplicates, .resets, (.errors | length), .replies > 0, (.pids | length)]' /tmp/load.json")
+    check "clients: 0 lost, 0 duplicated, 0 resets, 0 errors, one pid" same "$got" "[0,0,0,0,true,1]" ||
+        dom0 "jq -c '{losses, duplicates, resets, requests, replies, pids, errors: .errors[:5]}' /tmp/load.json" | sed 's/^/   | /'
+    check "the log on disk holds each acknowledged request once" \
+        dom0 "set -o pipefail; ssh $ADDRESS cat /var/lib/counter/log | logcheck --report /tmp/load.json"
+}
+
+service_up() { dom0 "for i in \$(seq ${1:-300}); do timeout 10 bash -c 'exec 3<>/dev/tcp/$ADDRESS/7000; echo STAT >&3; head -n1 <&3' 2>/dev/null | grep -q ^STAT && exit 0; sleep 1; done; exit 1"; }
