@@ -10,7 +10,7 @@
 #include "net.h"
 #include "xenstore/identity.h"
 
-#define MOLT_BASE_VDEV "xvdy"   /* the clone sees the frozen base there, read-only */
+#define MOLT_BASE_VDEV "xvdy"   /* the clone sees the frozen base there */
 #define MOLT_MAX_PREMERGE 4     /* passes before the freeze */
 #define MOLT_PREMERGE_ENOUGH 32 /* a pass with at most this many actions is the last before the freeze */
 

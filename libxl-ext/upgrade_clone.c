@@ -33,6 +33,7 @@ static int plan_snapshot(struct molt_op *op, struct molt_qmp *q, struct molt_err
     const char *base = up_param(op, "disk");
     CLEANUP_FREE char *a = molt_xasprintf("%s.%s.active.qcow2", base, molt_op_id(op));
     CLEANUP_FREE char *b = molt_xasprintf("%s.%s.clone.qcow2", base, molt_op_id(op));
+    CLEANUP_FREE char *view = molt_xasprintf("%s.%s.base.qcow2", base, molt_op_id(op));
     const char *tail = strrchr(molt_op_id(op), '-');
     CLEANUP_FREE char *node = molt_xasprintf("xenmolt-%s", tail ? tail + 1 : molt_op_id(op));
     CLEANUP_FREE char *base_node = NULL;
@@ -41,6 +42,8 @@ static int plan_snapshot(struct molt_op *op, struct molt_qmp *q, struct molt_err
         r = put_string(op, "delta_a", a, err);
     if (r == 0)
         r = put_string(op, "delta_b", b, err);
+    if (r == 0)
+        r = put_string(op, "base_view", view, err);
     if (r == 0)
         r = put_string(op, "node", node, err);
     return r < 0 ? r : put_string(op, "base_node", base_node, err);
@@ -102,6 +105,8 @@ int step_snapshot(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         r = molt_disk_overlay_create(up_fact(op, "delta_b"), base, format, err);
     if (r == 0)
+        r = molt_disk_overlay_create(up_fact(op, "base_view"), base, format, err);
+    if (r == 0)
         r = frozen_snapshot(op, agent, q, err);
     /* If the guest reboots meanwhile, xl must start it from the overlay that it writes now. */
     if (r == 0)
@@ -140,6 +145,7 @@ int undo_snapshot(struct molt_op *op, struct molt_error **err)
             return molt_error_prefix(err, "take back the snapshot");
         unlink(up_fact(op, "delta_a"));
         unlink(up_fact(op, "delta_b"));
+        unlink(up_fact(op, "base_view"));
     }
     up_identity_of(op, &id);
     r = molt_identity_end(&up_of(op)->x->store, &id.id, err);
@@ -214,11 +220,13 @@ static void set_disks(struct molt_op *op, libxl_domain_config *cfg)
     cfg->disks = molt_xrealloc(cfg->disks, (size_t)(cfg->num_disks + 1) * sizeof(*cfg->disks));
     libxl_device_disk *base = &cfg->disks[cfg->num_disks++];
     libxl_device_disk_init(base);
-    base->pdev_path = molt_xstrdup(up_param(op, "disk"));
+    /* A throw-away overlay instead of a read-only vbd: QEMU 7.2's xen-block refuses mode "r" ("Block node is
+     * read-only"), and the base is protected all the same. */
+    base->pdev_path = molt_xstrdup(up_fact(op, "base_view"));
     base->vdev = molt_xstrdup(MOLT_BASE_VDEV);
-    base->format = !strcmp(up_param(op, "disk_format"), "raw") ? LIBXL_DISK_FORMAT_RAW : LIBXL_DISK_FORMAT_QCOW2;
+    base->format = LIBXL_DISK_FORMAT_QCOW2;
     base->backend = LIBXL_DISK_BACKEND_QDISK;
-    base->readwrite = 0;
+    base->readwrite = 1;
 }
 
 static void set_cmdline(struct molt_op *op, libxl_domain_config *cfg, const char *mode)

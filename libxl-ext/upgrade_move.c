@@ -124,6 +124,8 @@ int step_prepare(struct molt_op *op, struct molt_error **err)
     molt_json_set_int(args, "main_pid", molt_json_get_int(w, "main_pid", 0));
     molt_json_set(args, "ids", molt_json_copy(molt_json_get(w, "tids")));
     molt_json_set_bool(args, "overlay", true);
+    if (molt_json_get_string(w, "cwd"))
+        molt_json_set_string(args, "cwd", molt_json_get_string(w, "cwd"));
     return long_call(clone, "restore-prepare", args, NULL, err);
 }
 

@@ -115,6 +115,7 @@ int step_retire(struct molt_op *op, struct molt_error **err)
     up_drop(&up_of(op)->active);
     if (molt_domain_detach_disk(x, domid, MOLT_BASE_VDEV, &e) < 0)
         molt_info(molt_op_log(op), "%s", molt_error_text(e)); /* gone already when this is a second try */
+    unlink(up_fact(op, "base_view"));
     int r = settle_config(op, err);
     if (r == 0)
         r = molt_upnet_remove(&up_of(op)->net, err);

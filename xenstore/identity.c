@@ -105,5 +105,11 @@ int molt_identity_owner(struct molt_store *s, const char *op, struct molt_error 
 int molt_identity_end(struct molt_store *s, const struct molt_identity *id, struct molt_error **err)
 {
     CLEANUP_FREE char *path = epoch_path(id->op);
-    return molt_store_remove(s, path, err);
+    int r = molt_store_remove(s, path, err);
+    /* Nothing of ours behind: the directory goes with the last operation. */
+    unsigned n = 0;
+    CLEANUP_FREE char **left = xs_directory(s->xs, XBT_NULL, "/xenmolt/epoch", &n);
+    if (r == 0 && left && n == 0)
+        r = molt_store_remove(s, "/xenmolt", err);
+    return r;
 }

@@ -19,6 +19,7 @@
 #include "procmig/restore.h"
 
 #define MAX_IMAGES 4096
+#define ADOPT_MS 60000
 
 static int need_unit(struct molt_request *rq, const char **ret, struct molt_error **err)
 {
@@ -31,10 +32,7 @@ static int need_unit(struct molt_request *rq, const char **ret, struct molt_erro
 static int fresh_dump_dir(struct molt_error **err)
 {
     umount2(MOLT_AGENT_DUMP, MNT_DETACH);
-    int r = molt_mkdir_p(MOLT_AGENT_DUMP, 0700, err);
-    if (r == 0 && mount("xenmolt", MOLT_AGENT_DUMP, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700,size=80%") < 0)
-        r = molt_error_errno(err, "mount a tmpfs on " MOLT_AGENT_DUMP);
-    return r;
+    return molt_images_mount(MOLT_AGENT_DUMP, err);
 }
 
 /* The workload stands still from here on. Undone by resume, or by the end of the session. */
@@ -257,7 +255,7 @@ int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_erro
     umount2(MOLT_AGENT_DUMP, MNT_DETACH);
     unlink("/run/systemd/journald.conf.d/50-xenmolt.conf");
     unlink(MOLT_AGENT_RUN "/mode");
-    if ((r = molt_restore_finish(unit, err)) < 0)
+    if ((r = molt_restore_adopted(unit, ADOPT_MS, err)) < 0 || (r = molt_restore_finish(unit, err)) < 0)
         return r;
     if (molt_run_ok(journald, &o, NULL, err) < 0) {
         molt_warn(s->log, "journald: %s", err ? molt_error_text(*err) : "");

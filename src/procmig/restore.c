@@ -21,6 +21,7 @@
 
 #define SPEC_SCHEMA  1
 #define SYSTEMCTL_MS 90000
+#define IDENT_CHARS  "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._@:-+"
 
 char *molt__restore_path(const char *unit, const char *file)
 {
@@ -130,7 +131,7 @@ static char *quote(const char *text)
     return molt_strbuf_steal(&b);
 }
 
-char *molt__dropin_text(const struct molt_restore_spec *s, const char *spec_path)
+char *molt__dropin_text(const struct molt_restore_spec *s, const char *spec_path, const char *ident)
 {
     CLEANUP_FREE char *agent = quote(s->agent), *spec = quote(spec_path),
                       *pid = molt__restore_path(s->unit, "pid");
@@ -152,8 +153,10 @@ char *molt__dropin_text(const struct molt_restore_spec *s, const char *spec_path
                           "ExecStop=\n"
                           "ExecStopPost=\n"
                           "ExecStart=\n"
-                          "ExecStart=+%s restore-exec %s\n",
-                          pid, agent, spec);
+                          "ExecStart=+%s restore-exec %s\n"
+                          "%s%s%s",
+                          pid, agent, spec, ident ? "SyslogIdentifier=" : "", ident ? ident : "",
+                          ident ? "\n" : "");
 }
 
 static char *dropin_path(const char *unit)
@@ -175,13 +178,35 @@ static int systemctl(const char *verb, const char *option, const char *unit, str
     return molt_run_ok(argv, &opts, NULL, err);
 }
 
-static int check_unit(const struct molt_restore_spec *s, struct molt_error **err)
+/* What the journal calls the unit's output: its own setting (NULL: leave it), else the program's name, as
+ * systemd would choose it; with our ExecStart= it would choose the agent's. malloc'd. */
+char *molt__ident_of(const char *show)
+{
+    CLEANUP_FREE char *set = molt__show_get(show, "SyslogIdentifier"),
+                      *exec = molt__show_get(show, "ExecStart");
+    const char *path = exec ? strstr(exec, "path=/") : NULL, *name;
+    size_t len;
+
+    if ((set && *set) || !path)
+        return NULL;
+    path += strlen("path=");
+    len = strcspn(path, " ;");
+    for (name = path + len; name[-1] != '/'; name--)
+        ;
+    len -= (size_t)(name - path);
+    if (len == 0 || len > 64 || strspn(name, IDENT_CHARS) < len)
+        return NULL;
+    return molt_xstrndup(name, len);
+}
+
+static int check_unit(const struct molt_restore_spec *s, char **ret_ident, struct molt_error **err)
 {
     CLEANUP_FREE char *out = NULL, *load = NULL, *active = NULL;
-    int r = molt__systemctl_show(s->unit, "LoadState,ActiveState", &out, err);
+    int r = molt__systemctl_show(s->unit, "LoadState,ActiveState,SyslogIdentifier,ExecStart", &out, err);
 
     if (r < 0)
         return r;
+    *ret_ident = molt__ident_of(out);
     load = molt__show_get(out, "LoadState");
     active = molt__show_get(out, "ActiveState");
     if (!load || strcmp(load, "loaded"))
@@ -194,12 +219,12 @@ static int check_unit(const struct molt_restore_spec *s, struct molt_error **err
     return r;
 }
 
-static int check_place(const struct molt_restore_spec *s, struct molt_error **err)
+static int check_place(const struct molt_restore_spec *s, char **ret_ident, struct molt_error **err)
 {
     CLEANUP_FREE pid_t *taken = NULL;
     struct stat st;
     size_t n;
-    int r = check_unit(s, err);
+    int r = check_unit(s, ret_ident, err);
 
     if (r == 0)
         r = molt_pids_taken(s->id, s->ids, &taken, &n, err);
@@ -219,13 +244,13 @@ static int check_place(const struct molt_restore_spec *s, struct molt_error **er
     return 0;
 }
 
-static int write_files(const struct molt_restore_spec *s, struct molt_error **err)
+static int write_files(const struct molt_restore_spec *s, const char *ident, struct molt_error **err)
 {
     CLEANUP_FREE char *dir = molt__restore_path(s->unit, NULL),
                       *spec = molt__restore_path(s->unit, "spec.json");
     CLEANUP_FREE char *go = molt__restore_path(s->unit, "go"), *dropin = dropin_path(s->unit),
                       *conf_dir = NULL;
-    CLEANUP_FREE char *text = NULL, *conf = molt__dropin_text(s, spec);
+    CLEANUP_FREE char *text = NULL, *conf = molt__dropin_text(s, spec, ident);
     CLEANUP_JSON struct molt_json *v = molt_restore_spec_json(s);
     int r = molt_remove_tree(dir, err);
 
@@ -305,11 +330,12 @@ int molt_restore_prepare(const struct molt_restore_spec *s, int timeout_ms, stru
                          struct molt_error **err)
 {
     int64_t begun = molt_mono_ms();
-    int r = check_place(s, err);
+    CLEANUP_FREE char *ident = NULL;
+    int r = check_place(s, &ident, err);
 
     if (r < 0)
         return r;
-    r = write_files(s, err);
+    r = write_files(s, ident, err);
     if (r == 0)
         r = systemctl("daemon-reload", NULL, NULL, err);
     if (r == 0) {

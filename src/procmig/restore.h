@@ -53,7 +53,9 @@ int molt_restore_undo(const char *unit, struct molt_error **err);
 /* The program that systemd starts (from the agent's main): exit status. */
 int molt_restore_exec(const char *spec_path);
 
-/* The drop-in's text for a spec file path. malloc'd. */
-char *molt__dropin_text(const struct molt_restore_spec *s, const char *spec_path);
+/* The drop-in's text for a spec file path; ident may be NULL. malloc'd. */
+char *molt__dropin_text(const struct molt_restore_spec *s, const char *spec_path, const char *ident);
+/* The journal identifier that the drop-in must set, from `systemctl show -p SyslogIdentifier,ExecStart`. */
+char *molt__ident_of(const char *show);
 
 #endif

@@ -17,6 +17,26 @@ tests_unit_test_procmig_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 tests_unit_test_procmig_pins_SOURCES = tests/unit/test_procmig_pins.c
 tests_unit_test_procmig_pins_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_merge_plan
+tests_unit_test_merge_plan_SOURCES = tests/unit/test_merge_plan.c tests/unit/test_merge_util.h
+tests_unit_test_merge_plan_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_merge_policy
+tests_unit_test_merge_policy_SOURCES = tests/unit/test_merge_policy.c tests/unit/test_merge_util.h
+tests_unit_test_merge_policy_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_merge_tree
+tests_unit_test_merge_tree_SOURCES = tests/unit/test_merge_tree.c tests/unit/test_merge_util.h
+tests_unit_test_merge_tree_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_merge_hostile
+tests_unit_test_merge_hostile_SOURCES = tests/unit/test_merge_hostile.c tests/unit/test_merge_util.h
+tests_unit_test_merge_hostile_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_merge_random
+tests_unit_test_merge_random_SOURCES = tests/unit/test_merge_random.c tests/unit/test_merge_util.h
+tests_unit_test_merge_random_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
+
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
 endif

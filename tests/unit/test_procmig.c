@@ -226,9 +226,17 @@ static void hostile_spec(void **state)
 static void dropin(void **state)
 {
     struct molt_restore_spec s = {.unit = "counter.service", .agent = "/opt/a%b \"c\"/agent"};
-    CLEANUP_FREE char *text = molt__dropin_text(&s, "/run/xenmolt/restore/counter.service/spec.json");
+    CLEANUP_FREE char *text = molt__dropin_text(&s, "/run/xenmolt/restore/counter.service/spec.json", "java");
+    CLEANUP_FREE char *ident = NULL;
 
     (void)state;
+    ident = molt__ident_of(
+        "SyslogIdentifier=\nExecStart={ path=/usr/bin/java ; argv[]=/usr/bin/java -Xmx128m ; }\n");
+    assert_string_equal(ident, "java");
+    assert_null(molt__ident_of("SyslogIdentifier=mine\nExecStart={ path=/usr/bin/java ; }\n"));
+    assert_null(molt__ident_of("ExecStart={ path=/opt/a\"b ; }\n"));
+    assert_null(molt__ident_of(""));
+    assert_non_null(strstr(text, "\nSyslogIdentifier=java\n"));
     assert_non_null(strstr(text, "\nType=forking\n"));
     assert_non_null(strstr(text, "\nPIDFile=/run/xenmolt/restore/counter.service/pid\n"));
     assert_non_null(strstr(text, "\nExecStart=\nExecStart=+\"/opt/a%%b \\\"c\\\"/agent\" restore-exec "
