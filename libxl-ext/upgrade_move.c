@@ -12,6 +12,7 @@
 
 #define LONG_CALL_MS (20 * 60 * 1000)
 #define MAX_REPORT (64u << 20)
+#define MAX_FINAL 3
 
 static int long_call(struct molt_chan *c, const char *what, const struct molt_json *args, struct molt_json **ret, struct molt_error **err)
 {
@@ -25,7 +26,9 @@ static int long_call(struct molt_chan *c, const char *what, const struct molt_js
 static int introduce(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *a = molt_json_object(), *c = molt_json_object();
-    CLEANUP_FREE char *rel = molt_xasprintf("data/xenmolt/peer-%s", molt_op_id(op));
+    /* Short: libxenvchan builds the paths of its keys in 64 bytes (tools/libs/vchan/init.c). */
+    const char *tail = strrchr(molt_op_id(op), '-');
+    CLEANUP_FREE char *rel = molt_xasprintf("data/xenmolt/p-%s", tail ? tail + 1 : "0");
     CLEANUP_FREE char *abs = molt_xasprintf("/local/domain/%lld/%s", (long long)up_param_int(op, "domid"), rel);
     molt_json_set_int(a, "domid", up_fact_int(op, "clone_domid", 0));
     molt_json_set_string(a, "path", rel);
@@ -157,6 +160,21 @@ int up_move_vifs(struct molt_op *op, uint32_t domid, const char *to, struct molt
     return r;
 }
 
+/* With the workload stopped one pass is enough, unless something else in the guest removed a file under our hands. */
+static int final_passes(struct molt_op *op, struct molt_chan *clone, struct molt_error **err)
+{
+    for (int i = 0; i < MAX_FINAL; i++) {
+        CLEANUP_JSON struct molt_json *last = NULL;
+        int r = pass(op, clone, &last, err);
+        if (r < 0)
+            return r;
+        molt_op_note(op, "final_pass", molt_json_copy(last));
+        if (molt_json_get_int(last, "vanished", 0) == 0)
+            return 0;
+    }
+    return molt_error_set(err, MOLT_E_CONFLICT, "files of the guest keep vanishing while they are copied; is something besides the workload busy there?");
+}
+
 static int start_guard(struct molt_op *op, struct molt_error **err)
 {
     libxl_domain_config cfg;
@@ -179,7 +197,7 @@ static int start_guard(struct molt_op *op, struct molt_error **err)
 int step_freeze(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *active, *clone;
-    CLEANUP_JSON struct molt_json *dump = NULL, *last = NULL;
+    CLEANUP_JSON struct molt_json *dump = NULL;
     int r = up_active(op, &active, err);
     if (r == 0)
         r = up_clone(op, &clone, err);
@@ -199,10 +217,8 @@ int step_freeze(struct molt_op *op, struct molt_error **err)
     molt_op_note(op, "dump", molt_json_copy(dump));
     if (molt_fault("freeze"))
         return molt_error_set(err, MOLT_E_INTERNAL, "fault point freeze");
-    r = pass(op, clone, &last, err);
-    up_note_us(op, "t_merged");
-    if (r == 0)
-        molt_op_note(op, "final_pass", molt_json_copy(last));
+    if ((r = final_passes(op, clone, err)) == 0)
+        up_note_us(op, "t_merged");
     return r;
 }
 

@@ -17,7 +17,7 @@
 #define MOLT_AGENT_ETC "/etc/xenmolt"
 #define MOLT_AGENT_DUMP MOLT_AGENT_RUN "/dump"
 #define MOLT_AGENT_RECIPE MOLT_AGENT_LIB "/recipe"
-#define MOLT_CONTROL_RING (64u << 10)
+#define MOLT_CONTROL_RING (256u << 10)
 #define MOLT_PEER_RING (1u << 20)
 #define MOLT_MAX_RECIPE (1024u << 20)
 
@@ -29,6 +29,7 @@ struct session {
     struct molt_log *log;
     pid_t thawer;          /* watchdog of a frozen file system, 0: none */
     pid_t peer_server;     /* child that serves the other agent, 0: none */
+    char *peer_path;       /* where its ring stands in xenstore */
     struct molt_chan *peer; /* our connection to the other agent, NULL: none */
     char *frozen_unit;     /* workload that we stopped and not yet gave away */
     char *prepared_unit;   /* workload whose restore was prepared here and that was not thawed */
@@ -48,6 +49,8 @@ int agent_announce(struct molt_error **err);
 bool agent_was_replaced(void);
 /* Likewise: that this domain took over. */
 bool agent_took_over(void);
+/* Removes a key of ours and all below it (relative to this domain). */
+void agent_forget(const char *path);
 
 /* osinfo.c: {id, version, pretty, kernel, libc, jdk, packages}. Owned by the caller. */
 struct molt_json *agent_os_info(void);
@@ -74,6 +77,8 @@ int h_peer_listen(struct molt_request *rq, struct molt_json *reply, struct molt_
 int h_peer_connect(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 /* Serves the other agent on chan until it closes. */
 void peer_serve(struct molt_chan *chan, struct molt_log *log);
+/* Ends the child that serves, and removes its ring's keys. */
+void peer_stop(struct session *s);
 
 int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_resume(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);

@@ -48,3 +48,12 @@ bool agent_took_over(void)
 {
     return key_is_set("xenmolt/owner");
 }
+
+void agent_forget(const char *path)
+{
+    struct xs_handle *xs = xs_open(0);
+    if (!xs)
+        return;
+    xs_rm(xs, XBT_NULL, path);
+    xs_close(xs);
+}

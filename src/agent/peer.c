@@ -165,7 +165,19 @@ void peer_serve(struct molt_chan *chan, struct molt_log *log)
     molt_pins_free(s.pins);
 }
 
-/* {"domid": N, "path": "data/xenmolt/peer-..."}: offers the ring and serves it in a child of its own. */
+void peer_stop(struct session *s)
+{
+    if (s->peer_server > 0) {
+        kill(s->peer_server, SIGTERM);
+        waitpid(s->peer_server, NULL, 0);
+        agent_forget(s->peer_path);
+    }
+    free(s->peer_path);
+    s->peer_path = NULL;
+    s->peer_server = 0;
+}
+
+/* {"domid": N, "path": "data/xenmolt/p-..."}: offers the ring and serves it in a child of its own. */
 int h_peer_listen(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
@@ -174,11 +186,7 @@ int h_peer_listen(struct molt_request *rq, struct molt_json *reply, struct molt_
     (void)reply;
     if (!path || strncmp(path, "data/xenmolt/", 13) != 0 || strstr(path, "..") || domid <= 0 || domid > 0x7fef)
         return molt_error_set(err, MOLT_E_PROTOCOL, "peer-listen: bad arguments");
-    if (s->peer_server > 0) {
-        kill(s->peer_server, SIGTERM);
-        waitpid(s->peer_server, NULL, 0);
-        s->peer_server = 0;
-    }
+    peer_stop(s);
     pid_t pid = fork();
     if (pid < 0)
         return molt_error_errno(err, "fork");
@@ -195,5 +203,6 @@ int h_peer_listen(struct molt_request *rq, struct molt_json *reply, struct molt_
         _exit(0);
     }
     s->peer_server = pid;
+    s->peer_path = molt_xstrdup(path);
     return 0;
 }

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include <signal.h>
 #include <stdlib.h>
-#include <sys/wait.h>
 
 #include "agent/agent.h"
 #include "base/cleanup.h"
@@ -50,10 +48,7 @@ static void take_back(struct session *s)
         if (molt_restore_undo(s->prepared_unit, &err) < 0)
             molt_err(s->log, "%s", molt_error_text(err));
     }
-    if (s->peer_server > 0) {
-        kill(s->peer_server, SIGTERM);
-        waitpid(s->peer_server, NULL, 0);
-    }
+    peer_stop(s);
     molt_chan_close(s->peer);
     merge_free(s);
     molt_json_free(s->pins);
