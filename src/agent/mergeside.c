@@ -22,7 +22,7 @@
 struct merge_state {
     struct molt_merge *merge;
     struct molt_policy *policy;
-    int rootfd, basefd, stashfd;
+    int rootfd, basefd;
     struct peer_stream stream;
     bool called;
 };
@@ -40,8 +40,6 @@ void merge_free(struct session *s)
         close(m->rootfd);
     if (m->basefd >= 0)
         close(m->basefd);
-    if (m->stashfd >= 0)
-        close(m->stashfd);
     umount2(BASE_DIR, MNT_DETACH);
     molt_remove_tree(STASH_DIR, NULL);
     free(m);
@@ -88,12 +86,8 @@ static int open_dirs(struct merge_state *m, struct molt_error **err)
     int r = molt_tree_open("/", &m->rootfd, err);
     if (r < 0)
         return r;
-    molt_remove_tree(STASH_DIR, NULL);
-    if ((r = molt_mkdir_p(STASH_DIR, 0700, err)) < 0)
-        return r;
     m->basefd = open(BASE_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    m->stashfd = open(STASH_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return m->basefd < 0 || m->stashfd < 0 ? molt_error_errno(err, "open the base or the stash") : 0;
+    return m->basefd < 0 ? molt_error_errno(err, "open the base") : 0;
 }
 
 static int ask_peer(void *ctx, enum molt_merge_question q, const void *req, size_t len, struct molt_source *ret, struct molt_error **err)
@@ -113,14 +107,18 @@ static int ask_peer(void *ctx, enum molt_merge_question q, const void *req, size
     return 0;
 }
 
-/* The cause behind a cut stream is what the peer said, not "broken pipe". */
-static int peer_cause(struct merge_state *m, int r, struct molt_error **err)
+/* Ends the last question's answer, so that the ring is free for other calls. The cause behind a cut stream is what
+ * the peer said, not "broken pipe". */
+static int settle(struct merge_state *m, int r, struct molt_error **err)
 {
-    if (r == 0 || !m->stream.error)
-        return r;
-    int code = molt_error_code(m->stream.error);
-    molt_error_move(err, MOLT_STEAL_PTR(m->stream.error));
-    return code;
+    CLEANUP_ERROR struct molt_error *cause = NULL;
+    int p = m->called ? peer_stream_end(&m->stream, &cause) : 0;
+    m->called = false;
+    if (p < 0) {
+        molt_error_move(err, MOLT_STEAL_PTR(cause));
+        return p;
+    }
+    return r;
 }
 
 /* {"disk": "xvdy", "fstype", "on_conflict", "snapshot_ns"}: mounts the base, scans base and this tree. */
@@ -133,7 +131,7 @@ int h_merge_begin(struct molt_request *rq, struct molt_json *reply, struct molt_
         return molt_error_set(err, MOLT_E_PROTOCOL, "merge-begin: bad arguments");
     merge_free(s);
     struct merge_state *m = s->merge = molt_xcalloc(1, sizeof(*m));
-    m->rootfd = m->basefd = m->stashfd = -1;
+    m->rootfd = m->basefd = -1;
     int64_t t0 = molt_mono_ms();
     int r = mount_base(disk, fstype, err);
     if (r == 0)
@@ -149,7 +147,7 @@ int h_merge_begin(struct molt_request *rq, struct molt_json *reply, struct molt_
         r = molt_merge_new(&o, &m->merge, err);
     struct molt_merge_peer peer = {ask_peer, s};
     if (r == 0)
-        r = peer_cause(m, molt_merge_check_packages(m->merge, &peer, err), err);
+        r = settle(m, molt_merge_check_packages(m->merge, &peer, err), err);
     molt_json_set_int(reply, "ms", molt_mono_ms() - t0);
     return r;
 }
@@ -162,7 +160,7 @@ int h_merge_pass(struct molt_request *rq, struct molt_json *reply, struct molt_e
         return molt_error_set(err, MOLT_E_STATE, "merge-begin comes first");
     struct molt_merge_peer peer = {ask_peer, s};
     unsigned flags = molt_json_get_bool(rq->args, "dry", false) ? MOLT_PASS_DRY : 0;
-    int r = peer_cause(s->merge, molt_merge_pass(s->merge->merge, &peer, flags, &st, err), err);
+    int r = settle(s->merge, molt_merge_pass(s->merge->merge, &peer, flags, &st, err), err);
     molt_json_set_int(reply, "number", st.number);
     molt_json_set_int(reply, "actions", (int64_t)st.actions);
     molt_json_set_int(reply, "vanished", (int64_t)st.vanished);
