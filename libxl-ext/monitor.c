@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -85,12 +86,29 @@ static int watch(struct xenmolt *x, uint32_t *domid, struct molt_error **err)
     }
 }
 
+/* One monitor a domain: recovery may start a second one, and two would both restart it. 1: ours, 0: another's. */
+static int take_watch(struct xenmolt *x, const char *uuid, int *ret_fd, struct molt_error **err)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/locks/monitor-%s", x->state_dir, uuid);
+    *ret_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (*ret_fd < 0)
+        return molt_error_errno(err, "open %s", path);
+    return flock(*ret_fd, LOCK_EX | LOCK_NB) == 0;
+}
+
 int xenmolt_monitor(xenmolt *x, uint32_t domid, xenmolt_error **err)
 {
     struct molt_domain d;
+    CLEANUP_CLOSE int lock = -1;
     int r = molt_context_need_xen(x, err);
     if (r == 0)
         r = molt_domain_info(x, domid, &d, err);
+    if (r == 0) {
+        r = take_watch(x, d.uuid, &lock, err);
+        if (r == 0)
+            return 0;
+        r = r < 0 ? r : 0;
+    }
     while (r == 0 && (r = watch(x, &domid, err)) == 1)
         r = 0;
     return r;

@@ -142,6 +142,17 @@ int h_pins_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_e
     return r;
 }
 
+/* Takes back the mask that init.c put on the unit. */
+static int unmask(const char *unit, struct molt_error **err)
+{
+    char *reload[] = {"systemctl", "daemon-reload", NULL};
+    struct molt_run_opts o = {.timeout_ms = 120000};
+    CLEANUP_FREE char *mask = molt_xasprintf("/run/systemd/system.control/%s", unit);
+    if (unlink(mask) < 0)
+        return errno == ENOENT ? 0 : molt_error_errno(err, "unmask %s", unit);
+    return molt_run_ok(reload, &o, NULL, err);
+}
+
 /* {"unit", "main_pid", "ids", "cwd", "overlay"} */
 int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
@@ -151,9 +162,7 @@ int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct m
     int r = need_unit(rq, &unit, err);
     if (r < 0)
         return r;
-    CLEANUP_FREE char *mask = molt_xasprintf("/run/systemd/system.control/%s", unit);
-    unlink(mask);
-    if ((r = fresh_dump_dir(err)) < 0)
+    if ((r = unmask(unit, err)) < 0 || (r = fresh_dump_dir(err)) < 0)
         return r;
     CLEANUP_JSON struct molt_json *v = molt_json_copy(rq->args);
     molt_json_set_int(v, "schema", 1);
