@@ -14,4 +14,5 @@ LIBXLEXT_SOURCES = \
 	libxl-ext/upgrade.c libxl-ext/upgrade.h \
 	libxl-ext/upgrade_clone.c \
 	libxl-ext/upgrade_move.c \
-	libxl-ext/upgrade_switch.c
+	libxl-ext/upgrade_switch.c \
+	libxl-ext/xlcfg.c

@@ -77,6 +77,9 @@ static struct molt_json *retained_part(struct molt_op *op)
     CLEANUP_FREE char *name = up_replaced_name(op);
     CLEANUP_FREE char *dom = molt_xasprintf("domain %s (paused)", name);
     CLEANUP_FREE char *disk = molt_xasprintf("disk %s", up_fact(op, "delta_a"));
+    CLEANUP_FREE char *cfg = molt_xlcfg_path(up_of(op)->x, molt_op_subject(op));
+    CLEANUP_FREE char *start = molt_xasprintf("configuration for the next xl create: %s", cfg);
+    molt_json_append(v, molt_json_string(start));
     molt_json_append(v, molt_json_string(dom));
     molt_json_append(v, molt_json_string(disk));
     return v;

@@ -89,6 +89,9 @@ int molt_monitor_spawn(struct xenmolt *x, uint32_t domid, struct molt_error **er
 /* preflight.c: *ret_params gets what the operation will run with (also after a failed check, as far as known). */
 int molt_upgrade_preflight(struct xenmolt *x, const xenmolt_upgrade_params *p, struct molt_json **ret_result,
                            struct molt_json **ret_params, struct molt_error **err);
+/* xlcfg.c: STATE_DIR/domains/NAME.cfg (malloc'd path), and the file written from a configuration. */
+char *molt_xlcfg_path(const struct xenmolt *x, const char *domain);
+int molt_xlcfg_write(const struct xenmolt *x, const char *domain, const char *op_id, const libxl_domain_config *cfg, struct molt_error **err);
 /* recipe.c: name or file -> path, its limits from the header; checks that it can be run. */
 int molt_recipe_find(const char *name, struct molt_json *params, struct molt_error **err);
 

@@ -75,6 +75,8 @@ static int settle_config(struct molt_op *op, struct molt_error **err)
     }
     if (r == 0)
         r = molt_domain_store_config(x, domid, &now, err);
+    if (r == 0)
+        r = molt_xlcfg_write(x, molt_op_subject(op), molt_op_id(op), &now, err);
     CLEANUP_FREE char *name = up_replaced_name(op);
     molt_set_string(&old.c_info.name, name);
     if (r == 0)
@@ -177,5 +179,8 @@ int up_rollback(struct molt_op *op, struct molt_error **err)
         r = molt_call(agent, "net-announce", NULL, NULL, NULL, err);
     if (r == 0)
         r = undo_upgrade(op, err);
+    CLEANUP_FREE char *cfg = molt_xlcfg_path(x, molt_op_subject(op));
+    if (r == 0)
+        unlink(cfg);
     return r < 0 ? r : undo_snapshot(op, err);
 }
