@@ -149,14 +149,36 @@ static int job_command(struct molt_qmp *q, const char *command, struct molt_erro
     return molt_qmp_call(q, command, a, NULL, err);
 }
 
-int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const char *base_node, struct molt_error **err)
+/* Starts the job, or takes over the one that a killed command left running. The overlay is still in the chain, so a
+ * concluded job was not its success. */
+static int begin_commit(struct molt_qmp *q, const char *overlay_node, const char *base_node, struct molt_error **err)
 {
+    CLEANUP_FREE char *old_error = NULL;
+    struct molt_error *e = NULL;
+    CLEANUP_FREE char *old = job_status(q, &old_error, &e);
+    if (e) {
+        int r = molt_error_code(e);
+        molt_error_move(err, e);
+        return r;
+    }
+    if (old && strcmp(old, "concluded") != 0)
+        return 0;
+    if (old) {
+        int r = job_command(q, "job-dismiss", err);
+        if (r < 0)
+            return r;
+    }
     struct molt_json *a = molt_json_object();
     molt_json_set_string(a, "job-id", JOB_ID);
     molt_json_set_string(a, "device", overlay_node);
     molt_json_set_string(a, "base-node", base_node);
     molt_json_set_bool(a, "auto-dismiss", false);
-    int r = molt_qmp_call(q, "block-commit", a, NULL, err);
+    return molt_qmp_call(q, "block-commit", a, NULL, err);
+}
+
+int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const char *base_node, struct molt_error **err)
+{
+    int r = begin_commit(q, overlay_node, base_node, err);
     if (r < 0)
         return r;
     int64_t end = molt_mono_ms() + COMMIT_LIMIT_MS;
@@ -166,8 +188,9 @@ int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const ch
         struct molt_error *e = NULL;
         CLEANUP_FREE char *status = job_status(q, &why, &e);
         if (e) {
+            r = molt_error_code(e);
             molt_error_move(err, e);
-            return molt_error_code(*err);
+            return r;
         }
         if (!status)
             return 0;

@@ -58,6 +58,21 @@ bool molt_domain_by_name(struct xenmolt *x, const char *name, struct molt_domain
     return libxl_name_to_domid(x->xl, name, &domid) == 0 && molt_domain_info(x, domid, ret, NULL) == 0;
 }
 
+bool molt_domain_by_uuid(struct xenmolt *x, const char *uuid, struct molt_domain *ret)
+{
+    int n = 0;
+    libxl_dominfo *v = uuid ? libxl_list_domain(x->xl, &n) : NULL;
+    bool found = false;
+    for (int i = 0; i < n && !found; i++) {
+        char text[MOLT_UUID_TEXT];
+        snprintf(text, sizeof(text), LIBXL_UUID_FMT, LIBXL_UUID_BYTES(v[i].uuid));
+        found = !strcmp(text, uuid) && molt_domain_info(x, v[i].domid, ret, NULL) == 0 && !ret->dying;
+    }
+    if (v)
+        libxl_dominfo_list_free(v, n);
+    return found;
+}
+
 int molt_domain_find(struct xenmolt *x, const char *name_or_id, struct molt_domain *ret, struct molt_error **err)
 {
     uint32_t domid;

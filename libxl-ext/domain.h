@@ -23,6 +23,9 @@ bool molt_domain_exists(struct xenmolt *x, uint32_t domid);
 /* As find, false when there is none. */
 bool molt_domain_by_name(struct xenmolt *x, const char *name, struct molt_domain *ret);
 
+/* By UUID, which a reboot of the guest keeps and no other guest ever has; domids go stale. */
+bool molt_domain_by_uuid(struct xenmolt *x, const char *uuid, struct molt_domain *ret);
+
 /* The running configuration. The caller disposes with libxl_domain_config_dispose. */
 int molt_domain_config(struct xenmolt *x, uint32_t domid, libxl_domain_config *cfg, struct molt_error **err);
 /* Replaces what libxl keeps of the configuration for the domain's next start (userdata "libxl-json"). */

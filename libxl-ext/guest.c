@@ -60,6 +60,8 @@ int molt_guest_connect(struct xenmolt *x, uint32_t domid, struct molt_chan **ret
     CLEANUP_FREE char *path = molt_xasprintf("/local/domain/%u/data/xenmolt/ctl", domid);
     struct molt_call call = {.timeout_ms = HELLO_MS};
     int r = molt_guest_agent_present(x, domid, err);
+    if (r < 0)
+        return r;
     /* The agent serves one host at a time: a connection that just ended may still stand in its ring. */
     for (int i = 0; r == 0 && i < 3; i++) {
         CLEANUP_CHAN struct molt_chan *c = NULL;

@@ -12,7 +12,6 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/fsio.h"
 #include "base/strbuf.h"
 
 #define ANSWER_MS 60000
@@ -66,6 +65,21 @@ static int read_message(struct molt_qmp *q, struct molt_json **ret, struct molt_
     }
 }
 
+/* No SIGPIPE in the caller's program when the device model dies. */
+static int send_all(int fd, const char *p, size_t n)
+{
+    while (n > 0) {
+        ssize_t k = send(fd, p, n, MSG_NOSIGNAL);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k < 0)
+            return -1;
+        p += k;
+        n -= (size_t)k;
+    }
+    return 0;
+}
+
 int molt_qmp_call(struct molt_qmp *q, const char *command, struct molt_json *args, struct molt_json **ret, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *rq = molt_json_object();
@@ -74,7 +88,7 @@ int molt_qmp_call(struct molt_qmp *q, const char *command, struct molt_json *arg
         molt_json_set(rq, "arguments", args);
     molt_json_set_int(rq, "id", ++q->id);
     CLEANUP_FREE char *text = molt_json_print(rq, false);
-    if (molt_write_all(q->fd, text, strlen(text)) < 0 || molt_write_all(q->fd, "\n", 1) < 0)
+    if (send_all(q->fd, text, strlen(text)) < 0 || send_all(q->fd, "\n", 1) < 0)
         return molt_error_errno(err, "QMP: send");
     for (;;) {
         CLEANUP_JSON struct molt_json *m = NULL;

@@ -127,6 +127,10 @@ bool up_aborting(void *op)
 static int connect_to(struct molt_op *op, uint32_t domid, struct molt_chan **slot, struct molt_chan **ret, struct molt_error **err)
 {
     int r = 0;
+    char none;
+    /* Out of step, or the agent was restarted meanwhile. */
+    if (*slot && ((*slot)->broken || (*slot)->ops->read(*slot, &none, 0) < 0))
+        up_drop(slot);
     if (!*slot)
         r = molt_guest_connect(up_of(op)->x, domid, slot, NULL, err);
     *ret = *slot;
@@ -154,8 +158,8 @@ int up_call_unit(struct molt_op *op, struct molt_chan *c, const char *what, stru
 
 bool up_find_clone(struct molt_op *op, struct molt_domain *ret)
 {
-    CLEANUP_FREE char *name = up_clone_name(op);
-    return molt_domain_by_name(up_of(op)->x, name, ret) && molt_streq(ret->uuid, up_fact(op, "clone_uuid"));
+    /* Never one that bears the guest's own name: that one took over. */
+    return molt_domain_by_uuid(up_of(op)->x, up_fact(op, "clone_uuid"), ret) && !molt_streq(ret->name, molt_op_subject(op));
 }
 
 void up_note_us(struct molt_op *op, const char *key)

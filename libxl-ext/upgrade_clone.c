@@ -18,6 +18,7 @@
 
 #define BOOT_LIMIT_MS (10 * 60 * 1000)
 #define SHUTDOWN_LIMIT_MS (10 * 60 * 1000)
+#define MAX_RECIPE_LOG (64u << 20)
 #define PID_GAP 4000 /* processes of the clone start this far above the workload's highest thread id */
 
 /* ---- snapshot ---- */
@@ -114,25 +115,53 @@ int step_snapshot(struct molt_op *op, struct molt_error **err)
     return r;
 }
 
-static int drop_overlay(struct molt_op *op, uint32_t domid, struct molt_error **err)
+/* Live where the guest runs; the guest may have been rebooted meanwhile, so it is looked for by its UUID. */
+static int commit_live(struct molt_op *op, struct molt_domain *d, struct molt_error **err)
+{
+    const char *delta = up_fact(op, "delta_a");
+    CLEANUP_QMP struct molt_qmp *q = NULL;
+    CLEANUP_FREE char *node = NULL, *base_node = NULL;
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    int r = molt_qmp_open(d->domid, &q, err);
+    if (r < 0)
+        return r;
+    int found = molt_disk_find_node(q, delta, &node, &e);
+    if (found < 0 && found != MOLT_E_UNSUPPORTED) { /* no answer is not "no node" */
+        molt_error_move(err, MOLT_STEAL_PTR(e));
+        return found;
+    }
+    if (found == 0) {
+        r = molt_op_put(op, "delta_committing", molt_json_bool(true), err);
+        if (r == 0)
+            r = molt_disk_find_node(q, up_param(op, "disk"), &base_node, err); /* another QEMU names it anew */
+        if (r == 0)
+            r = molt_disk_commit_live(q, node, base_node, err);
+    } else if (molt_json_get(molt_op_facts(op), "snapshot_ns") && !molt_json_get_bool(molt_op_facts(op), "delta_committing", false))
+        r = molt_error_set(err, MOLT_E_STATE, "%s runs, but not on %s, which holds what it wrote since the snapshot; nothing is deleted", molt_op_subject(op), delta);
+    return r;
+}
+
+static int drop_overlay(struct molt_op *op, struct molt_error **err)
 {
     struct xenmolt *x = up_of(op)->x;
     const char *delta = up_fact(op, "delta_a");
-    CLEANUP_QMP struct molt_qmp *q = NULL;
-    CLEANUP_FREE char *node = NULL;
+    struct molt_domain d;
     if (!molt_exists(delta))
         return 0;
-    if (!molt_domain_exists(x, domid))
-        return molt_disk_commit_offline(delta, err);
-    int r = molt_qmp_open(domid, &q, err);
-    if (r < 0)
-        return r;
-    /* Not in the chain: the snapshot was never taken, or the commit ended just before a crash. */
-    if (molt_disk_find_node(q, delta, &node, NULL) == 0)
-        r = molt_disk_commit_live(q, node, up_fact(op, "base_node"), err);
+    if (!molt_domain_by_uuid(x, up_param(op, "uuid"), &d))
+        return molt_json_get_bool(molt_op_facts(op), "delta_committed", false) ? 0 : molt_disk_commit_offline(delta, err);
+    int r = commit_live(op, &d, err);
     if (r == 0)
-        r = molt_disk_set_config_path(x, domid, up_param(op, "disk_vdev"), up_param(op, "disk"), up_param(op, "disk_format"), err);
+        r = molt_op_put(op, "delta_committed", molt_json_bool(true), err);
+    if (r == 0)
+        r = molt_disk_set_config_path(x, d.domid, up_param(op, "disk_vdev"), up_param(op, "disk"), up_param(op, "disk_format"), err);
     return r;
+}
+
+static void remove_fact_file(struct molt_op *op, const char *fact)
+{
+    if (up_fact(op, fact))
+        unlink(up_fact(op, fact));
 }
 
 int undo_snapshot(struct molt_op *op, struct molt_error **err)
@@ -140,12 +169,12 @@ int undo_snapshot(struct molt_op *op, struct molt_error **err)
     struct up_identity id;
     int r = 0;
     if (up_fact(op, "delta_a")) {
-        r = drop_overlay(op, (uint32_t)up_param_int(op, "domid"), err);
+        r = drop_overlay(op, err);
         if (r < 0)
             return molt_error_prefix(err, "take back the snapshot");
-        unlink(up_fact(op, "delta_a"));
-        unlink(up_fact(op, "delta_b"));
-        unlink(up_fact(op, "base_view"));
+        remove_fact_file(op, "delta_a");
+        remove_fact_file(op, "delta_b");
+        remove_fact_file(op, "base_view");
     }
     up_identity_of(op, &id);
     r = molt_identity_end(&up_of(op)->x->store, &id.id, err);
@@ -208,12 +237,14 @@ static void nics_isolated(struct molt_op *op, libxl_domain_config *cfg)
     }
 }
 
-static void set_disks(struct molt_op *op, libxl_domain_config *cfg)
+static int set_disks(struct molt_op *op, libxl_domain_config *cfg, struct molt_error **err)
 {
     libxl_device_disk *d = NULL;
     for (int i = 0; i < cfg->num_disks; i++)
         if (molt_streq(cfg->disks[i].vdev, up_param(op, "disk_vdev")))
             d = &cfg->disks[i];
+    if (!d)
+        return molt_error_set(err, MOLT_E_STATE, "disk %s is gone from the domain", up_param(op, "disk_vdev"));
     molt_set_string(&d->pdev_path, up_fact(op, "delta_b"));
     d->format = LIBXL_DISK_FORMAT_QCOW2;
     d->backend = LIBXL_DISK_BACKEND_QDISK;
@@ -227,6 +258,7 @@ static void set_disks(struct molt_op *op, libxl_domain_config *cfg)
     base->format = LIBXL_DISK_FORMAT_QCOW2;
     base->backend = LIBXL_DISK_BACKEND_QDISK;
     base->readwrite = 1;
+    return 0;
 }
 
 static void set_cmdline(struct molt_op *op, libxl_domain_config *cfg, const char *mode)
@@ -246,8 +278,9 @@ static int clone_config(struct molt_op *op, libxl_domain_config *cfg, struct mol
     molt_set_string(&cfg->c_info.name, name);
     libxl_uuid_from_string(&cfg->c_info.uuid, up_fact(op, "clone_uuid"));
     cfg->c_info.domid = 0;
-    set_disks(op, cfg);
-    return 0;
+    if ((r = set_disks(op, cfg, err)) < 0)
+        libxl_domain_config_dispose(cfg);
+    return r;
 }
 
 static int create(struct molt_op *op, libxl_domain_config *cfg, struct molt_error **err)
@@ -294,6 +327,7 @@ int undo_clone(struct molt_op *op, struct molt_error **err)
 struct recipe_run {
     struct molt_op *op;
     int script, log;
+    size_t left; /* bytes that the log may still take: the guest decides how much it says */
 };
 
 static long read_script(void *ctx, void *buf, size_t len, struct molt_error **err)
@@ -310,8 +344,16 @@ static void recipe_line(void *ctx, const struct molt_json *ev)
     const char *line = molt_json_get_string(ev, "line");
     if (!line)
         return;
-    dprintf(run->log, "%s\n", line);
-    molt_op_progress(run->op, -1, "%.200s", line);
+    size_t n = strlen(line) + 1;
+    if (n <= run->left) {
+        dprintf(run->log, "%s\n", line);
+        run->left -= n;
+    }
+    CLEANUP_FREE char *shown = molt_xstrndup(line, strnlen(line, 200));
+    for (char *p = shown; *p; p++) /* it reaches root's terminal */
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            *p = ' ';
+    molt_op_progress(run->op, -1, "%s", shown);
 }
 
 static int run_recipe(struct molt_op *op, struct molt_chan *c, struct molt_error **err)
@@ -321,7 +363,7 @@ static int run_recipe(struct molt_op *op, struct molt_chan *c, struct molt_error
     CLEANUP_CLOSE int out = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (script < 0 || out < 0)
         return molt_error_errno(err, "open %s", script < 0 ? up_param(op, "recipe") : log);
-    struct recipe_run run = {op, script, out};
+    struct recipe_run run = {op, script, out, MAX_RECIPE_LOG};
     int64_t limit = molt_json_get_int(molt_op_params(op), "recipe_timeout_s", 3600);
     CLEANUP_JSON struct molt_json *args = molt_json_object();
     molt_json_set_int(args, "timeout_s", limit);

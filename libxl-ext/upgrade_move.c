@@ -11,7 +11,7 @@
 #include "upgrade.h"
 
 #define LONG_CALL_MS (20 * 60 * 1000)
-#define MAX_REPORT (64u << 20)
+#define MAX_REPORT (8u << 20)
 #define MAX_FINAL 3
 
 static int long_call(struct molt_chan *c, const char *what, const struct molt_json *args, struct molt_json **ret, struct molt_error **err)
@@ -228,12 +228,17 @@ int undo_freeze(struct molt_op *op, struct molt_error **err)
     struct molt_domain d;
     if (!molt_json_get_bool(molt_op_facts(op), "freezing", false))
         return 0;
-    if (molt_domain_info(up_of(op)->x, (uint32_t)up_param_int(op, "domid"), &d, NULL) < 0)
+    if (molt_domain_info(up_of(op)->x, (uint32_t)up_param_int(op, "domid"), &d, NULL) < 0 || !molt_streq(d.uuid, up_param(op, "uuid")))
         return 0; /* the guest itself is gone: nothing to thaw */
     up_drop(&up_of(op)->active); /* its last call may have been cut */
     int r = up_active(op, &active, err);
     if (r == 0)
         r = up_call_unit(op, active, "resume", NULL, err);
+    if (r == MOLT_E_NO_WORKLOAD) {
+        molt_warn(molt_op_log(op), "%s does not run any more: nothing to resume", up_param(op, "workload"));
+        molt_error_clear(err);
+        r = 0;
+    }
     int v = up_move_vifs(op, d.domid, NULL, r < 0 ? NULL : err);
     molt_guard_stop(up_of(op)->guard);
     up_of(op)->guard = -1;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "xenstore/identity.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -93,6 +94,8 @@ int molt_identity_owner(struct molt_store *s, const char *op, struct molt_error 
 {
     CLEANUP_FREE char *path = epoch_path(op);
     CLEANUP_FREE char *v = molt_store_read(s, path);
+    if (!v && errno != ENOENT)
+        return molt_error_errno(err, "xenstore: read %s", path);
     if (!v)
         return 0; /* never begun, or the host rebooted, which ends xenstore and all domains with it */
     if (!strcmp(v, "active"))

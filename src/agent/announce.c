@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xenstore.h>
@@ -32,11 +33,12 @@ static bool key_is_set(const char *path)
 {
     struct xs_handle *xs = xs_open(0);
     if (!xs)
-        return false;
+        return true; /* not known: kill nothing, resume nothing; op-recover does it by a call */
     unsigned len;
     CLEANUP_FREE char *v = xs_read(xs, XBT_NULL, path, &len);
+    bool unknown = !v && errno != ENOENT;
     xs_close(xs);
-    return v && len > 0;
+    return unknown || (v && len > 0);
 }
 
 bool agent_was_replaced(void)

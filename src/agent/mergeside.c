@@ -156,8 +156,8 @@ int h_merge_pass(struct molt_request *rq, struct molt_json *reply, struct molt_e
 {
     struct session *s = rq->ctx;
     struct molt_pass_stats st = {0};
-    if (!s->merge || !s->merge->merge)
-        return molt_error_set(err, MOLT_E_STATE, "merge-begin comes first");
+    if (!s->merge || !s->merge->merge || !s->peer)
+        return molt_error_set(err, MOLT_E_STATE, "peer-connect and merge-begin come first");
     struct molt_merge_peer peer = {ask_peer, s};
     unsigned flags = molt_json_get_bool(rq->args, "dry", false) ? MOLT_PASS_DRY : 0;
     int r = settle(s->merge, molt_merge_pass(s->merge->merge, &peer, flags, &st, err), err);

@@ -206,6 +206,8 @@ int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_e
     uint64_t bytes = 0;
     int r = need_unit(rq, &unit, err);
     int64_t t0 = molt_mono_us();
+    if (r == 0 && !s->peer)
+        r = molt_error_set(err, MOLT_E_STATE, "no connection to the other agent");
     if (r == 0)
         r = fetch_images(s, &bytes, err);
     molt_json_set_double(reply, "transport_ms", (double)(molt_mono_us() - t0) / 1000);
@@ -229,8 +231,9 @@ int h_restore_thaw(struct molt_request *rq, struct molt_json *reply, struct molt
         free(s->prepared_unit);
         s->prepared_unit = NULL;
     }
-    if (r == 0)
-        r = h_net_announce(rq, reply, err);
+    /* It serves already: a lost announcement only costs the neighbours a moment. */
+    if (r == 0 && h_net_announce(rq, reply, NULL) < 0)
+        molt_warn(s->log, "the gratuitous ARP could not be sent");
     return r;
 }
 
@@ -264,7 +267,9 @@ int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_erro
     umount2(MOLT_AGENT_DUMP, MNT_DETACH);
     unlink("/run/systemd/journald.conf.d/50-xenmolt.conf");
     unlink(MOLT_AGENT_RUN "/mode");
-    if ((r = molt_restore_adopted(unit, ADOPT_MS, err)) < 0 || (r = molt_restore_finish(unit, err)) < 0)
+    CLEANUP_FREE char *spec = molt_xasprintf(MOLT_AGENT_RUN "/restore/%s/spec.json", unit);
+    /* Gone: an earlier call finished already (recovery asks again). */
+    if (molt_exists(spec) && ((r = molt_restore_adopted(unit, ADOPT_MS, err)) < 0 || (r = molt_restore_finish(unit, err)) < 0))
         return r;
     if (molt_run_ok(journald, &o, NULL, err) < 0) {
         molt_warn(s->log, "journald: %s", err ? molt_error_text(*err) : "");

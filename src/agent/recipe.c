@@ -26,15 +26,23 @@ static int write_chunk(void *ctx, const void *buf, size_t len, struct molt_error
     return molt_write_all(((struct sink *)ctx)->fd, buf, len) < 0 ? molt_error_errno(err, "store the recipe") : 0;
 }
 
+static int drop_chunk(void *ctx, const void *buf, size_t len, struct molt_error **err)
+{
+    (void)ctx, (void)buf, (void)len, (void)err;
+    return 0;
+}
+
 static int store(struct molt_request *rq, const char *path, struct molt_error **err)
 {
     int r = molt_mkdir_p(MOLT_AGENT_RECIPE, 0700, err);
-    if (r < 0)
-        return r;
-    CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0700);
-    if (fd < 0)
-        return molt_error_errno(err, "open %s", path);
+    CLEANUP_CLOSE int fd = r < 0 ? -1 : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0700);
+    if (r == 0 && fd < 0)
+        r = molt_error_errno(err, "open %s", path);
     struct sink s = {fd};
+    if (r < 0) {
+        molt_request_upload(rq, MOLT_MAX_RECIPE, drop_chunk, NULL, NULL); /* the reply comes behind the upload */
+        return r;
+    }
     return molt_request_upload(rq, MOLT_MAX_RECIPE, write_chunk, &s, err);
 }
 

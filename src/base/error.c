@@ -30,7 +30,11 @@ static char *vformat(const char *fmt, va_list ap)
 {
     struct molt_strbuf b = MOLT_STRBUF_INIT;
     molt_strbuf_vaddf(&b, fmt, ap);
-    return molt_strbuf_steal(&b);
+    char *text = molt_strbuf_steal(&b);
+    for (char *p = text; *p; p++) /* one line, and no control characters: part of it may be a guest's words */
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            *p = ' ';
+    return text;
 }
 
 int molt_error_set(struct molt_error **err, int code, const char *fmt, ...)

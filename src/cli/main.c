@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -176,6 +177,7 @@ int main(int argc, char **argv)
     struct cli cli = {.state_dir = env && env[0] ? env : NULL};
     int opt, r;
 
+    signal(SIGPIPE, SIG_IGN); /* "| head" must not end an operation */
     opterr = 0;
     /* -f -N -t -T: xl's own global options, so that "xl -f guest-upgrade" works as with any xl subcommand. */
     while ((opt = getopt_long(argc, argv, "+:hvVfNtT", options, NULL)) != -1) {

@@ -90,6 +90,13 @@ int molt__journal_append(struct molt_journal *j, struct molt_json *rec, bool dur
     molt_json_set_int(rec, "at", molt_now_us());
     text = molt_json_print(rec, false);
     len = strlen(text);
+    /* A guest's words may be among the notes: what could not be read back would block every later recovery. */
+    CLEANUP_JSON struct molt_json *back = NULL;
+    int r = molt_json_parse(text, len, &back, err);
+    if (r < 0) {
+        molt_error_prefix(err, "journal: a record that could not be read back is not written");
+        return r;
+    }
     molt_strbuf_add(&line, text, len - 1);
     molt_strbuf_addf(&line, ",\"crc\":\"%08" PRIx32 "\"}\n", line_crc(text, len - 1));
     if (molt_write_all(j->fd, line.s, line.len) < 0)

@@ -29,6 +29,7 @@ struct molt_chan {
     bool (*cancelled)(void *ctx);
     void *cancel_ctx;
     size_t bytes_in, bytes_out;
+    bool broken; /* a call ended without its reply: what comes next belongs to that */
 };
 
 int molt_chan_read(struct molt_chan *c, void *buf, size_t len, int timeout_ms, struct molt_error **err);

@@ -117,6 +117,11 @@ int molt_call(struct molt_chan *c, const char *op, const struct molt_json *args,
         r = upload(c, seq, call, err);
     bool answered = false;
     while (r == 0 && !answered) {
+        /* An endless stream of events must be abortable too, not only silence. */
+        if (c->cancelled && c->cancelled(c->cancel_ctx)) {
+            r = molt_error_set(err, MOLT_E_ABORTED, "cancelled");
+            break;
+        }
         CLEANUP_MSG struct molt_msg m = {0};
         r = molt_msg_recv(c, call->timeout_ms ? call->timeout_ms : c->timeout_ms, &m, err);
         if (r < 0)
@@ -136,6 +141,8 @@ int molt_call(struct molt_chan *c, const char *op, const struct molt_json *args,
         } else
             r = molt_error_set(err, MOLT_E_PROTOCOL, "unexpected message of type %d", m.type);
     }
+    if (r < 0 && !answered)
+        c->broken = true;
     if (r < 0)
         molt_error_prefix(err, "%s", op); /* keeps r also when nobody wants the text */
     return r;
@@ -194,6 +201,7 @@ int molt_request_upload(struct molt_request *rq, size_t max, int (*sink)(void *c
                         void *ctx, struct molt_error **err)
 {
     size_t total = 0;
+    int failed = 0; /* the rest is read and dropped, so that the error reply stands where it belongs */
     for (;;) {
         CLEANUP_MSG struct molt_msg m = {0};
         int r = molt_msg_recv(rq->chan, rq->chan->timeout_ms, &m, err);
@@ -202,11 +210,11 @@ int molt_request_upload(struct molt_request *rq, size_t max, int (*sink)(void *c
         if (m.seq != rq->seq || (m.type != MOLT_MSG_DATA && m.type != MOLT_MSG_DATA_END))
             return molt_error_set(err, MOLT_E_PROTOCOL, "upload: unexpected message of type %d", m.type);
         if (m.type == MOLT_MSG_DATA_END)
-            return 0;
+            return failed;
         total += m.len;
         if (total > max)
             return molt_error_set(err, MOLT_E_PROTOCOL, "upload: over the limit of %zu bytes", max);
-        if ((r = sink(ctx, m.payload, m.len, err)) < 0)
-            return r;
+        if (failed == 0)
+            failed = sink(ctx, m.payload, m.len, err);
     }
 }
