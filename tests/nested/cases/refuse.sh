@@ -3,10 +3,15 @@
 # Everything that guest-upgrade refuses: exit code, message, and a world that has not changed. One start for all.
 . "$(dirname "$0")/../lib/case.sh"
 
-# refused STATUS TEXT NEEDLE ARGS...: xenmolt guest-upgrade ARGS is refused so, and names NEEDLE.
+# prepare CMD, prepare_guest CMD: changes the world for the next refusal.
+prepare() { local rc=0; dom0 "$@" || rc=$?; rm -f "$scratch/after"; return $rc; }
+prepare_guest() { guest "$@"; rm -f "$scratch/after"; }
+
+# refused STATUS TEXT NEEDLE ARGS...: xenmolt guest-upgrade ARGS is refused so, and names NEEDLE. What the world looked
+# like behind the refusal before is what it looks like now, unless something was prepared (a look takes its time).
 refused() {
     local want=$1 text=$2 needle=$3 rc=0; shift 3
-    world "$scratch/before"
+    if [ -f "$scratch/after" ]; then mv "$scratch/after" "$scratch/before"; else world "$scratch/before"; fi
     dom0 "xenmolt guest-upgrade $*" >"$scratch/out" 2>"$scratch/err" || rc=$?
     world "$scratch/after"
     if [ "$rc" != "$want" ]; then
@@ -38,54 +43,54 @@ refused 8 "dom0 itself" dom0 Domain-0
 refused 2 "unknown option" --frobnicate --frobnicate web1
 refused 2 "no domain named" DOMAIN ""
 refused 2 "recipe that does not exist" /tmp/nosuch --recipe /tmp/nosuch web1
-dom0 "echo '#!/bin/sh' >/tmp/plain; chmod -x /tmp/plain; printf 'true, no interpreter' >/tmp/text; chmod +x /tmp/text"
+prepare "echo '#!/bin/sh' >/tmp/plain; chmod -x /tmp/plain; printf 'true, no interpreter' >/tmp/text; chmod +x /tmp/text"
 refused 2 "recipe that is not executable" executable --recipe /tmp/plain web1
 refused 2 "recipe that is no program" "neither a script" --recipe /tmp/text web1
 refused 2 "recipe without its argument" argument --recipe debian-release web1
 refused 2 "report that cannot be written" /nosuch/r.json --report /nosuch/r.json web1
 refused 9 "workload that does not exist" nosuch.service --workload nosuch.service web1
-guest "printf '[Service]\nExecStart=/bin/sleep 1000\n' >/run/systemd/system/idle.service; systemctl daemon-reload"
+prepare_guest "printf '[Service]\nExecStart=/bin/sleep 1000\n' >/run/systemd/system/idle.service; systemctl daemon-reload"
 refused 9 "workload that does not run" idle.service --workload idle.service web1
-guest "mv /etc/xenmolt/workload /etc/xenmolt/workload.away"
+prepare_guest "mv /etc/xenmolt/workload /etc/xenmolt/workload.away"
 refused 9 "no workload named" workload web1
-guest "mv /etc/xenmolt/workload.away /etc/xenmolt/workload"
+prepare_guest "mv /etc/xenmolt/workload.away /etc/xenmolt/workload"
 
-guest "systemd-run -q --unit=devholder sh -c 'exec 3</dev/xvda; sleep 100000'"
+prepare_guest "systemd-run -q --unit=devholder sh -c 'exec 3</dev/xvda; sleep 100000'"
 refused 10 "process that CRIU cannot dump (a device is open)" devholder --workload devholder.service web1
-guest "systemctl stop devholder"
+prepare_guest "systemctl stop devholder"
 
-dom0 "xl rename web1 web1--clone"
+prepare "xl rename web1 web1--clone"
 refused 7 "guest under another operation's name" web1--clone web1--clone
-dom0 "xl rename web1--clone web1"
+prepare "xl rename web1--clone web1"
 
-dom0 "xl pause web1"
+prepare "xl pause web1"
 refused 18 "paused guest" paused web1
-dom0 "xl unpause web1"
+prepare "xl unpause web1"
 
-dom0 "qemu-img create -q -f raw /var/tmp/second.img 16M; xl block-attach web1 format=raw,vdev=xvdb,access=rw,target=/var/tmp/second.img"
+prepare "qemu-img create -q -f raw /var/tmp/second.img 16M; xl block-attach web1 format=raw,vdev=xvdb,access=rw,target=/var/tmp/second.img"
 refused 8 "second disk" xvdb web1
-dom0 "xl block-detach web1 xvdb; sleep 1; rm -f /var/tmp/second.img"
+prepare "xl block-detach web1 xvdb; sleep 1; rm -f /var/tmp/second.img"
 
 free=$(dom0 "df --output=avail -B1M /var/lib/xen/images | tail -n 1")
-dom0 "fallocate -l $((free - 300))M /var/tmp/filler"
+prepare "fallocate -l $((free - 300))M /var/tmp/filler"
 refused 6 "not enough disk space" MiB web1
-dom0 "rm /var/tmp/filler"
+prepare "rm /var/tmp/filler"
 
 free=$(dom0 "xl info free_memory")
-dom0 "printf 'name = \"ballast\"\ntype = \"pv\"\nkernel = \"/var/lib/xen/images/web1/vmlinuz\"\nmemory = %s\nvcpus = 1\n' $((free - 600)) >/tmp/ballast.cfg; xl -q create -p /tmp/ballast.cfg" ||
+prepare "printf 'name = \"ballast\"\ntype = \"pv\"\nkernel = \"/var/lib/xen/images/web1/vmlinuz\"\nmemory = %s\nvcpus = 1\n' $((free - 600)) >/tmp/ballast.cfg; xl -q create -p /tmp/ballast.cfg" ||
     fail "the domain that takes the memory could not be made"
 refused 6 "not enough memory" "MiB of memory" web1
-dom0 "xl destroy ballast"
+prepare "xl destroy ballast"
 
 version=$(dom0 "xenstore-read $data/proto")
-dom0 "xenstore-write $data/proto 99"
+prepare "xenstore-write $data/proto 99"
 refused 5 "agent of another version" 99 web1
-dom0 "xenstore-write $data/proto $version"
+prepare "xenstore-write $data/proto $version"
 
-guest "systemctl stop xenmolt-agent"
-dom0 "xenstore-rm $data"
+prepare_guest "systemctl stop xenmolt-agent"
+prepare "xenstore-rm $data"
 refused 4 "domain without agent" "install" web1
-guest "systemctl start xenmolt-agent"
+prepare_guest "systemctl start xenmolt-agent"
 check "the agent comes back" dom0 "for i in \$(seq 60); do xenstore-exists $data/proto && exit 0; sleep 1; done; exit 1"
 
 recipe /tmp/sleeper <<'END'
