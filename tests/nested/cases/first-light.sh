@@ -68,7 +68,8 @@ check "the process lives in its unit's cgroup" guest "grep -q 'counter.service\$
 note "start time of the process: $starttime before, $(guest "cut -d' ' -f22 /proc/$PID_BEFORE/stat") after"
 check "no conflicts" same "$(report '.merge.conflicts | length')" 0
 check "snapshot pause at most 2 s: $(report .snapshot_pause_ms) ms" below "$(report .snapshot_pause_ms)" 2000
-check "blackout is sane: $(report .blackout_ms) ms" below "$(report .blackout_ms)" 30000
+# 15 to 25 s were seen under TCG; the bound against a reboot of the same guest is the demo's.
+check "blackout is sane: $(report .blackout_ms) ms" below "$(report .blackout_ms)" 60000
 note "blackout: $(report '.blackout | del(.criu_dump, .criu_restore) | tojson'), longest client gap $(report .longest_gap_ms /tmp/load.json) ms"
 check "nothing failed in the guest since" same "$(guest "systemctl --failed --no-legend | wc -l")" 0
 
