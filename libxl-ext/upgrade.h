@@ -65,7 +65,6 @@ int step_reboot(struct molt_op *op, struct molt_error **err);
 void up_note_merge(struct molt_op *op, struct molt_chan *clone);
 int step_premerge(struct molt_op *op, struct molt_error **err);
 int step_prepare(struct molt_op *op, struct molt_error **err);
-int undo_prepare(struct molt_op *op, struct molt_error **err);
 int step_freeze(struct molt_op *op, struct molt_error **err);
 int undo_freeze(struct molt_op *op, struct molt_error **err);
 int step_restore(struct molt_op *op, struct molt_error **err);

@@ -113,13 +113,12 @@ int step_premerge(struct molt_op *op, struct molt_error **err)
 int step_prepare(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *active, *clone;
-    CLEANUP_JSON struct molt_json *args = molt_json_object(), *now = NULL, *va = molt_json_object();
+    CLEANUP_JSON struct molt_json *args = molt_json_object(), *now = NULL;
     int r = up_active(op, &active, err);
     if (r == 0)
         r = up_clone(op, &clone, err);
-    molt_json_set_string(va, "unit", up_param(op, "workload"));
     if (r == 0)
-        r = long_call(active, "verify", va, &now, err); /* threads may have come since the preflight */
+        r = up_call_unit(op, active, "dump-prepare", &now, err); /* threads may have come since the preflight */
     if (r < 0)
         return r;
     const struct molt_json *w = molt_json_get(now, "workload");
@@ -130,13 +129,6 @@ int step_prepare(struct molt_op *op, struct molt_error **err)
     if (molt_json_get_string(w, "cwd"))
         molt_json_set_string(args, "cwd", molt_json_get_string(w, "cwd"));
     return long_call(clone, "restore-prepare", args, NULL, err);
-}
-
-/* The clone is destroyed by an earlier step's undo; this only matters when that is not to happen at once. */
-int undo_prepare(struct molt_op *op, struct molt_error **err)
-{
-    (void)op, (void)err;
-    return 0;
 }
 
 /* ---- freeze ---- */

@@ -21,7 +21,8 @@
 #define MOLT_PEER_RING (1u << 20)
 #define MOLT_MAX_RECIPE (1024u << 20)
 
-struct merge_state; /* merge_clone.c */
+struct merge_state; /* mergeside.c */
+struct molt_workload;
 
 /* One connection of the host: everything that it began and that must be taken back when the host goes away. */
 struct session {
@@ -31,6 +32,7 @@ struct session {
     pid_t peer_server;     /* child that serves the other agent, 0: none */
     char *peer_path;       /* where its ring stands in xenstore */
     struct molt_chan *peer; /* our connection to the other agent, NULL: none */
+    struct molt_workload *workload; /* what dump-prepare found */
     char *frozen_unit;     /* workload that we stopped and not yet gave away */
     char *prepared_unit;   /* workload whose restore was prepared here and that was not thawed */
     struct merge_state *merge;
@@ -80,6 +82,7 @@ void peer_serve(struct molt_chan *chan, struct molt_log *log);
 /* Ends the child that serves, and removes its ring's keys. */
 void peer_stop(struct session *s);
 
+int h_dump_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_resume(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 void move_resume(struct session *s);

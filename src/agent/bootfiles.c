@@ -51,19 +51,7 @@ static int stream(struct molt_request *rq, const char *path, struct molt_error *
     CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return molt_error_errno(err, "open %s", path);
-    CLEANUP_FREE char *buf = molt_xmalloc(MOLT_DATA_CHUNK);
-    for (;;) {
-        ssize_t n = read(fd, buf, MOLT_DATA_CHUNK);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return molt_error_errno(err, "read %s", path);
-        if (n == 0)
-            return 0;
-        int r = molt_request_data(rq, buf, (size_t)n, err);
-        if (r < 0)
-            return r;
-    }
+    return molt_request_fd(rq, fd, err);
 }
 
 int h_boot_files(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)

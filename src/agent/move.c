@@ -18,7 +18,6 @@
 #include "procmig/overlay.h"
 #include "procmig/restore.h"
 
-#define MAX_IMAGES 4096
 #define ADOPT_MS 60000
 
 static int need_unit(struct molt_request *rq, const char **ret, struct molt_error **err)
@@ -35,22 +34,41 @@ static int fresh_dump_dir(struct molt_error **err)
     return molt_images_mount(MOLT_AGENT_DUMP, err);
 }
 
-/* The workload stands still from here on. Undone by resume, or by the end of the session. */
+/* {"unit"} -> {"workload"}: all that a dump needs and that is slow, while the workload still serves. */
+int h_dump_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    const char *unit;
+    int r = need_unit(rq, &unit, err);
+    molt_workload_free(s->workload);
+    s->workload = NULL;
+    if (r == 0)
+        r = fresh_dump_dir(err);
+    if (r == 0)
+        r = molt_workload_scan(unit, &s->workload, err);
+    if (r == 0)
+        r = molt_criu_check(NULL, err); /* its program, libraries and feature cache are in memory then */
+    if (r == 0)
+        molt_json_set(reply, "workload", molt_workload_json(s->workload));
+    return r;
+}
+
+/* The workload stands still from here on. Undone by resume, or by the end of the session. dump-prepare came before. */
 int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
     const char *unit;
-    CLEANUP_WORKLOAD struct molt_workload *w = NULL;
     struct molt_dump_stats stats = {0};
     int r = need_unit(rq, &unit, err);
+    struct molt_workload *w = s->workload;
+    if (r == 0 && !w)
+        r = molt_error_set(err, MOLT_E_STATE, "dump-prepare comes first");
     if (r == 0)
-        r = fresh_dump_dir(err);
-    if (r == 0)
-        r = molt_workload_scan(unit, &w, err);
+        r = molt_workload_refresh(w, err);
     if (r < 0)
         return r;
     free(s->frozen_unit);
-    s->frozen_unit = molt_xstrdup(unit);
+    s->frozen_unit = molt_xstrdup(w->unit);
     struct molt_dump_opts o = {.dir = MOLT_AGENT_DUMP, .log = s->log};
     r = molt_dump(w, &o, &stats, err);
     if (r < 0) {
@@ -178,25 +196,6 @@ int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct m
     return r;
 }
 
-static int fetch_images(struct session *s, uint64_t *bytes, struct molt_error **err)
-{
-    CLEANUP_JSON struct molt_json *answer = NULL;
-    int r = molt_call(s->peer, "images", NULL, NULL, &answer, err);
-    const struct molt_json *names = molt_json_get(answer, "names");
-    if (r == 0 && molt_json_size(names) > MAX_IMAGES)
-        r = molt_error_set(err, MOLT_E_PROTOCOL, "too many images");
-    for (size_t i = 0; r == 0 && i < molt_json_size(names); i++) {
-        const char *name = molt_json_str(molt_json_at(names, i));
-        if (!name || !*name || strchr(name, '/') || name[0] == '.')
-            return molt_error_set(err, MOLT_E_PROTOCOL, "not an image name");
-        CLEANUP_JSON struct molt_json *args = molt_json_object();
-        CLEANUP_FREE char *path = molt_xasprintf(MOLT_AGENT_DUMP "/%s", name);
-        molt_json_set_string(args, "name", name);
-        r = peer_fetch_file(s->peer, "images", args, path, bytes, err);
-    }
-    return r;
-}
-
 /* Images across, then CRIU; the tree stands restored and stopped when this returns. */
 int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
@@ -209,7 +208,7 @@ int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_e
     if (r == 0 && !s->peer)
         r = molt_error_set(err, MOLT_E_STATE, "no connection to the other agent");
     if (r == 0)
-        r = fetch_images(s, &bytes, err);
+        r = images_fetch(s->peer, MOLT_AGENT_DUMP, &bytes, err);
     molt_json_set_double(reply, "transport_ms", (double)(molt_mono_us() - t0) / 1000);
     molt_json_set_int(reply, "image_bytes", (int64_t)bytes);
     t0 = molt_mono_us();

@@ -99,23 +99,6 @@ static int p_pins(struct molt_request *rq, struct molt_json *reply, struct molt_
     return 0;
 }
 
-static int stream_fd(struct molt_request *rq, int fd, struct molt_error **err)
-{
-    CLEANUP_FREE char *buf = molt_xmalloc(BUFFER);
-    for (;;) {
-        ssize_t n = read(fd, buf, BUFFER);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return molt_error_errno(err, "read");
-        if (n == 0)
-            return 0;
-        int r = molt_request_data(rq, buf, (size_t)n, err);
-        if (r < 0)
-            return r;
-    }
-}
-
 /* {"index": i}: the content of the i-th pin as it is now. */
 static int p_pin(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
@@ -127,30 +110,13 @@ static int p_pin(struct molt_request *rq, struct molt_json *reply, struct molt_e
     CLEANUP_CLOSE int fd = open(s->pins->v[i].source, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return molt_error_errno(err, "open %s", s->pins->v[i].path);
-    return stream_fd(rq, fd, err);
+    return molt_request_fd(rq, fd, err);
 }
 
-/* The names of the dump's images, then {"name"} for one of them. */
 static int p_images(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
-    const char *name = molt_json_get_string(rq->args, "name");
-    if (name) {
-        if (strchr(name, '/'))
-            return molt_error_set(err, MOLT_E_PROTOCOL, "not an image name");
-        CLEANUP_FREE char *path = molt_xasprintf(MOLT_AGENT_DUMP "/%s", name);
-        CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-        return fd < 0 ? molt_error_errno(err, "open %s", path) : stream_fd(rq, fd, err);
-    }
-    CLEANUP_CLOSEDIR DIR *d = opendir(MOLT_AGENT_DUMP);
-    if (!d)
-        return molt_error_errno(err, "open " MOLT_AGENT_DUMP);
-    struct molt_json *names = molt_json_array();
-    struct dirent *e;
-    while ((e = readdir(d)))
-        if (e->d_type == DT_REG)
-            molt_json_append(names, molt_json_string(e->d_name));
-    molt_json_set(reply, "names", names);
-    return 0;
+    (void)reply;
+    return images_send(rq, MOLT_AGENT_DUMP, err);
 }
 
 void peer_serve(struct molt_chan *chan, struct molt_log *log)

@@ -23,6 +23,7 @@ static const struct molt_handler handlers[] = {
     {"merge-pass", h_merge_pass},
     {"merge-report", h_merge_report},
     {"pins-fetch", h_pins_fetch},
+    {"dump-prepare", h_dump_prepare},
     {"dump", h_dump},
     {"resume", h_resume},
     {"restore-prepare", h_restore_prepare},
@@ -52,6 +53,7 @@ static void take_back(struct session *s)
     molt_chan_close(s->peer);
     merge_free(s);
     molt_json_free(s->pins);
+    molt_workload_free(s->workload);
     free(s->frozen_unit);
     free(s->prepared_unit);
 }

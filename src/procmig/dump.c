@@ -9,6 +9,7 @@
 #include <linux/magic.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -217,25 +219,34 @@ __attribute__((noreturn)) static void criu_child(char *argv[], pid_t like)
     _exit(127);
 }
 
+/* 0 ended, 1 killed at the end of its time, -1 errno. Sleeps on a pidfd (5.3): no timer wakes the machine meanwhile. */
 static int wait_child(pid_t pid, int timeout_ms, int *ret_status)
 {
+    CLEANUP_CLOSE int fd = (int)syscall(SYS_pidfd_open, pid, 0);
     int64_t end = molt_mono_ms() + timeout_ms;
+    int r = 0;
 
+    if (fd < 0)
+        return -1;
     for (;;) {
-        pid_t got = waitpid(pid, ret_status, WNOHANG);
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        int64_t left = timeout_ms > 0 ? end - molt_mono_ms() : -1;
+        int n = poll(&p, 1, timeout_ms > 0 && left < 0 ? 0 : (int)left);
 
-        if (got == pid)
-            return 0;
-        if (got < 0 && errno != EINTR)
+        if (n > 0)
+            break;
+        if (n < 0 && errno != EINTR)
             return -1;
-        if (timeout_ms > 0 && molt_mono_ms() > end) {
+        if (timeout_ms > 0 && molt_mono_ms() >= end) {
             kill(pid, SIGKILL);
-            while (waitpid(pid, ret_status, 0) < 0 && errno == EINTR)
-                ;
-            return 1;
+            r = 1;
+            break;
         }
-        molt_sleep_ms(2);
     }
+    while (waitpid(pid, ret_status, 0) < 0)
+        if (errno != EINTR)
+            return -1;
+    return r;
 }
 
 int molt__criu_run(const char *toolbox, char *argv[], pid_t like, int timeout_ms, const char *log_path,

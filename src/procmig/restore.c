@@ -5,10 +5,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -303,27 +305,58 @@ static bool unit_is_starting(const char *unit)
     return molt_streq(active, "activating") || (job && *job && strcmp(job, "0"));
 }
 
-/* Waits for the file; looks at the unit now and then so that a start that failed is noticed. */
-static int wait_result(const char *unit, const char *file, int timeout_ms, struct molt_error **err)
+/* Before the freeze: waits for the restore program to stand ready; looks at the unit now and then so that a start
+ * that failed is noticed. */
+static int wait_ready(const char *unit, int timeout_ms, struct molt_error **err)
 {
     int64_t begun = molt_mono_ms(), look = begun + 1000;
     int r;
 
-    while ((r = read_result(unit, file, err)) == MOLT_E_STATE) {
+    while ((r = read_result(unit, "ready", err)) == MOLT_E_STATE) {
         int64_t now = molt_mono_ms();
 
         if (now > begun + timeout_ms)
             return molt_error_set(err, MOLT_E_TIMEOUT, "%s: the restore program did not answer within %d ms",
                                   unit, timeout_ms);
         if (now > look) {
-            if (!unit_is_starting(unit) && read_result(unit, file, NULL) == MOLT_E_STATE)
+            if (!unit_is_starting(unit) && read_result(unit, "ready", NULL) == MOLT_E_STATE)
                 return molt_error_set(err, MOLT_E_INTERNAL, "%s: the start failed (see journalctl -u %s)",
                                       unit, unit);
             look = molt_mono_ms() + 2000;
         }
-        molt_sleep_ms(2);
+        molt_sleep_ms(20);
     }
     return r;
+}
+
+/* The pid that the restore program left with the word that it is ready; or 0. */
+static pid_t ready_pid(const char *unit)
+{
+    CLEANUP_FREE char *path = molt__restore_path(unit, "ready"), *text = NULL;
+    CLEANUP_JSON struct molt_json *v = NULL;
+    size_t len;
+
+    if (molt_read_file(path, 65536, &text, &len, NULL) < 0 || molt_json_parse(text, len, &v, NULL) < 0)
+        return 0;
+    return (pid_t)molt_json_get_int(v, "pid", 0);
+}
+
+/* In the blackout: sleeps until the restore program ends, which it does right after its result. Nothing here may
+ * take the processor from it (a call of systemctl would be a tenth of the blackout). */
+static int wait_end(const char *unit, int pidfd, int timeout_ms, struct molt_error **err)
+{
+    struct pollfd p = {.fd = pidfd, .events = POLLIN};
+    int n, r;
+
+    do
+        n = poll(&p, 1, timeout_ms);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return molt_error_errno(err, "wait for the restore program");
+    if (n == 0)
+        return molt_error_set(err, MOLT_E_TIMEOUT, "%s: the restore did not end within %d ms", unit, timeout_ms);
+    r = read_result(unit, "result", err);
+    return r == MOLT_E_STATE ? molt_error_set(err, MOLT_E_INTERNAL, "%s: the restore program ended without a result (see journalctl -u %s)", unit, unit) : r;
 }
 
 int molt_restore_prepare(const struct molt_restore_spec *s, int timeout_ms, struct molt_log *log,
@@ -346,7 +379,7 @@ int molt_restore_prepare(const struct molt_restore_spec *s, int timeout_ms, stru
         r = molt_run_ok(argv, &opts, NULL, err);
     }
     if (r == 0)
-        r = wait_result(s->unit, "ready", timeout_ms, err);
+        r = wait_ready(s->unit, timeout_ms, err);
     if (r < 0) {
         (void)molt_restore_undo(s->unit, NULL);
         return r;
@@ -367,10 +400,11 @@ int molt_restore_go(const char *unit, int timeout_ms, struct molt_dump_stats *re
 
     if (r < 0)
         return r;
-    if (fd < 0 || molt_write_all(fd, "go\n", 3) < 0)
+    CLEANUP_CLOSE int pidfd = (int)syscall(SYS_pidfd_open, ready_pid(unit), 0);
+    if (fd < 0 || pidfd < 0 || molt_write_all(fd, "go\n", 3) < 0)
         r = molt_error_set(err, MOLT_E_STATE, "%s: no restore program waits (%s)", unit, strerror(errno));
     if (r == 0)
-        r = wait_result(unit, "result", timeout_ms, err);
+        r = wait_end(unit, pidfd, timeout_ms, err);
     stats.wall_us = (uint64_t)(molt_mono_us() - begun);
     if (r == 0)
         r = molt__stats_read(s.images, "restore", &stats, err);

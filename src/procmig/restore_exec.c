@@ -17,7 +17,7 @@
 #define SOCKETS_MAX        1024
 #define RESTORE_TIMEOUT_MS 300000
 
-/* Tells the agent an outcome: {"ok", "code", "error"} in a file that appears whole. */
+/* Tells the agent an outcome: {"ok", "pid", "code", "error"} in a file that appears whole. */
 static void tell(const char *unit, const char *file, const struct molt_error *e)
 {
     CLEANUP_FREE char *path = molt__restore_path(unit, file), *part = molt_xasprintf("%s.part", path),
@@ -25,6 +25,7 @@ static void tell(const char *unit, const char *file, const struct molt_error *e)
     CLEANUP_JSON struct molt_json *v = molt_json_object();
 
     molt_json_set_bool(v, "ok", e == NULL);
+    molt_json_set_int(v, "pid", getpid());
     if (e) {
         molt_json_set_string(v, "code", molt_code_name(molt_error_code(e)));
         molt_json_set_string(v, "error", molt_error_text(e));

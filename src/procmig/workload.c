@@ -256,12 +256,30 @@ int molt_workload_scan(const char *unit, struct molt_workload **ret_w, struct mo
     return 0;
 }
 
+static void forget_tree(struct molt_workload *w)
+{
+    for (size_t i = 0; i < w->procs; i++)
+        free(w->proc[i].comm);
+    w->procs = w->tids = w->tcp_connections = 0;
+    w->rss_bytes = 0;
+}
+
+int molt_workload_refresh(struct molt_workload *w, struct molt_error **err)
+{
+    forget_tree(w);
+    int r = collect_tree(w, err);
+    if (r < 0)
+        return r;
+    count_connections(w);
+    read_uptime(w);
+    return 0;
+}
+
 void molt_workload_free(struct molt_workload *w)
 {
     if (!w)
         return;
-    for (size_t i = 0; i < w->procs; i++)
-        free(w->proc[i].comm);
+    forget_tree(w);
     free(w->unit);
     free(w->type);
     free(w->cgroup);

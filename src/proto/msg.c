@@ -2,6 +2,7 @@
 #include "proto/msg.h"
 
 #include <endian.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -195,6 +196,23 @@ int molt_request_data(struct molt_request *rq, const void *buf, size_t len, stru
         len -= n;
     }
     return 0;
+}
+
+int molt_request_fd(struct molt_request *rq, int fd, struct molt_error **err)
+{
+    CLEANUP_FREE char *buf = molt_xmalloc(MOLT_DATA_CHUNK);
+    for (;;) {
+        ssize_t n = read(fd, buf, MOLT_DATA_CHUNK);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return molt_error_errno(err, "read");
+        if (n == 0)
+            return 0;
+        int r = molt_request_data(rq, buf, (size_t)n, err);
+        if (r < 0)
+            return r;
+    }
 }
 
 int molt_request_upload(struct molt_request *rq, size_t max, int (*sink)(void *ctx, const void *buf, size_t len, struct molt_error **err),

@@ -67,6 +67,7 @@ struct molt_handler {
 int molt_serve_one(struct molt_chan *c, const struct molt_handler *handlers, void *ctx, int timeout_ms, struct molt_error **err);
 int molt_request_event(struct molt_request *rq, const struct molt_json *ev, struct molt_error **err);
 int molt_request_data(struct molt_request *rq, const void *buf, size_t len, struct molt_error **err); /* any length */
+int molt_request_fd(struct molt_request *rq, int fd, struct molt_error **err); /* all that can be read from fd */
 /* Reads the upload of this request into a sink until DATA_END; max bounds the total. */
 int molt_request_upload(struct molt_request *rq, size_t max, int (*sink)(void *ctx, const void *buf, size_t len, struct molt_error **err),
                         void *ctx, struct molt_error **err);
