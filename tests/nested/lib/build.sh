@@ -35,12 +35,13 @@ images_hash() {
         "$(debian_sources "$SUITE-updates" "$SUITE-security")" "$(apt_habits)" "$(cat "$KEY.pub" "$CACHE/hostkey.pub")" \
         "$DOM0_DISK $GUEST_DISK $GUEST_ADDRESS $GUEST_MAC $BRIDGE_ADDRESS $QEMU_DNS $IMAGES_IN_DOM0 ${MASKED[*]}" \
         "$(declare -f configure_common make_guest_disk lean_boot make_dom0_disk disk_of_root install_package)" \
-        "$(declare -f launch boot_dom0 boot_web1 warm_service freeze_to)"
+        "$(emulator_version)" "$(declare -f launch boot_dom0 boot_web1 warm_service freeze_to)"
 }
 
 # current_images: IMAGES and SNAPSHOTS as the last whole build left them, or those being built.
 current_images() {
     [ -z "${BUILDING:-}" ] || return 0
+    find_emulator
     IMAGES=$(readlink -f "$CACHE/images/current" 2>/dev/null) && [ -f "$IMAGES/dom0.qcow2" ] ||
         { say "nothing is built; run: host build"; return 1; }
     SNAPSHOTS=$IMAGES/snapshots
@@ -138,6 +139,7 @@ build() {
     make_key
     # The lists of a machine whose apt was never updated name no archive.
     [ -n "$(debian_sources "$SUITE" 2>/dev/null)" ] || step "apt update" apt-get -q update
+    build_emulator
     build_roots
     build_small_upgrade
     make_packages
@@ -155,5 +157,5 @@ clean() {
         end_qemu
     done
     for d in guest dom0 small; do drop_root "$CACHE/scratch/$d"; done
-    rm -rf "${CACHE:?}"/{roots,images,hosts,log,scratch,packages,build,small,key,key.pub,hostkey,hostkey.pub,lock}
+    rm -rf "${CACHE:?}"/{roots,images,hosts,log,scratch,packages,build,small,qemu,key,key.pub,hostkey,hostkey.pub,lock}
 }

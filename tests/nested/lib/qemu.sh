@@ -36,7 +36,7 @@ launch() {
     echo "$port" >"$dir/port"
     rm -f "$dir/monitor" "$dir/control"
     [ -z "$state" ] || incoming=(-incoming "exec:cat '$state'")
-    qemu-system-x86_64 \
+    "${QEMU[@]}" \
         -name "xenmolt-$NAME-$(cksum <<<"$dir" | cut -d' ' -f1)" \
         -accel tcg,thread=multi,tb-size=1024 -machine pc -cpu max,-smap -smp 2 -m 6144 \
         -nodefaults -display none -no-user-config -rtc base=utc \
