@@ -213,7 +213,7 @@ vif = [ "mac=$GUEST_MAC,bridge=xenbr0" ]
 END
     mkdir -p "$ROOT$IMAGES_IN_DOM0/web1"
     cp "$out"/guest/* "$ROOT$IMAGES_IN_DOM0/web1/"
-    install -m 755 "$NESTED/client/logcheck" "$ROOT/usr/local/bin/"
+    install -m 755 "$NESTED/client/logcheck" "$NESTED/client/downtime" "$ROOT/usr/local/bin/"
     gcc -O2 -Wall -D_GNU_SOURCE -static -s -o "$ROOT/usr/local/bin/loadclient" "$NESTED/client/loadclient.c"
     install_package "$PACKAGES/xenmolt.deb"
     mkdir -p "$ROOT/var/lib/xenmolt-test"
