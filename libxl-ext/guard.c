@@ -8,10 +8,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "net.h"
 #include "xenstore/identity.h"
 
-__attribute__((noreturn)) static void guard(const char *op_id, const struct molt_guard_vif *v, int n, int fd)
+__attribute__((noreturn)) static void guard(const char *op_id, const struct molt_hold_vif *v, int n, int fd)
 {
     struct molt_store store;
     char byte;
@@ -26,13 +25,13 @@ __attribute__((noreturn)) static void guard(const char *op_id, const struct molt
         ;
     if (got == 1 || molt_store_open(&store, NULL) < 0)
         _exit(0); /* told to go */
-    if (molt_identity_owner(&store, op_id, NULL) == 0)
-        for (int i = 0; i < n; i++)
-            molt_vif_to_bridge(v[i].vif, v[i].bridge, NULL);
+    /* Without what op-recover may have removed already this still puts the vifs back. */
+    if (molt_identity_owner(&store, op_id, NULL) == 0 && molt_hold_release(op_id, v, n, NULL, NULL) == 0)
+        molt_hold_remove(op_id, v, n, NULL);
     _exit(0);
 }
 
-int molt_guard_start(const char *op_id, const struct molt_guard_vif *v, int n, int *ret_fd, struct molt_error **err)
+int molt_guard_start(const char *op_id, const struct molt_hold_vif *v, int n, int *ret_fd, struct molt_error **err)
 {
     int p[2];
     /* A socket rather than a pipe: telling a guard that is gone must not raise SIGPIPE in the caller's program. */

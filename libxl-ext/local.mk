@@ -4,6 +4,7 @@ LIBXLEXT_SOURCES = \
 	libxl-ext/domain.c libxl-ext/domain.h \
 	libxl-ext/guard.c libxl-ext/guard.h \
 	libxl-ext/guest.c libxl-ext/guest.h \
+	libxl-ext/hold.c libxl-ext/hold.h \
 	libxl-ext/monitor.c \
 	libxl-ext/net.c libxl-ext/net.h \
 	libxl-ext/operations.c \
@@ -11,6 +12,7 @@ LIBXLEXT_SOURCES = \
 	libxl-ext/qmp.c libxl-ext/qmp.h \
 	libxl-ext/recipe.c \
 	libxl-ext/report.c \
+	libxl-ext/rtnl.c libxl-ext/rtnl.h \
 	libxl-ext/upgrade.c libxl-ext/upgrade.h \
 	libxl-ext/upgrade_clone.c \
 	libxl-ext/upgrade_move.c \

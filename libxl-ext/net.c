@@ -1,13 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "net.h"
 
-#include <errno.h>
-#include <linux/sockios.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -126,44 +122,6 @@ char *molt_host_dns(void)
 {
     char *dns = dns_of("/etc/resolv.conf");
     return dns ? dns : dns_of("/run/systemd/resolve/resolv.conf");
-}
-
-static char *current_bridge(const char *ifname)
-{
-    CLEANUP_FREE char *path = molt_xasprintf("/sys/class/net/%s/master", ifname);
-    char link[512];
-    ssize_t n = readlink(path, link, sizeof(link) - 1);
-    if (n < 0)
-        return NULL;
-    link[n] = 0;
-    const char *slash = strrchr(link, '/');
-    return molt_xstrdup(slash ? slash + 1 : link);
-}
-
-static int bridge_ioctl(const char *bridge, unsigned long request, const char *ifname, struct molt_error **err)
-{
-    struct ifreq ifr = {0};
-    CLEANUP_CLOSE int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", bridge);
-    ifr.ifr_ifindex = (int)if_nametoindex(ifname);
-    if (ifr.ifr_ifindex == 0)
-        return molt_error_errno(err, "%s", ifname);
-    if (ioctl(fd, request, &ifr) < 0)
-        return molt_error_errno(err, "%s %s bridge %s", ifname, request == SIOCBRADDIF ? "into" : "out of", bridge);
-    return 0;
-}
-
-int molt_vif_to_bridge(const char *ifname, const char *bridge, struct molt_error **err)
-{
-    CLEANUP_FREE char *now = current_bridge(ifname);
-    int r = 0;
-    if (molt_streq(now, bridge))
-        return 0;
-    if (now)
-        r = bridge_ioctl(now, SIOCBRDELIF, ifname, err);
-    if (r == 0 && bridge)
-        r = bridge_ioctl(bridge, SIOCBRADDIF, ifname, err);
-    return r;
 }
 
 char *molt_vif_name(const libxl_device_nic *nic, uint32_t domid)

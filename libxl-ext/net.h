@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Bridges of an upgrade and the moves of vifs between them. */
+/* Bridges of an upgrade; the moves of vifs between bridges are in hold.h. */
 #ifndef MOLT_LIBXL_NET_H
 #define MOLT_LIBXL_NET_H
 
@@ -20,8 +20,6 @@ int molt_upnet_remove(const struct molt_upnet *n, struct molt_error **err); /* i
 /* dom0's first name server, for guests whose resolver does not run in the upgrade target; malloc'd or NULL. */
 char *molt_host_dns(void);
 
-/* Puts an interface of dom0 into a bridge (NULL: out of the one it is in). Idempotent; by ioctl, no process. */
-int molt_vif_to_bridge(const char *ifname, const char *bridge, struct molt_error **err);
 /* "vif<domid>.<devid>" or the configured name; malloc'd. */
 char *molt_vif_name(const libxl_device_nic *nic, uint32_t domid);
 

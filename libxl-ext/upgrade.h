@@ -7,6 +7,7 @@
 #include "domain.h"
 #include "engine/engine.h"
 #include "guest.h"
+#include "hold.h"
 #include "net.h"
 #include "xenstore/identity.h"
 
@@ -65,6 +66,7 @@ int step_reboot(struct molt_op *op, struct molt_error **err);
 void up_note_merge(struct molt_op *op, struct molt_chan *clone);
 int step_premerge(struct molt_op *op, struct molt_error **err);
 int step_prepare(struct molt_op *op, struct molt_error **err);
+int undo_prepare(struct molt_op *op, struct molt_error **err);
 int step_freeze(struct molt_op *op, struct molt_error **err);
 int undo_freeze(struct molt_op *op, struct molt_error **err);
 int step_restore(struct molt_op *op, struct molt_error **err);
@@ -77,8 +79,16 @@ int step_verify(struct molt_op *op, struct molt_error **err);
 int step_retire(struct molt_op *op, struct molt_error **err);
 int up_commit(struct molt_op *op, struct molt_error **err);
 int up_rollback(struct molt_op *op, struct molt_error **err);
-/* Moves every vif of a domain: into its configured bridge (to NULL), out of any ("" ), or into the one named. */
-int up_move_vifs(struct molt_op *op, uint32_t domid, const char *to, struct molt_error **err);
+/* The vifs that either domain (active or clone) has, with the bridges and addresses of the active's configuration. */
+struct up_vifs {
+    struct molt_hold_vif *v;
+    int n;
+};
+int up_vifs_of(struct molt_op *op, uint32_t domid, struct up_vifs *ret, struct molt_error **err);
+void up_vifs_clear(struct up_vifs *v);
+#define CLEANUP_VIFS __attribute__((cleanup(up_vifs_clear)))
+/* hold.h: the vifs into their bridges, with what was held for them. */
+int up_release(struct molt_op *op, const struct up_vifs *v, struct molt_error **err);
 
 /* report.c */
 struct molt_json *up_report(struct molt_op *op);

@@ -110,6 +110,66 @@ int step_premerge(struct molt_op *op, struct molt_error **err)
 
 /* ---- prepare ---- */
 
+int up_vifs_of(struct molt_op *op, uint32_t domid, struct up_vifs *ret, struct molt_error **err)
+{
+    libxl_domain_config cfg;
+    uint32_t active = (uint32_t)up_param_int(op, "domid");
+    int r = molt_domain_config(up_of(op)->x, active, &cfg, err);
+    *ret = (struct up_vifs){0};
+    if (r < 0)
+        return r;
+    ret->v = molt_xcalloc((size_t)cfg.num_nics, sizeof(*ret->v));
+    for (ret->n = 0; ret->n < cfg.num_nics; ret->n++) {
+        struct libxl_device_nic *n = &cfg.nics[ret->n];
+        struct molt_hold_vif *v = &ret->v[ret->n];
+        if (domid != active)
+            molt_set_string(&n->ifname, NULL);
+        *v = (struct molt_hold_vif){.vif = molt_vif_name(n, domid), .bridge = molt_xstrdup(n->bridge)};
+        memcpy(v->mac, n->mac, sizeof(v->mac));
+    }
+    libxl_domain_config_dispose(&cfg);
+    return 0;
+}
+
+void up_vifs_clear(struct up_vifs *v)
+{
+    for (int i = 0; i < v->n; i++) {
+        free(v->v[i].vif);
+        free(v->v[i].bridge);
+    }
+    free(v->v);
+}
+
+int up_release(struct molt_op *op, const struct up_vifs *v, struct molt_error **err)
+{
+    struct molt_hold_stats st;
+    int r = molt_hold_release(molt_op_id(op), v->v, v->n, &st, err);
+    if (r < 0)
+        return r;
+    struct molt_json *held = molt_json_object();
+    molt_json_set_int(held, "packets", (int64_t)st.packets);
+    molt_json_set_int(held, "bytes", (int64_t)st.bytes);
+    molt_json_set_int(held, "dropped", (int64_t)st.dropped);
+    molt_op_note(op, "held", held);
+    return 0;
+}
+
+/* Made before the workload stands still: the kernel may have modules to load. Without it the upgrade goes on as well. */
+static int prepare_hold(struct molt_op *op, struct molt_error **err)
+{
+    CLEANUP_VIFS struct up_vifs vifs = {0};
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    int r = up_vifs_of(op, (uint32_t)up_param_int(op, "domid"), &vifs, err);
+    if (r == 0 && molt_hold_prepare(molt_op_id(op), vifs.v, vifs.n, &e) < 0)
+        molt_warn(molt_op_log(op), "packets that arrive in the freeze are not held, clients have to send them again: %s", molt_error_text(e));
+    return r;
+}
+
+int undo_prepare(struct molt_op *op, struct molt_error **err)
+{
+    return molt_hold_remove(molt_op_id(op), NULL, 0, err);
+}
+
 int step_prepare(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *active, *clone;
@@ -128,29 +188,11 @@ int step_prepare(struct molt_op *op, struct molt_error **err)
     molt_json_set_bool(args, "overlay", true);
     if (molt_json_get_string(w, "cwd"))
         molt_json_set_string(args, "cwd", molt_json_get_string(w, "cwd"));
-    return long_call(clone, "restore-prepare", args, NULL, err);
+    r = long_call(clone, "restore-prepare", args, NULL, err);
+    return r < 0 ? r : prepare_hold(op, err);
 }
 
 /* ---- freeze ---- */
-
-int up_move_vifs(struct molt_op *op, uint32_t domid, const char *to, struct molt_error **err)
-{
-    struct xenmolt *x = up_of(op)->x;
-    libxl_domain_config cfg;
-    /* The active's configuration tells the bridges that both belong to. */
-    int r = molt_domain_config(x, (uint32_t)up_param_int(op, "domid"), &cfg, err);
-    if (r < 0)
-        return r;
-    for (int i = 0; r == 0 && i < cfg.num_nics; i++) {
-        struct libxl_device_nic *n = &cfg.nics[i];
-        if (domid != (uint32_t)up_param_int(op, "domid"))
-            molt_set_string(&n->ifname, NULL);
-        CLEANUP_FREE char *vif = molt_vif_name(n, domid);
-        r = molt_vif_to_bridge(vif, !to ? n->bridge : *to ? to : NULL, err);
-    }
-    libxl_domain_config_dispose(&cfg);
-    return r;
-}
 
 /* With the workload stopped one pass is enough, unless something else in the guest removed a file under our hands. */
 static int final_passes(struct molt_op *op, struct molt_chan *clone, struct molt_error **err)
@@ -167,40 +209,25 @@ static int final_passes(struct molt_op *op, struct molt_chan *clone, struct molt
     return molt_error_set(err, MOLT_E_CONFLICT, "files of the guest keep vanishing while they are copied; is something besides the workload busy there?");
 }
 
-static int start_guard(struct molt_op *op, struct molt_error **err)
-{
-    libxl_domain_config cfg;
-    uint32_t domid = (uint32_t)up_param_int(op, "domid");
-    int r = molt_domain_config(up_of(op)->x, domid, &cfg, err);
-    if (r < 0)
-        return r;
-    struct molt_guard_vif *v = molt_xcalloc((size_t)cfg.num_nics, sizeof(*v));
-    for (int i = 0; i < cfg.num_nics; i++)
-        v[i] = (struct molt_guard_vif){molt_vif_name(&cfg.nics[i], domid), cfg.nics[i].bridge};
-    r = molt_guard_start(molt_op_id(op), v, cfg.num_nics, &up_of(op)->guard, err);
-    for (int i = 0; i < cfg.num_nics; i++)
-        free(v[i].vif);
-    free(v);
-    libxl_domain_config_dispose(&cfg);
-    return r;
-}
-
-/* From here the workload stands still: no packet reaches it, it is dumped, and what it wrote last is merged. */
+/* From here the workload stands still: packets for it are held in dom0 (hold.h), it is dumped, and what it wrote last is merged. */
 int step_freeze(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *active, *clone;
     CLEANUP_JSON struct molt_json *dump = NULL;
+    CLEANUP_VIFS struct up_vifs vifs = {0};
     int r = up_active(op, &active, err);
     if (r == 0)
         r = up_clone(op, &clone, err);
     if (r == 0)
+        r = up_vifs_of(op, (uint32_t)up_param_int(op, "domid"), &vifs, err);
+    if (r == 0)
         r = molt_op_put(op, "freezing", molt_json_bool(true), err);
     if (r == 0)
-        r = start_guard(op, err);
+        r = molt_guard_start(molt_op_id(op), vifs.v, vifs.n, &up_of(op)->guard, err);
     if (r < 0)
         return r;
     up_note_us(op, "t_freeze");
-    r = up_move_vifs(op, (uint32_t)up_param_int(op, "domid"), "", err);
+    r = molt_hold_engage(molt_op_id(op), vifs.v, vifs.n, err);
     if (r == 0)
         r = up_call_unit(op, active, "dump", &dump, err);
     up_note_us(op, "t_dumped");
@@ -212,6 +239,16 @@ int step_freeze(struct molt_op *op, struct molt_error **err)
     if ((r = final_passes(op, clone, err)) == 0)
         up_note_us(op, "t_merged");
     return r;
+}
+
+/* Past this nothing of ours stands between the guest and its bridge. */
+static int thaw_vifs(struct molt_op *op, uint32_t domid, struct molt_error **err)
+{
+    CLEANUP_VIFS struct up_vifs vifs = {0};
+    int r = up_vifs_of(op, domid, &vifs, err);
+    if (r == 0)
+        r = up_release(op, &vifs, err);
+    return r < 0 ? r : molt_hold_remove(molt_op_id(op), vifs.v, vifs.n, err);
 }
 
 int undo_freeze(struct molt_op *op, struct molt_error **err)
@@ -231,7 +268,7 @@ int undo_freeze(struct molt_op *op, struct molt_error **err)
         molt_error_clear(err);
         r = 0;
     }
-    int v = up_move_vifs(op, d.domid, NULL, r < 0 ? NULL : err);
+    int v = thaw_vifs(op, d.domid, r < 0 ? NULL : err);
     molt_guard_stop(up_of(op)->guard);
     up_of(op)->guard = -1;
     return r < 0 ? r : v;

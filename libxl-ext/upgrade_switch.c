@@ -37,19 +37,21 @@ int step_switch(struct molt_op *op, struct molt_error **err)
     struct xenmolt *x = up_of(op)->x;
     struct molt_chan *clone;
     struct molt_domain d;
+    CLEANUP_VIFS struct up_vifs vifs = {0};
     uint32_t active = (uint32_t)up_param_int(op, "domid"), domid = (uint32_t)up_fact_int(op, "clone_domid", 0);
-    int r = 0;
-    if (molt_domain_info(x, active, &d, NULL) == 0 && molt_streq(d.uuid, up_param(op, "uuid")) && !d.paused)
+    int r = up_vifs_of(op, domid, &vifs, err);
+    if (r == 0 && molt_domain_info(x, active, &d, NULL) == 0 && molt_streq(d.uuid, up_param(op, "uuid")) && !d.paused)
         r = molt_domain_pause(x, active, err);
     if (r == 0)
-        r = up_move_vifs(op, domid, NULL, err);
-    if (r == 0)
         r = up_clone(op, &clone, err);
+    /* The clone's kernel takes what was held into the restored sockets: the thawed workload finds it there. */
+    if (r == 0)
+        r = up_release(op, &vifs, err);
     if (r == 0)
         r = up_call_unit(op, clone, "restore-thaw", NULL, err);
     if (r == 0)
         up_note_us(op, "t_thawed");
-    return r;
+    return r < 0 ? r : molt_hold_remove(molt_op_id(op), vifs.v, vifs.n, err);
 }
 
 /* What the domain starts from next time: the guest's own command line, its bridges, its one disk. */
@@ -156,6 +158,7 @@ int up_rollback(struct molt_op *op, struct molt_error **err)
     struct molt_domain old, now;
     struct molt_chan *agent;
     struct up_identity id;
+    CLEANUP_VIFS struct up_vifs vifs = {0};
     uint32_t active = (uint32_t)up_param_int(op, "domid"), clone = (uint32_t)up_fact_int(op, "clone_domid", 0);
     if (molt_domain_info(x, active, &old, NULL) < 0 || !molt_streq(old.uuid, up_param(op, "uuid")))
         return molt_error_set(err, MOLT_E_STATE, "the old domain is gone; nothing can be brought back");
@@ -180,7 +183,9 @@ int up_rollback(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         r = up_call_unit(op, agent, "resume", NULL, err);
     if (r == 0)
-        r = up_move_vifs(op, active, NULL, err);
+        r = up_vifs_of(op, active, &vifs, err);
+    for (int i = 0; r == 0 && i < vifs.n; i++)
+        r = molt_vif_to_bridge(vifs.v[i].vif, vifs.v[i].bridge, err);
     if (r == 0)
         r = molt_call(agent, "net-announce", NULL, NULL, NULL, err);
     if (r == 0)

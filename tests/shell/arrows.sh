@@ -42,6 +42,7 @@ arrows() {
             else if (header ~ /^libxenvchan/) to = "libxenvchan"
             else if (header ~ /^xen(ctrl|call|evtchn|gnttab|toollog)/ ) to = "libxenctrl"
             else if (header ~ /^yajl/) to = "yajl"
+            else if (header ~ /^netlink\//) to = "libnl"
             else if (header in private) to = "libxl-ext"
             else next
             if (to == from || (to == "xenmolt.h" && from == "libxl-ext")) next

@@ -37,6 +37,11 @@ UNIT_TESTS += tests/unit/test_merge_random
 tests_unit_test_merge_random_SOURCES = tests/unit/test_merge_random.c tests/unit/test_merge_util.h
 tests_unit_test_merge_random_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_hold
+tests_unit_test_hold_SOURCES = tests/unit/test_hold.c libxl-ext/hold.c libxl-ext/hold.h libxl-ext/rtnl.c libxl-ext/rtnl.h
+tests_unit_test_hold_CFLAGS = $(AM_CFLAGS) $(LIBNL_CFLAGS)
+tests_unit_test_hold_LDADD = libmoltbase.la $(LIBNL_LIBS) $(UNIT_LIBS)
+
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
 endif

@@ -27,6 +27,8 @@ for p in /proc/[0-9]*; do
 done | sed -n "s|.*-> \($images/.*\)|\1|p" | sort -u
 echo "== links"
 ip -o link | sed -n 's/^[0-9]*: \([^:]*\):.* master \([^ ]*\).*/\1 in \2/p; t; s/^[0-9]*: \([^:]*\):.*/\1/p' | sort
+tc qdisc show | grep -E "^qdisc (plug|ingress) " | sort
+bridge fdb show | grep -w sticky | sort
 echo "== packet filter"
 nft list tables
 echo "== state"

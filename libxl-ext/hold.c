@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "hold.h"
+
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/fsio.h"
+#include "base/strbuf.h"
+
+#define DRAIN_MS 2000 /* a link that never rests is not waited for longer */
+#define STILL_MS 100  /* nothing moves: a packet was lost between the two ends, the counters never meet */
+
+struct ends {
+    char port[IFNAMSIZ], out[IFNAMSIZ];
+};
+
+static const char *tail_of(const char *op_id)
+{
+    const char *dash = strrchr(op_id, '-');
+    return dash ? dash + 1 : op_id;
+}
+
+static struct ends names(const char *op_id, int i)
+{
+    struct ends e;
+    snprintf(e.port, sizeof(e.port), "xmh%.8s.%d", tail_of(op_id), i % 1000);
+    snprintf(e.out, sizeof(e.out), "xmp%.8s.%d", tail_of(op_id), i % 1000);
+    return e;
+}
+
+static int need_link(struct nl_sock *s, const char *name, struct molt_link *ret, struct molt_error **err)
+{
+    int r = molt_rtnl_link(s, name, ret, err);
+    return r == 0 && ret->index == 0 ? molt_error_set(err, MOLT_E_INTERNAL, "there is no interface %s", name) : r;
+}
+
+static int move(struct nl_sock *s, const struct molt_link *l, int master, struct molt_error **err)
+{
+    return l->master == master ? 0 : molt_rtnl_enslave(s, l->index, master, err);
+}
+
+int molt_vif_to_bridge(const char *ifname, const char *bridge, struct molt_error **err)
+{
+    CLEANUP_RTNL struct nl_sock *s = NULL;
+    struct molt_link l, b = {0};
+    int r = molt_rtnl_open(&s, err);
+    if (r == 0)
+        r = need_link(s, ifname, &l, err);
+    if (r == 0 && bridge)
+        r = need_link(s, bridge, &b, err);
+    if (r == 0)
+        r = move(s, &l, b.index, err);
+    return r < 0 ? molt_error_prefix(err, "%s", ifname) : 0;
+}
+
+/* ---- prepare ---- */
+
+static bool vlan_aware(const char *bridge)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("/sys/class/net/%s/bridge/vlan_filtering", bridge);
+    CLEANUP_FREE char *text = NULL;
+    return molt_read_file(path, 16, &text, NULL, NULL) == 0 && text[0] == '1';
+}
+
+/* dom0 itself must not speak on them, not even to look for neighbours. */
+static void silence(const char *name)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("/proc/sys/net/ipv6/conf/%s/disable_ipv6", name);
+    molt_write_file(path, "1", 1, 0644, NULL);
+}
+
+static int prepare_one(struct nl_sock *s, const struct ends *e, const struct molt_hold_vif *v, struct molt_error **err)
+{
+    struct molt_link vif, bridge, port, out;
+    int r = need_link(s, v->vif, &vif, err);
+    if (r == 0)
+        r = molt_rtnl_link(s, v->bridge, &bridge, err);
+    if (r == 0 && !bridge.bridge)
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "%s is no bridge of Linux's own", v->bridge);
+    if (r == 0 && vlan_aware(v->bridge))
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "bridge %s knows VLANs", v->bridge);
+    /* The same size as the vif's: a smaller port would make the bridge smaller, too. */
+    if (r == 0)
+        r = molt_rtnl_veth_add(s, e->port, e->out, vif.mtu, err);
+    if (r == 0)
+        r = need_link(s, e->port, &port, err);
+    if (r == 0)
+        r = need_link(s, e->out, &out, err);
+    silence(e->port);
+    silence(e->out);
+    if (r == 0)
+        r = molt_rtnl_plug_add(s, port.index, MOLT_HOLD_LIMIT, err);
+    /* Set anew at the release; asked for now because the kernel may have to load modules for it, or may have none. */
+    if (r == 0)
+        r = molt_rtnl_redirect_add(s, out.index, v->mac, vif.index, err);
+    if (r == 0)
+        r = molt_rtnl_up(s, out.index, err);
+    return r < 0 ? r : molt_rtnl_up(s, port.index, err);
+}
+
+int molt_hold_prepare(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err)
+{
+    CLEANUP_RTNL struct nl_sock *s = NULL;
+    int r = molt_hold_remove(op_id, NULL, 0, err);
+    if (r == 0)
+        r = molt_rtnl_open(&s, err);
+    for (int i = 0; r == 0 && i < n; i++) {
+        struct ends e = names(op_id, i);
+        if ((r = prepare_one(s, &e, &v[i], err)) < 0)
+            molt_error_prefix(err, "%s", v[i].vif);
+    }
+    if (r < 0)
+        molt_hold_remove(op_id, NULL, 0, NULL);
+    return r;
+}
+
+/* ---- engage and release ---- */
+
+/* Ours joins before the vif leaves, so that no packet finds neither; from the pinned entry on they come to ours. */
+static int engage_one(struct nl_sock *s, const struct ends *e, const struct molt_hold_vif *v, struct molt_error **err)
+{
+    struct molt_link vif, bridge, port;
+    int r = need_link(s, v->vif, &vif, err);
+    if (r == 0)
+        r = molt_rtnl_link(s, e->port, &port, err);
+    if (r == 0 && port.index) {
+        r = need_link(s, v->bridge, &bridge, err);
+        if (r == 0)
+            r = molt_rtnl_plug(s, port.index, false, err);
+        if (r == 0)
+            r = move(s, &port, bridge.index, err);
+        if (r == 0)
+            r = molt_rtnl_fdb(s, port.index, v->mac, true, err);
+        if (r == 0)
+            molt_rtnl_all_multicast(s, port.index, NULL); /* else some neighbours' questions are lost, as they used to be */
+    }
+    return r < 0 ? r : move(s, &vif, 0, err);
+}
+
+/* The vif may send at once. What comes for it takes the way through ours until remove: so nothing overtakes. */
+static int release_one(struct nl_sock *s, const struct ends *e, const struct molt_hold_vif *v, struct molt_hold_stats *st, struct molt_error **err)
+{
+    struct molt_link vif, bridge, port, out;
+    struct molt_queue q = {0};
+    int r = need_link(s, v->vif, &vif, err);
+    if (r == 0)
+        r = need_link(s, v->bridge, &bridge, err);
+    if (r == 0)
+        r = move(s, &vif, bridge.index, err);
+    if (r == 0)
+        r = molt_rtnl_link(s, e->port, &port, err);
+    if (r < 0 || !port.index || !port.master)
+        return r;
+    if ((r = need_link(s, e->out, &out, err)) == 0)
+        r = molt_rtnl_plug(s, port.index, false, err); /* it is open when this is a second try */
+    if (r == 0)
+        r = molt_rtnl_redirect_to(s, out.index, vif.index, err);
+    if (r == 0)
+        r = molt_rtnl_queue(s, port.index, false, &q, err);
+    if (r == 0)
+        r = molt_rtnl_plug(s, port.index, true, err);
+    st->packets += q.waiting;
+    st->bytes += q.waiting_bytes;
+    st->dropped += q.dropped;
+    return r;
+}
+
+/* Guard and recovery may be at it together: what failed because the other one had ended it did not fail. */
+static bool gone(struct nl_sock *s, const struct ends *e)
+{
+    struct molt_link l;
+    return molt_rtnl_link(s, e->port, &l, NULL) == 0 && l.index == 0;
+}
+
+int molt_hold_engage(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err)
+{
+    CLEANUP_RTNL struct nl_sock *s = NULL;
+    int r = molt_rtnl_open(&s, err);
+    for (int i = 0; r == 0 && i < n; i++) {
+        struct ends e = names(op_id, i);
+        if ((r = engage_one(s, &e, &v[i], err)) < 0)
+            molt_error_prefix(err, "hold %s", v[i].vif);
+    }
+    return r;
+}
+
+int molt_hold_release(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_hold_stats *ret, struct molt_error **err)
+{
+    CLEANUP_RTNL struct nl_sock *s = NULL;
+    struct molt_hold_stats st = {0};
+    int r = molt_rtnl_open(&s, err);
+    for (int i = 0; r == 0 && i < n; i++) {
+        struct ends e = names(op_id, i);
+        if ((r = release_one(s, &e, &v[i], &st, err)) < 0 && gone(s, &e)) {
+            molt_error_clear(err);
+            r = release_one(s, &e, &v[i], &st, err);
+        }
+        if (r < 0)
+            molt_error_prefix(err, "release %s", v[i].vif);
+    }
+    if (ret)
+        *ret = st;
+    return r;
+}
+
+/* ---- remove ---- */
+
+/* Until what left the queue has come in at the other end, and none waits. */
+static int drain(struct nl_sock *s, int port, int out, struct molt_error **err)
+{
+    int64_t now = molt_mono_ms(), end = now + DRAIN_MS, moved = now;
+    uint64_t seen = 0;
+    for (;; now = molt_mono_ms()) {
+        struct molt_queue in = {0}, through = {0};
+        int r = molt_rtnl_queue(s, port, false, &in, err);
+        if (r == 0)
+            r = molt_rtnl_queue(s, out, true, &through, err);
+        if (r < 0)
+            return r;
+        if (through.passed != seen)
+            moved = now;
+        seen = through.passed;
+        if ((in.waiting == 0 && in.passed == through.passed) || now - moved > STILL_MS || now > end)
+            return 0;
+        molt_sleep_ms(1);
+    }
+}
+
+static int straighten(struct nl_sock *s, const struct ends *e, const struct molt_hold_vif *v, struct molt_error **err)
+{
+    struct molt_link vif, port, out;
+    int r = molt_rtnl_link(s, e->port, &port, err);
+    if (r == 0)
+        r = molt_rtnl_link(s, e->out, &out, err);
+    if (r == 0)
+        r = molt_rtnl_link(s, v->vif, &vif, err);
+    if (r < 0 || !port.master || !out.index || vif.master != port.master)
+        return r;
+    if ((r = drain(s, port.index, out.index, err)) == 0)
+        r = molt_rtnl_fdb(s, vif.index, v->mac, false, err);
+    if (r == 0)
+        r = move(s, &port, 0, err);
+    return r < 0 ? r : drain(s, port.index, out.index, err); /* those that were under way */
+}
+
+static int delete_all(struct nl_sock *s, const char *op_id, struct molt_error **err)
+{
+    CLEANUP_FREE char *prefix = molt_xasprintf("xmh%.8s.", tail_of(op_id));
+    char **list = NULL;
+    int r = molt_rtnl_names(s, prefix, &list, err);
+    for (int i = 0; r == 0 && list[i]; i++) {
+        struct molt_link l;
+        r = molt_rtnl_link(s, list[i], &l, err);
+        if (r == 0 && l.index)
+            r = molt_rtnl_delete(s, l.index, err); /* its other end, queue, filters and bridge entries go with it */
+    }
+    molt_rtnl_names_free(list);
+    return r;
+}
+
+int molt_hold_remove(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err)
+{
+    CLEANUP_RTNL struct nl_sock *s = NULL;
+    int r = molt_rtnl_open(&s, err);
+    for (int i = 0; r == 0 && i < n; i++) {
+        struct ends e = names(op_id, i);
+        if ((r = straighten(s, &e, &v[i], err)) < 0 && gone(s, &e)) {
+            molt_error_clear(err);
+            r = 0;
+        }
+    }
+    if (r == 0)
+        r = delete_all(s, op_id, err);
+    return r < 0 ? molt_error_prefix(err, "held packets") : 0;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Holding a guest's packets in dom0 while nobody can take them.
+ *
+ * For each vif there is a pair of our own interfaces, xmhTAIL.I and xmpTAIL.I. From engage on the first one stands in the
+ * bridge in place of the active's vif, and its queue (sch_plug) keeps what comes for the guest, in order. Release opens
+ * the queue: the packets leave at the second one, and a filter there hands them to the vif of whoever goes on. All names
+ * derive from the operation's id, so that another process can go on; everything here may be done again.
+ *
+ *   bridge -> xmh [plug] -> xmp [own frames: drop; others: redirect] -> vif of the clone, or of the active again
+ */
+#ifndef MOLT_LIBXL_HOLD_H
+#define MOLT_LIBXL_HOLD_H
+
+#include "rtnl.h"
+
+#define MOLT_HOLD_LIMIT (16 << 20) /* bytes a vif; what is more is dropped, as it would be without us */
+
+struct molt_hold_vif {
+    char *vif, *bridge;
+    uint8_t mac[MOLT_MAC_LEN]; /* the guest's */
+};
+struct molt_hold_stats {
+    uint64_t packets, bytes; /* held when they were released */
+    uint64_t dropped;        /* because too many came */
+};
+
+/* Makes the interfaces; no packet sees them yet. An error says why packets cannot be held here (no bridge of Linux's, or
+ * one with VLANs; a kernel without sch_plug); nothing is left then, and the calls below only move the vifs. */
+int molt_hold_prepare(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err);
+/* Takes the vifs off their bridges, and holds what comes for them. */
+int molt_hold_engage(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err);
+/* Puts these vifs (the same order, maybe another domain's) into the bridges and gives them what was held and what comes
+ * now. ret may be NULL. */
+int molt_hold_release(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_hold_stats *ret, struct molt_error **err);
+/* After a release: when all have passed, packets take the straight way to the vif, and ours are deleted. With n = 0 or
+ * without a release: what is held is dropped. */
+int molt_hold_remove(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err);
+
+/* Puts an interface of dom0 into a bridge (NULL: out of the one it is in). Idempotent. */
+int molt_vif_to_bridge(const char *ifname, const char *bridge, struct molt_error **err);
+
+#endif

@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "rtnl.h"
+
+#include <arpa/inet.h>
+#include <linux/if_bridge.h>
+#include <linux/if_ether.h>
+#include <linux/neighbour.h>
+#include <linux/pkt_sched.h>
+#include <net/if.h>
+#include <netlink/netlink.h>
+#include <netlink/route/act/gact.h>
+#include <netlink/route/act/mirred.h>
+#include <netlink/route/cls/u32.h>
+#include <netlink/route/link.h>
+#include <netlink/route/link/veth.h>
+#include <netlink/route/neighbour.h>
+#include <netlink/route/qdisc.h>
+#include <netlink/route/qdisc/plug.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/strbuf.h"
+
+#ifndef NTF_STICKY
+#define NTF_STICKY 0x40 /* linux/neighbour.h since 4.20 */
+#endif
+
+#define PRIO_OWN 1 /* drops what the guest sent itself */
+#define PRIO_REDIRECT 2
+#define INGRESS TC_H_MAJ(TC_H_INGRESS)
+
+/* With this address a port never becomes the one whose address the bridge takes; vifs have the same. */
+static const uint8_t port_mac[MOLT_MAC_LEN] = {0xfe, 0xff, 0xff, 0xff, 0xff, 0xff};
+
+static void put_link(struct rtnl_link **p) { rtnl_link_put(*p); }
+static void put_cache(struct nl_cache **p) { nl_cache_put(*p); }
+static void put_addr(struct nl_addr **p) { nl_addr_put(*p); }
+static void put_neigh(struct rtnl_neigh **p) { rtnl_neigh_put(*p); }
+static void put_qdisc(struct rtnl_qdisc **p) { rtnl_qdisc_put(*p); }
+static void put_cls(struct rtnl_cls **p) { rtnl_cls_put(*p); }
+static void put_act(struct rtnl_act **p) { rtnl_act_put(*p); }
+static void put_msg(struct nl_msg **p) { nlmsg_free(*p); }
+#define CLEANUP_PUT(what) __attribute__((cleanup(put_##what)))
+
+__attribute__((format(printf, 3, 4))) static int failed(struct molt_error **err, int nlerr, const char *fmt, ...)
+{
+    CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
+    va_list ap;
+    if (nlerr >= 0)
+        return 0;
+    va_start(ap, fmt);
+    molt_strbuf_vaddf(&b, fmt, ap);
+    va_end(ap);
+    return molt_error_set(err, MOLT_E_INTERNAL, "%s: %s", molt_strbuf_str(&b), nl_geterror(nlerr));
+}
+
+/* libnl's constructors fail for want of memory only. */
+#define NEED(p) ({ __typeof__(p) need__p = (p); if (!need__p) abort(); need__p; })
+
+int molt_rtnl_open(struct nl_sock **ret, struct molt_error **err)
+{
+    *ret = NEED(nl_socket_alloc());
+    int r = failed(err, nl_connect(*ret, NETLINK_ROUTE), "rtnetlink");
+    if (r < 0)
+        molt_rtnl_close(ret);
+    return r;
+}
+
+void molt_rtnl_close(struct nl_sock **s)
+{
+    if (*s)
+        nl_socket_free(*s);
+    *s = NULL;
+}
+
+/* ---- links ---- */
+
+int molt_rtnl_link(struct nl_sock *s, const char *name, struct molt_link *ret, struct molt_error **err)
+{
+    CLEANUP_PUT(link) struct rtnl_link *l = NULL;
+    *ret = (struct molt_link){0};
+    int r = rtnl_link_get_kernel(s, 0, name, &l);
+    if (r == -NLE_NODEV || r == -NLE_OBJ_NOTFOUND)
+        return 0;
+    if (r < 0)
+        return failed(err, r, "%s", name);
+    *ret = (struct molt_link){.index = rtnl_link_get_ifindex(l), .master = rtnl_link_get_master(l), .mtu = rtnl_link_get_mtu(l),
+                              .bridge = molt_streq(rtnl_link_get_type(l), "bridge")};
+    return 0;
+}
+
+struct names {
+    const char *prefix;
+    char **v;
+    int n, cap;
+};
+
+static void note_name(struct nl_object *o, void *ctx)
+{
+    struct names *names = ctx;
+    const char *name = rtnl_link_get_name((struct rtnl_link *)o);
+    if (!name || strncmp(name, names->prefix, strlen(names->prefix)) != 0)
+        return;
+    MOLT_GROW(names->v, names->n + 1, names->cap);
+    names->v[names->n++] = molt_xstrdup(name);
+}
+
+int molt_rtnl_names(struct nl_sock *s, const char *prefix, char ***ret, struct molt_error **err)
+{
+    CLEANUP_PUT(cache) struct nl_cache *links = NULL;
+    struct names names = {.prefix = prefix, .v = molt_xcalloc(16, sizeof(char *)), .cap = 16};
+    int r = rtnl_link_alloc_cache(s, AF_UNSPEC, &links);
+    if (r == 0)
+        nl_cache_foreach(links, note_name, &names);
+    names.v[names.n] = NULL;
+    *ret = names.v;
+    return failed(err, r, "list of interfaces");
+}
+
+void molt_rtnl_names_free(char **names)
+{
+    for (char **p = names; p && *p; p++)
+        free(*p);
+    free(names);
+}
+
+static void describe_end(struct rtnl_link *l, const char *name, unsigned mtu, struct nl_addr *mac)
+{
+    rtnl_link_set_name(l, name);
+    rtnl_link_set_mtu(l, mtu);
+    rtnl_link_set_addr(l, mac);
+}
+
+int molt_rtnl_veth_add(struct nl_sock *s, const char *name, const char *peer, unsigned mtu, struct molt_error **err)
+{
+    CLEANUP_PUT(link) struct rtnl_link *l = NEED(rtnl_link_veth_alloc());
+    CLEANUP_PUT(link) struct rtnl_link *p = NEED(rtnl_link_veth_get_peer(l));
+    CLEANUP_PUT(addr) struct nl_addr *mac = NEED(nl_addr_build(AF_LLC, port_mac, sizeof(port_mac)));
+    describe_end(l, name, mtu, mac);
+    describe_end(p, peer, mtu, mac);
+    return failed(err, rtnl_link_add(s, l, NLM_F_CREATE | NLM_F_EXCL), "make %s", name);
+}
+
+static int change(struct nl_sock *s, int index, struct rtnl_link *l)
+{
+    CLEANUP_PUT(link) struct rtnl_link *which = NEED(rtnl_link_alloc());
+    rtnl_link_set_ifindex(which, index);
+    return rtnl_link_change(s, which, l, 0);
+}
+
+int molt_rtnl_up(struct nl_sock *s, int index, struct molt_error **err)
+{
+    CLEANUP_PUT(link) struct rtnl_link *l = NEED(rtnl_link_alloc());
+    rtnl_link_set_flags(l, IFF_UP);
+    return failed(err, change(s, index, l), "interface %d up", index);
+}
+
+int molt_rtnl_delete(struct nl_sock *s, int index, struct molt_error **err)
+{
+    CLEANUP_PUT(link) struct rtnl_link *l = NEED(rtnl_link_alloc());
+    rtnl_link_set_ifindex(l, index);
+    int r = rtnl_link_delete(s, l);
+    return r == -NLE_NODEV || r == -NLE_OBJ_NOTFOUND ? 0 : failed(err, r, "delete interface %d", index);
+}
+
+int molt_rtnl_enslave(struct nl_sock *s, int index, int master, struct molt_error **err)
+{
+    CLEANUP_PUT(link) struct rtnl_link *l = NEED(rtnl_link_alloc());
+    rtnl_link_set_master(l, master);
+    return failed(err, change(s, index, l), "interface %d %s bridge", index, master ? "into its" : "out of its");
+}
+
+/* ---- bridge ---- */
+
+int molt_rtnl_fdb(struct nl_sock *s, int port, const uint8_t mac[MOLT_MAC_LEN], bool pinned, struct molt_error **err)
+{
+    CLEANUP_PUT(neigh) struct rtnl_neigh *n = NEED(rtnl_neigh_alloc());
+    CLEANUP_PUT(addr) struct nl_addr *addr = NEED(nl_addr_build(AF_LLC, mac, MOLT_MAC_LEN));
+    rtnl_neigh_set_family(n, AF_BRIDGE);
+    rtnl_neigh_set_ifindex(n, port);
+    rtnl_neigh_set_lladdr(n, addr);
+    rtnl_neigh_set_flags(n, pinned ? NTF_MASTER | NTF_STICKY : NTF_MASTER);
+    rtnl_neigh_set_state(n, pinned ? NUD_NOARP : NUD_REACHABLE);
+    return failed(err, rtnl_neigh_add(s, n, NLM_F_CREATE | NLM_F_REPLACE), "bridge entry of interface %d", port);
+}
+
+int molt_rtnl_all_multicast(struct nl_sock *s, int port, struct molt_error **err)
+{
+    struct ifinfomsg ifi = {.ifi_family = AF_BRIDGE, .ifi_index = port};
+    CLEANUP_PUT(msg) struct nl_msg *m = NEED(nlmsg_alloc_simple(RTM_SETLINK, 0));
+    int r = nlmsg_append(m, &ifi, sizeof(ifi), NLMSG_ALIGNTO);
+    struct nlattr *info = r == 0 ? nla_nest_start(m, IFLA_PROTINFO | NLA_F_NESTED) : NULL;
+    if (!info || nla_put_u8(m, IFLA_BRPORT_MULTICAST_ROUTER, 2) < 0)
+        return failed(err, -NLE_NOMEM, "multicast");
+    nla_nest_end(m, info);
+    r = nl_send_sync(s, m); /* frees the message */
+    m = NULL;
+    return failed(err, r, "multicast to interface %d", port);
+}
+
+/* ---- queues and filters ---- */
+
+static struct rtnl_qdisc *root_plug(int index)
+{
+    struct rtnl_qdisc *q = NEED(rtnl_qdisc_alloc());
+    rtnl_tc_set_ifindex(TC_CAST(q), index);
+    rtnl_tc_set_parent(TC_CAST(q), TC_H_ROOT);
+    rtnl_tc_set_handle(TC_CAST(q), TC_HANDLE(1, 0));
+    rtnl_tc_set_kind(TC_CAST(q), "plug");
+    return q;
+}
+
+int molt_rtnl_plug_add(struct nl_sock *s, int index, int limit, struct molt_error **err)
+{
+    CLEANUP_PUT(qdisc) struct rtnl_qdisc *q = root_plug(index);
+    rtnl_qdisc_plug_set_limit(q, limit);
+    return failed(err, rtnl_qdisc_add(s, q, NLM_F_CREATE | NLM_F_EXCL), "queueing discipline plug");
+}
+
+int molt_rtnl_plug(struct nl_sock *s, int index, bool open, struct molt_error **err)
+{
+    CLEANUP_PUT(qdisc) struct rtnl_qdisc *q = root_plug(index);
+    if (open)
+        rtnl_qdisc_plug_release_indefinite(q);
+    else
+        rtnl_qdisc_plug_buffer(q);
+    return failed(err, rtnl_qdisc_add(s, q, 0), "%s plug", open ? "open" : "close");
+}
+
+static int add_ingress(struct nl_sock *s, int index)
+{
+    CLEANUP_PUT(qdisc) struct rtnl_qdisc *q = NEED(rtnl_qdisc_alloc());
+    rtnl_tc_set_ifindex(TC_CAST(q), index);
+    rtnl_tc_set_parent(TC_CAST(q), TC_H_INGRESS);
+    rtnl_tc_set_handle(TC_CAST(q), INGRESS);
+    rtnl_tc_set_kind(TC_CAST(q), "ingress");
+    return rtnl_qdisc_add(s, q, NLM_F_CREATE);
+}
+
+static struct rtnl_cls *filter(int index, uint16_t prio)
+{
+    struct rtnl_cls *c = NEED(rtnl_cls_alloc());
+    rtnl_tc_set_ifindex(TC_CAST(c), index);
+    rtnl_tc_set_parent(TC_CAST(c), INGRESS);
+    rtnl_tc_set_kind(TC_CAST(c), "u32");
+    rtnl_cls_set_prio(c, prio);
+    rtnl_cls_set_protocol(c, ETH_P_ALL);
+    return c;
+}
+
+/* Offsets count from the network header: the sender's address is in the 8 bytes before it. */
+static int add_drop(struct nl_sock *s, int index, const uint8_t mac[MOLT_MAC_LEN])
+{
+    CLEANUP_PUT(cls) struct rtnl_cls *c = filter(index, PRIO_OWN);
+    CLEANUP_PUT(act) struct rtnl_act *a = NEED(rtnl_act_alloc());
+    uint32_t hi = (uint32_t)mac[0] << 24 | (uint32_t)mac[1] << 16 | (uint32_t)mac[2] << 8 | mac[3];
+    uint32_t lo = (uint32_t)mac[4] << 24 | (uint32_t)mac[5] << 16;
+    int r = rtnl_tc_set_kind(TC_CAST(a), "gact");
+    if (r == 0)
+        r = rtnl_gact_set_action(a, TC_ACT_SHOT);
+    if (r == 0)
+        r = rtnl_u32_add_key(c, htonl(hi), htonl(0xffffffff), -8, 0);
+    if (r == 0)
+        r = rtnl_u32_add_key(c, htonl(lo), htonl(0xffff0000), -4, 0);
+    if (r == 0)
+        r = rtnl_u32_set_cls_terminal(c);
+    if (r == 0)
+        r = rtnl_u32_add_action(c, a);
+    return r < 0 ? r : rtnl_cls_add(s, c, NLM_F_CREATE);
+}
+
+static int add_redirect(struct nl_sock *s, int index, int to)
+{
+    CLEANUP_PUT(cls) struct rtnl_cls *c = filter(index, PRIO_REDIRECT);
+    CLEANUP_PUT(act) struct rtnl_act *a = NEED(rtnl_act_alloc());
+    int r = rtnl_tc_set_kind(TC_CAST(a), "mirred");
+    if (r == 0)
+        r = rtnl_mirred_set_action(a, TCA_EGRESS_REDIR);
+    if (r == 0)
+        r = rtnl_mirred_set_policy(a, TC_ACT_STOLEN);
+    if (r == 0)
+        r = rtnl_mirred_set_ifindex(a, (uint32_t)to);
+    if (r == 0)
+        r = rtnl_u32_add_key(c, 0, 0, 0, 0);
+    if (r == 0)
+        r = rtnl_u32_set_cls_terminal(c);
+    if (r == 0)
+        r = rtnl_u32_add_action(c, a);
+    return r < 0 ? r : rtnl_cls_add(s, c, NLM_F_CREATE);
+}
+
+int molt_rtnl_redirect_add(struct nl_sock *s, int index, const uint8_t mac[MOLT_MAC_LEN], int to, struct molt_error **err)
+{
+    int r = failed(err, add_ingress(s, index), "ingress queue");
+    if (r == 0)
+        r = failed(err, add_drop(s, index, mac), "filter u32 with action gact");
+    return r < 0 ? r : failed(err, add_redirect(s, index, to), "filter u32 with action mirred");
+}
+
+int molt_rtnl_redirect_to(struct nl_sock *s, int index, int to, struct molt_error **err)
+{
+    CLEANUP_PUT(cls) struct rtnl_cls *old = filter(index, PRIO_REDIRECT);
+    int r = rtnl_cls_delete(s, old, 0);
+    if (r < 0 && r != -NLE_OBJ_NOTFOUND)
+        return failed(err, r, "old filter");
+    return failed(err, add_redirect(s, index, to), "redirect to interface %d", to);
+}
+
+int molt_rtnl_queue(struct nl_sock *s, int index, bool ingress, struct molt_queue *ret, struct molt_error **err)
+{
+    CLEANUP_PUT(cache) struct nl_cache *all = NULL;
+    int r = rtnl_qdisc_alloc_cache(s, &all);
+    if (r < 0)
+        return failed(err, r, "list of queues");
+    CLEANUP_PUT(qdisc) struct rtnl_qdisc *q = rtnl_qdisc_get_by_parent(all, index, ingress ? TC_H_INGRESS : TC_H_ROOT);
+    if (!q)
+        return failed(err, -NLE_OBJ_NOTFOUND, "queue of interface %d", index);
+    *ret = (struct molt_queue){.waiting = rtnl_tc_get_stat(TC_CAST(q), RTNL_TC_QLEN),
+                               .waiting_bytes = rtnl_tc_get_stat(TC_CAST(q), RTNL_TC_BACKLOG),
+                               .dropped = rtnl_tc_get_stat(TC_CAST(q), RTNL_TC_DROPS),
+                               .passed = rtnl_tc_get_stat(TC_CAST(q), RTNL_TC_PACKETS)};
+    return 0;
+}
