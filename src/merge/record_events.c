@@ -48,16 +48,28 @@ void rec_forget_dirs(struct recorder *c)
     c->n_dirs = c->cap_dirs = c->dir_bytes = 0;
 }
 
+static struct rec_dir *find_place(struct rec_dir *v, size_t cap, uint64_t lo, uint64_t hi)
+{
+    size_t i = lo & (cap - 1);
+    while (v[i].path && (v[i].lo != lo || v[i].hi != hi))
+        i = (i + 1) & (cap - 1);
+    return &v[i];
+}
+
+/* Small again after each rename of a directory, which may come often. */
 static struct rec_dir *dir_place(struct recorder *c, XXH128_hash_t h)
 {
-    if (!c->cap_dirs) {
-        c->cap_dirs = 2 * DIRS_MAX; /* pages that are not used cost nothing */
-        c->dirs = molt_xcalloc(c->cap_dirs, sizeof(*c->dirs));
+    if (c->n_dirs * 2 >= c->cap_dirs) {
+        size_t cap = c->cap_dirs ? c->cap_dirs * 2 : 64;
+        struct rec_dir *v = molt_xcalloc(cap, sizeof(*v));
+        for (size_t i = 0; i < c->cap_dirs; i++)
+            if (c->dirs[i].path)
+                *find_place(v, cap, c->dirs[i].lo, c->dirs[i].hi) = c->dirs[i];
+        free(c->dirs);
+        c->dirs = v;
+        c->cap_dirs = cap;
     }
-    size_t i = h.low64 & (c->cap_dirs - 1);
-    while (c->dirs[i].path && (c->dirs[i].lo != h.low64 || c->dirs[i].hi != h.high64))
-        i = (i + 1) & (c->cap_dirs - 1);
-    return &c->dirs[i];
+    return find_place(c->dirs, c->cap_dirs, h.low64, h.high64);
 }
 
 static size_t handle_size(const union rec_handle *u)
@@ -110,10 +122,9 @@ static const char *resolve(struct recorder *c, unsigned root, union rec_handle *
     char *path = fd >= 0 ? path_of(c, root, fd) : NULL;
     if (!path)
         return NULL;
-    if (c->n_dirs >= DIRS_MAX || c->dir_bytes > DIRS_MAX_BYTES) {
+    if (c->n_dirs >= DIRS_MAX || c->dir_bytes > DIRS_MAX_BYTES)
         rec_forget_dirs(c);
-        d = dir_place(c, h);
-    }
+    d = dir_place(c, h);
     *d = (struct rec_dir){h.low64, h.high64, path};
     c->n_dirs++;
     c->dir_bytes += strlen(path) + 1;

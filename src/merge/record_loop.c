@@ -23,11 +23,10 @@
 #include "merge/manifest.h"
 #include "merge/record_internal.h"
 
-#define LAZY_MAX_MS 100
-#define LAZY_MIN_MS 5
-#define MANY        512   /* events in one go: read sooner */
-#define FEW         64    /* read later */
-#define OUT_MAX     65536 /* bytes kept back from the journal */
+#define LAZY_MS   100
+#define STEP_MS   10
+#define MANY      1024  /* queued events that end the wait; a queue holds 16384 */
+#define OUT_MAX   65536 /* bytes kept back from the journal */
 
 bool rec_set_add(struct rec_set *s, uint64_t lo, uint64_t hi)
 {
@@ -165,21 +164,26 @@ static void cut_journal(struct recorder *c)
         c->base = c->answered;
 }
 
+static size_t queued(struct recorder *c)
+{
+    int n = 0;
+    if (ioctl(c->fan, FIONREAD, &n) < 0)
+        broken(c, "FIONREAD");
+    return (size_t)n / FAN_EVENT_METADATA_LEN; /* so it counts, whatever follows the heads */
+}
+
 static bool answer(struct recorder *c)
 {
     char request;
-    int queued = 0;
     ssize_t n = recv(c->ctl, &request, 1, MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return true;
     if (n <= 0)
         return false;
-    /* FIONREAD counts 24 bytes an event. What comes later belongs to the next sync, or a busy guest would keep us. */
-    if (ioctl(c->fan, FIONREAD, &queued) < 0)
-        broken(c, "FIONREAD");
     cut_journal(c);
     c->may_hush = false;
-    rec_drain(c, (size_t)queued / FAN_EVENT_METADATA_LEN);
+    /* What comes later belongs to the next sync, or a busy guest would keep us. */
+    rec_drain(c, queued(c));
     /* Whatever was written unheard until now is in this answer by its path. */
     if (!rec_unhush(c))
         broken(c, "FAN_MARK_FLUSH");
@@ -192,16 +196,18 @@ static bool answer(struct recorder *c)
     return send(c->ctl, &a, sizeof(a), MSG_NOSIGNAL) == (ssize_t)sizeof(a);
 }
 
-/* Waits for a while in which only a question wakes us. */
-static bool be_lazy(struct recorder *c, int ms)
+/* Waits for a while, unless the queue fills. False: there is a question. */
+static bool be_lazy(struct recorder *c)
 {
     struct pollfd p = {c->ctl, POLLIN, 0};
-    return poll(&p, 1, ms) == 0;
+    for (int ms = 0; ms < LAZY_MS && queued(c) < MANY; ms += STEP_MS)
+        if (poll(&p, 1, STEP_MS) != 0)
+            return false;
+    return true;
 }
 
 void rec_run(struct recorder *c)
 {
-    int lazy = LAZY_MAX_MS;
     c->may_hush = true;
     for (;;) {
         struct pollfd p[2] = {{c->ctl, POLLIN, 0}, {c->fan, POLLIN, 0}};
@@ -209,13 +215,9 @@ void rec_run(struct recorder *c)
             return;
         if (p[0].revents && !answer(c))
             return;
-        if (p[0].revents || !p[1].revents || !be_lazy(c, lazy))
+        if (p[0].revents || !p[1].revents || !be_lazy(c))
             continue;
-        size_t n = rec_drain(c, SIZE_MAX);
+        rec_drain(c, queued(c)); /* not to the end, which a busy guest may never let us see */
         flush_out(c);
-        if (n > MANY && lazy > LAZY_MIN_MS)
-            lazy /= 2;
-        else if (n < FEW && lazy < LAZY_MAX_MS)
-            lazy *= 2;
     }
 }
