@@ -37,6 +37,15 @@ UNIT_TESTS += tests/unit/test_merge_random
 tests_unit_test_merge_random_SOURCES = tests/unit/test_merge_random.c tests/unit/test_merge_util.h
 tests_unit_test_merge_random_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_merge_record
+tests_unit_test_merge_record_SOURCES = tests/unit/test_merge_record.c tests/unit/test_merge_record.h tests/unit/test_merge_util.h
+tests_unit_test_merge_record_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_merge_record_random
+tests_unit_test_merge_record_random_SOURCES = tests/unit/test_merge_record_random.c tests/unit/test_merge_record.h \
+	tests/unit/test_merge_util.h
+tests_unit_test_merge_record_random_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
+
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
 endif
