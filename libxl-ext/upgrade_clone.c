@@ -82,6 +82,22 @@ static int frozen_snapshot(struct molt_op *op, struct molt_chan *agent, struct m
     return molt_op_put(op, "snapshot_ns", molt_json_int(molt_json_get_int(frozen, "realtime_ns", 0)), err);
 }
 
+/* Before the base is taken, so that the merge's passes cost what changed since. Without it they scan. */
+static void start_recording(struct molt_op *op, struct molt_chan *agent)
+{
+    CLEANUP_JSON struct molt_json *v = NULL;
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    int r = molt_call(agent, "record-start", NULL, NULL, &v, &e);
+    if (r == 0)
+        molt_op_note(op, "recording", molt_json_copy(v));
+    else
+        molt_op_note(op, "recording", molt_json_bool(false));
+    if (r < 0 || !molt_json_get_bool(v, "recording", false)) {
+        const char *why = r < 0 ? molt_error_text(e) : molt_json_get_string(v, "reason");
+        molt_warn(molt_op_log(op), "changes are not recorded, they will be scanned for: %s", why ? why : "no reason given");
+    }
+}
+
 int step_snapshot(struct molt_op *op, struct molt_error **err)
 {
     struct upgrade *u = up_of(op);
@@ -107,6 +123,8 @@ int step_snapshot(struct molt_op *op, struct molt_error **err)
         r = molt_disk_overlay_create(up_fact(op, "delta_b"), base, format, err);
     if (r == 0)
         r = molt_disk_overlay_create(up_fact(op, "base_view"), base, format, err);
+    if (r == 0)
+        start_recording(op, agent);
     if (r == 0)
         r = frozen_snapshot(op, agent, q, err);
     /* If the guest reboots meanwhile, xl must start it from the overlay that it writes now. */

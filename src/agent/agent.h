@@ -23,6 +23,7 @@
 
 struct merge_state; /* mergeside.c */
 struct molt_workload;
+struct molt_recorder;
 
 /* One connection of the host: everything that it began and that must be taken back when the host goes away. */
 struct session {
@@ -36,6 +37,8 @@ struct session {
     char *frozen_unit;     /* workload that we stopped and not yet gave away */
     char *prepared_unit;   /* workload whose restore was prepared here and that was not thawed */
     struct merge_state *merge;
+    struct molt_recorder *recorder; /* of the root file system, NULL: none */
+    char *no_recorder;     /* why there is none although the host asked for it */
     struct molt_json *pins; /* what the active side told of its pins */
 };
 
@@ -69,6 +72,9 @@ int h_fs_freeze(struct molt_request *rq, struct molt_json *reply, struct molt_er
 int h_fs_thaw(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 void fs_thaw_all(struct session *s);
 
+int h_record_start(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+void record_end(struct session *s);
+
 int h_net_setup(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_net_announce(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int net_addresses(struct molt_json **ret, struct molt_error **err);
@@ -78,7 +84,7 @@ int h_recipe(struct molt_request *rq, struct molt_json *reply, struct molt_error
 int h_peer_listen(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_peer_connect(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 /* Serves the other agent on chan until it closes. */
-void peer_serve(struct molt_chan *chan, struct molt_log *log);
+void peer_serve(struct molt_chan *chan, const struct session *session);
 /* Ends the child that serves, and removes its ring's keys. */
 void peer_stop(struct session *s);
 

@@ -168,6 +168,9 @@ int h_merge_pass(struct molt_request *rq, struct molt_json *reply, struct molt_e
     molt_json_set_int(reply, "bytes", (int64_t)st.bytes);
     molt_json_set_int(reply, "ms", st.ms);
     molt_json_set_int(reply, "scan_ms", st.scan_ms);
+    molt_json_set_bool(reply, "recorded", st.recorded);
+    if (*st.reason)
+        molt_json_set_string(reply, "reason", st.reason);
     return r;
 }
 

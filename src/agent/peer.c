@@ -26,7 +26,7 @@
 const char *const peer_exclude[] = {"proc", "sys", "dev", "run", "var/lib/xenmolt", "lost+found", "usr/sbin/policy-rc.d", NULL};
 
 struct peer_state {
-    struct molt_log *log;
+    const struct session *session;
     int rootfd;
     struct molt_merge_server *merge;
     struct molt_pins *pins;
@@ -74,6 +74,7 @@ static int p_merge(struct molt_request *rq, struct molt_json *reply, struct molt
         if ((r = molt_tree_open("/", &s->rootfd, err)) < 0)
             return r;
         s->merge = molt_merge_server_new(s->rootfd, peer_exclude);
+        molt_merge_server_record(s->merge, s->session->recorder, 0, s->session->no_recorder ? s->session->no_recorder : "no recording was begun");
     }
     struct molt_sink sink = {out_write, &o};
     r = molt_merge_serve(s->merge, (enum molt_merge_question)molt_json_get_int(rq->args, "q", 0), molt_strbuf_str(&req), req.len, &sink, err);
@@ -119,14 +120,14 @@ static int p_images(struct molt_request *rq, struct molt_json *reply, struct mol
     return images_send(rq, MOLT_AGENT_DUMP, err);
 }
 
-void peer_serve(struct molt_chan *chan, struct molt_log *log)
+void peer_serve(struct molt_chan *chan, const struct session *session)
 {
     static const struct molt_handler handlers[] = {{"merge", p_merge}, {"pins", p_pins}, {"pin", p_pin}, {"images", p_images}, {NULL, NULL}};
-    struct peer_state s = {.log = log, .rootfd = -1};
+    struct peer_state s = {.session = session, .rootfd = -1};
     CLEANUP_ERROR struct molt_error *err = NULL;
     while (molt_serve_one(chan, handlers, &s, -1, &err) == 0)
         molt_error_clear(&err);
-    molt_info(log, "peer gone: %s", molt_error_text(err));
+    molt_info(session->log, "peer gone: %s", molt_error_text(err));
     molt_merge_server_free(s.merge);
     molt_pins_free(s.pins);
 }
@@ -164,7 +165,7 @@ int h_peer_listen(struct molt_request *rq, struct molt_json *reply, struct molt_
             molt_err(s->log, "%s", molt_error_text(e));
             _exit(1);
         }
-        peer_serve(chan, s->log);
+        peer_serve(chan, s);
         molt_chan_close(chan);
         _exit(0);
     }

@@ -12,6 +12,7 @@ static const struct molt_handler handlers[] = {
     {"health", h_health},
     {"poweroff", h_poweroff},
     {"boot-files", h_boot_files},
+    {"record-start", h_record_start},
     {"fs-freeze", h_fs_freeze},
     {"fs-thaw", h_fs_thaw},
     {"net-setup", h_net_setup},
@@ -50,6 +51,7 @@ static void take_back(struct session *s)
             molt_err(s->log, "%s", molt_error_text(err));
     }
     peer_stop(s);
+    record_end(s);
     molt_chan_close(s->peer);
     merge_free(s);
     molt_json_free(s->pins);

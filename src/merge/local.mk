@@ -5,7 +5,8 @@ MERGE_SOURCES = \
 	src/merge/manifest.c src/merge/manifest.h \
 	src/merge/manifest_wire.c src/merge/merge.c src/merge/merge.h src/merge/pack.c src/merge/pack.h \
 	src/merge/plan.c src/merge/plan.h src/merge/plan_diff.c src/merge/plan_internal.h \
-	src/merge/policy.c src/merge/policy.h src/merge/scan.c src/merge/serve.c src/merge/textmerge.c \
+	src/merge/policy.c src/merge/policy.h src/merge/record.c src/merge/record.h src/merge/record_events.c \
+	src/merge/record_extra.c src/merge/record_internal.h src/merge/record_loop.c src/merge/scan.c src/merge/serve.c src/merge/textmerge.c \
 	src/merge/wire.c src/merge/wire.h
 
 # The default policy as a C string; include path -I$(top_builddir)/src.

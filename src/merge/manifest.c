@@ -94,6 +94,22 @@ bool molt_entry_same_inode(const struct molt_entry *a, const struct molt_entry *
            !((a->flags | b->flags) & MOLT_EF_RACY);
 }
 
+static int by_path(const void *a, const void *b)
+{
+    return molt_path_cmp(((const struct molt_entry *)a)->path, ((const struct molt_entry *)b)->path);
+}
+
+void molt_manifest_sort(struct molt_manifest *m)
+{
+    size_t out = 0;
+    if (m->n)
+        qsort(m->v, m->n, sizeof(*m->v), by_path);
+    for (size_t i = 0; i < m->n; i++)
+        if (!out || strcmp(m->v[out - 1].path, m->v[i].path) != 0)
+            m->v[out++] = m->v[i];
+    m->n = out;
+}
+
 static int by_inode(const void *x, const void *y)
 {
     const struct molt_entry *a = *(struct molt_entry *const *)x, *b = *(struct molt_entry *const *)y;

@@ -68,10 +68,26 @@ int molt_open_parent(int rootfd, const char *path, const char **ret_name);
 int molt_manifest_scan(int rootfd, const struct molt_scan_opts *opts, struct molt_manifest **ret,
                        struct molt_error **err);
 
+/* path is left out by exclude, or is one of our own temporary files. */
+bool molt_path_excluded(const char *path, const char *const *exclude);
+
+/* Only these paths, in tree order. ret (new): the entries as they are now, for a subtree with all below it, listed
+ * ones racy. drop (new): paths of which nothing is left, itself or below, but what ret says. */
+struct molt_look {
+    const char *path;
+    bool subtree;
+};
+int molt_manifest_look(int rootfd, const struct molt_scan_opts *opts, const struct molt_look *v, size_t n,
+                       struct molt_manifest *ret, struct molt_manifest *drop, struct molt_error **err);
+/* The entry of an open file (O_PATH serves), path "", target malloc'd. -1: cannot be read. */
+int molt_entry_of_fd(int fd, struct molt_entry *ret);
+
 /* By hand (tests, decoders): entries in tree order; strings are copied. finish computes link_sig, checks the
  * order. */
 struct molt_manifest *molt_manifest_new(void);
 struct molt_entry *molt_manifest_add(struct molt_manifest *m, const struct molt_entry *e);
+/* Into tree order, of equal paths one. */
+void molt_manifest_sort(struct molt_manifest *m);
 int molt_manifest_finish(struct molt_manifest *m, struct molt_error **err);
 void molt_manifest_free(struct molt_manifest *m);
 static inline void molt__cleanup_manifest(struct molt_manifest **m)
@@ -96,6 +112,16 @@ int molt_manifest_delta_write(const struct molt_manifest *older, const struct mo
 int molt_manifest_delta_read(const struct molt_manifest *older, const struct molt_source *src,
                              struct molt_manifest **ret, struct molt_error **err);
 
+/* The same by recording: set, drop as molt_manifest_look gives them; inodes: entries whose names the other side finds by
+ * their number, each under a path of its own, in order. */
+int molt_manifest_recorded_write(const struct molt_manifest *set, const struct molt_manifest *drop,
+                                 const struct molt_manifest *inodes, const struct molt_sink *sink,
+                                 struct molt_error **err);
+/* What is not named is proven to be as in older. proven: older's content was fetched whole, so that nothing of the rest
+ * is racy any more, neither in the result nor in older itself. */
+int molt_manifest_recorded_read(struct molt_manifest *older, bool proven, const struct molt_source *src,
+                                struct molt_manifest **ret, struct molt_error **err);
+
 /* Content hash of one regular file; 0 with *ret_hash = 0 when it is gone or no regular file. Never 0
  * otherwise. */
 int molt_hash_path(int rootfd, const char *path, uint64_t *ret_hash, struct molt_error **err);
@@ -103,7 +129,7 @@ int molt_hash_fd(int fd, uint64_t *ret_hash, struct molt_error **err);
 /* Fills content_hash of the listed entries. */
 int molt_manifest_hash_paths(int rootfd, struct molt_manifest *m, const char *const *paths, size_t n,
                              struct molt_error **err);
-/* Hash of the extended attributes of name in dirfd (not followed). */
+/* Hash of the extended attributes of name in dirfd (not followed); name "": of what dirfd has open. */
 uint64_t molt_xattr_hash(int dirfd, const char *name);
 
 #endif

@@ -9,6 +9,7 @@
 
 #define MAGIC_MANIFEST 0x314d4d58u /* XMM1 */
 #define MAGIC_DELTA    0x31444d58u /* XMD1 */
+#define MAGIC_RECORDED 0x31524d58u /* XMR1 */
 #define MAX_ENTRIES    (1u << 26)
 
 static void put_path(struct molt_strbuf *b, const char *last, const char *path)
@@ -186,29 +187,43 @@ int molt_manifest_delta_write(const struct molt_manifest *older, const struct mo
     return molt_block_write(sink, b.s, b.len, err);
 }
 
-/* Reads the entries that are set, then the paths that are gone (as entries of type 0). */
-static int read_delta(struct reader *r, uint64_t n_set, struct molt_manifest *set, struct molt_manifest *gone,
-                      struct molt_error **err)
+static int read_entries(struct reader *r, uint64_t n, struct molt_manifest *m, struct molt_error **err)
 {
-    uint64_t n_gone;
-    if (!molt_get_num(&r->m, &n_gone) || n_gone > r->m.len / 2)
-        return malformed(err, "delta: number of paths");
-    for (uint64_t i = 0; i < n_set; i++) {
+    r->path.len = 0;
+    for (uint64_t i = 0; i < n; i++) {
         struct molt_entry e;
         if (!get_entry(r, &e))
             return malformed(err, "delta entry");
-        molt_manifest_add(set, &e);
+        molt_manifest_add(m, &e);
     }
+    return molt_manifest_finish(m, err);
+}
+
+/* Reads the entries that are set, then the paths that are gone (as entries of type 0); inodes may be NULL: none follow.
+ */
+static int read_delta(struct reader *r, uint64_t n_set, struct molt_manifest *set, struct molt_manifest *gone,
+                      struct molt_manifest *inodes, struct molt_error **err)
+{
+    uint64_t n_gone, n_inodes = 0;
+    if (!molt_get_num(&r->m, &n_gone) || n_gone > r->m.len / 2)
+        return malformed(err, "delta: number of paths");
+    int rc = read_entries(r, n_set, set, err);
+    if (rc < 0)
+        return rc;
     r->path.len = 0;
     for (uint64_t i = 0; i < n_gone; i++) {
         if (!get_path(r))
             return malformed(err, "deleted path");
         molt_manifest_add(gone, &(struct molt_entry){.path = molt_strbuf_str(&r->path)});
     }
+    if (inodes && (!molt_get_num(&r->m, &n_inodes) || n_inodes > r->m.len / 15))
+        return malformed(err, "delta: number of inodes");
+    rc = inodes ? read_entries(r, n_inodes, inodes, err) : 0;
+    if (rc < 0)
+        return rc;
     if (r->m.off != r->m.len)
         return malformed(err, "delta: bytes behind the end");
-    int rc = molt_manifest_finish(set, err);
-    return rc < 0 ? rc : molt_manifest_finish(gone, err);
+    return molt_manifest_finish(gone, err);
 }
 
 int molt_manifest_delta_read(const struct molt_manifest *older, const struct molt_source *src,
@@ -224,7 +239,7 @@ int molt_manifest_delta_read(const struct molt_manifest *older, const struct mol
     uint64_t n_set;
     int rc = read_head(src, MAGIC_DELTA, &buf, &r, &n_set, err);
     if (rc == 0)
-        rc = read_delta(&r, n_set, set, gone, err);
+        rc = read_delta(&r, n_set, set, gone, NULL, err);
     molt_strbuf_free(&r.path);
     molt_strbuf_free(&r.target);
     if (rc < 0)
@@ -244,6 +259,135 @@ int molt_manifest_delta_read(const struct molt_manifest *older, const struct mol
     }
     if (g != gone->n)
         return malformed(err, "delta: deletes what is not there");
+    rc = molt_manifest_finish(m, err);
+    if (rc == 0)
+        *ret = MOLT_STEAL_PTR(m);
+    return rc;
+}
+
+int molt_manifest_recorded_write(const struct molt_manifest *set, const struct molt_manifest *drop,
+                                 const struct molt_manifest *inodes, const struct molt_sink *sink,
+                                 struct molt_error **err)
+{
+    CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
+    molt_put_num(&b, MAGIC_RECORDED);
+    molt_put_num(&b, set->n);
+    molt_put_num(&b, drop->n);
+    for (size_t i = 0; i < set->n; i++)
+        put_entry(&b, i ? set->v[i - 1].path : "", &set->v[i]);
+    for (size_t i = 0; i < drop->n; i++)
+        put_path(&b, i ? drop->v[i - 1].path : "", drop->v[i].path);
+    molt_put_num(&b, inodes->n);
+    for (size_t i = 0; i < inodes->n; i++)
+        put_entry(&b, i ? inodes->v[i - 1].path : "", &inodes->v[i]);
+    return molt_block_write(sink, b.s, b.len, err);
+}
+
+/* What a reply says of inodes, by number. */
+struct by_ino {
+    const struct molt_entry **v;
+    size_t n, cap;
+};
+
+static int cmp_ino(const void *x, const void *y)
+{
+    const struct molt_entry *a = *(const struct molt_entry *const *)x, *b = *(const struct molt_entry *const *)y;
+    return a->ino < b->ino ? -1 : a->ino > b->ino;
+}
+
+static void collect(struct by_ino *l, const struct molt_manifest *m, bool only_linked)
+{
+    for (size_t i = 0; i < m->n; i++) {
+        const struct molt_entry *e = &m->v[i];
+        if (e->type == MOLT_T_DIR || (e->flags & MOLT_EF_MOUNT) || (only_linked && e->nlink < 2))
+            continue;
+        MOLT_GROW(l->v, l->n, l->cap);
+        l->v[l->n++] = e;
+    }
+}
+
+/* An entry that nobody named: another name of an inode that was named has its new attributes. */
+static void follow_inode(const struct by_ino *l, struct molt_entry *e)
+{
+    const struct molt_entry *key = e;
+    if (l->n == 0 || e->type == MOLT_T_DIR || (e->flags & MOLT_EF_MOUNT))
+        return;
+    const struct molt_entry *const *found = bsearch(&key, l->v, l->n, sizeof(*l->v), cmp_ino);
+    if (!found || (*found)->type != e->type)
+        return;
+    struct molt_entry now = **found;
+    now.path = e->path;
+    now.target = e->target;
+    now.content_hash = 0;
+    now.flags |= MOLT_EF_RACY;
+    *e = now;
+}
+
+/* Directories above the entry that comes next, as indices. */
+struct above {
+    size_t *v, n, cap;
+};
+
+/* What lies in no directory is about to be told anew; until then it is left out. */
+static bool has_parent(struct above *a, const struct molt_manifest *m, const char *path)
+{
+    const char *cut = strrchr(path, '/');
+    while (a->n && !molt_path_below(path, m->v[a->v[a->n - 1]].path))
+        a->n--;
+    return *path == '\0' || (a->n && strlen(m->v[a->v[a->n - 1]].path) == (cut ? (size_t)(cut - path) : 0));
+}
+
+/* older, less what is dropped, with set in its place. */
+static void join_recorded(struct molt_manifest *older, bool proven, const struct molt_manifest *set,
+                         const struct molt_manifest *drop, const struct by_ino *inodes, struct molt_manifest *m)
+{
+    struct above above = {0};
+    size_t g = 0;
+    for (size_t i = 0, j = 0; i < older->n || j < set->n;) {
+        int c = i == older->n ? 1 : j == set->n ? -1 : molt_path_cmp(older->v[i].path, set->v[j].path);
+        struct molt_entry *e = c < 0 ? &older->v[i] : &set->v[j];
+        while (g < drop->n && molt_path_cmp(drop->v[g].path, e->path) < 0 && !molt_path_below(e->path, drop->v[g].path))
+            g++;
+        bool keep = c >= 0 || g == drop->n || !molt_path_below(e->path, drop->v[g].path);
+        i += c <= 0;
+        j += c >= 0;
+        if (!keep || !has_parent(&above, m, e->path))
+            continue;
+        if (c < 0 && proven)
+            e->flags &= (uint8_t)~MOLT_EF_RACY;
+        struct molt_entry *kept = molt_manifest_add(m, e);
+        if (c < 0)
+            follow_inode(inodes, kept);
+        if (kept->type == MOLT_T_DIR && !(kept->flags & MOLT_EF_MOUNT)) {
+            MOLT_GROW(above.v, above.n, above.cap);
+            above.v[above.n++] = m->n - 1;
+        }
+    }
+    free(above.v);
+}
+
+int molt_manifest_recorded_read(struct molt_manifest *older, bool proven, const struct molt_source *src,
+                                struct molt_manifest **ret, struct molt_error **err)
+{
+    CLEANUP_FREE char *buf = NULL;
+    CLEANUP_MANIFEST struct molt_manifest *set = molt_manifest_new(), *drop = molt_manifest_new();
+    CLEANUP_MANIFEST struct molt_manifest *m = molt_manifest_new(), *inodes = molt_manifest_new();
+    struct reader r = {.path = MOLT_STRBUF_INIT, .target = MOLT_STRBUF_INIT};
+    struct by_ino by_ino = {0};
+    uint64_t n_set;
+    int rc = read_head(src, MAGIC_RECORDED, &buf, &r, &n_set, err);
+    if (rc == 0)
+        rc = read_delta(&r, n_set, set, drop, inodes, err);
+    molt_strbuf_free(&r.path);
+    molt_strbuf_free(&r.target);
+    if (rc < 0)
+        return rc;
+    collect(&by_ino, set, true);
+    collect(&by_ino, inodes, false);
+    if (by_ino.n)
+        qsort(by_ino.v, by_ino.n, sizeof(*by_ino.v), cmp_ino);
+    join_recorded(older, proven, set, drop, &by_ino, m);
+    free(by_ino.v);
     rc = molt_manifest_finish(m, err);
     if (rc == 0)
         *ret = MOLT_STEAL_PTR(m);

@@ -16,6 +16,7 @@
 #define STATUS_MAX        (64u << 20)
 #define SNAPSHOT_SLACK_NS 20000000 /* ticks around the snapshot in which an equal ctime proves nothing */
 #define HASHES_MAX        ((size_t)256 << 20)
+#define DELTA_HEAD_MAX    4096
 
 struct known_conflict {
     struct molt_conflict c; /* path and kind's rule copied: manifests come and go */
@@ -128,14 +129,48 @@ int molt_merge_new(const struct molt_merge_opts *opts, struct molt_merge **ret, 
     return rc;
 }
 
-static int get_delta(struct molt_merge *m, const struct molt_merge_peer *peer, struct molt_error **err)
+/* Against what the answer is. */
+static int read_since(const struct molt_merge *m, const struct molt_source *src, enum molt_merge_since *ret,
+                      struct molt_pass_stats *st, struct molt_error **err)
+{
+    CLEANUP_FREE char *buf = NULL;
+    const unsigned char *reason;
+    size_t len, n;
+    uint64_t since;
+    int rc = molt_block_read(src, DELTA_HEAD_MAX, &buf, &len, err);
+    if (rc < 0)
+        return rc;
+    struct molt_mem mem = {(unsigned char *)buf, len, 0};
+    if (!molt_get_num(&mem, &since) || !molt_get_bytes(&mem, sizeof(st->reason) - 1, &reason, &n) || mem.off != len ||
+        since > MOLT_SINCE_RECORDED || since == MOLT_SINCE_BASE || (since == MOLT_SINCE_LAST && !m->latest))
+        return molt_error_set(err, MOLT_E_PROTOCOL, "malformed head of changes");
+    /* It goes into messages and reports. */
+    for (size_t i = 0; i < n; i++)
+        st->reason[i] = (char)(reason[i] >= 0x20 && reason[i] < 0x7f ? reason[i] : '?');
+    st->reason[n] = '\0';
+    *ret = (enum molt_merge_since)since;
+    st->recorded = since == MOLT_SINCE_RECORDED;
+    return 0;
+}
+
+static int get_delta(struct molt_merge *m, const struct molt_merge_peer *peer, struct molt_pass_stats *st,
+                     struct molt_error **err)
 {
     struct molt_source src;
     struct molt_manifest *now = NULL;
-    const char from_nothing = 1;
-    int rc = peer->call(peer->ctx, MOLT_MERGE_Q_DELTA, &from_nothing, m->latest ? 0 : 1, &src, err);
+    const char since = m->latest ? MOLT_SINCE_LAST : MOLT_SINCE_BASE;
+    enum molt_merge_since against = MOLT_SINCE_NOTHING;
+    int rc = peer->call(peer->ctx, MOLT_MERGE_Q_DELTA, &since, 1, &src, err);
     if (rc == 0)
-        rc = molt_manifest_delta_read(m->latest, &src, &now, err);
+        rc = read_since(m, &src, &against, st, err);
+    if (rc < 0)
+        return rc;
+    /* What was not carried out yet must not count as known. The base's flags are about the upgrade's side, too. */
+    bool proven = m->latest && m->latest == m->applied;
+    if (against == MOLT_SINCE_RECORDED)
+        rc = molt_manifest_recorded_read(m->latest ? m->latest : m->base, proven, &src, &now, err);
+    else
+        rc = molt_manifest_delta_read(against == MOLT_SINCE_LAST ? m->latest : NULL, &src, &now, err);
     if (rc < 0)
         return rc;
     if (m->latest != m->applied)
@@ -291,7 +326,7 @@ int molt_merge_pass(struct molt_merge *m, const struct molt_merge_peer *peer, un
                            .ctx = m};
     CLEANUP_PLAN struct molt_plan *plan = NULL;
     struct molt_pass_stats st = {.number = (unsigned)m->n_passes + 1};
-    int rc = get_delta(m, peer, err);
+    int rc = get_delta(m, peer, &st, err);
     st.scan_ms = molt_mono_ms() - start;
     if (rc == 0)
         rc = learn_hashes(m, peer, &a, err);
@@ -439,6 +474,9 @@ struct molt_json *molt_merge_report(const struct molt_merge *m)
         molt_json_set_int(p, "bytes", (int64_t)m->passes[i].bytes);
         molt_json_set_int(p, "scan_ms", m->passes[i].scan_ms);
         molt_json_set_int(p, "ms", m->passes[i].ms);
+        molt_json_set_bool(p, "recorded", m->passes[i].recorded);
+        if (*m->passes[i].reason)
+            molt_json_set_string(p, "reason", m->passes[i].reason);
         molt_json_append(passes, p);
     }
     molt_json_set(o, "conflicts", list);

@@ -16,12 +16,21 @@
 #include "merge/apply.h"
 #include "merge/plan.h"
 #include "merge/policy.h"
+#include "merge/record.h"
 
 enum molt_merge_question {
-    MOLT_MERGE_Q_DELTA =
-        1, /* scan; request: empty, or one byte 1 = from nothing. Reply: delta since the last one */
+    /* What changed. Request: one byte of enum molt_merge_since, or empty for LAST. Reply: a block of the same that says
+     * against what the answer is, with a reason where a recording was not used; then a delta, or for RECORDED what
+     * molt_manifest_recorded_read reads. */
+    MOLT_MERGE_Q_DELTA = 1,
     MOLT_MERGE_Q_HASHES, /* request: path list. Reply: a block of 8 bytes (little-endian) for each */
     MOLT_MERGE_Q_PACK,   /* request: path list. Reply: pack */
+};
+enum molt_merge_since {
+    MOLT_SINCE_LAST,    /* the last answer */
+    MOLT_SINCE_NOTHING, /* all there is */
+    MOLT_SINCE_BASE,    /* asked only: the base disk, where that is recorded, else from nothing */
+    MOLT_SINCE_RECORDED /* answered only: the last answer, or the base when that was asked for */
 };
 #define MOLT_MERGE_REQUEST_MAX (256u << 20)
 
@@ -57,6 +66,8 @@ struct molt_pass_stats {
     size_t actions, vanished, conflicts_open;
     uint64_t bytes;
     int64_t ms, scan_ms; /* the whole pass; until the delta had arrived */
+    bool recorded;       /* what changed came from a recording */
+    char reason[160];    /* why not; "" when there is none */
 };
 #define MOLT_PASS_DRY     1u /* plan and report only; the next pass sees the same differences again */
 #define MOLT_PASS_NO_SYNC 2u /* without the syncfs at the end: the caller makes the tree durable later */
@@ -76,6 +87,9 @@ struct molt_merge_server;
 /* rootfd and exclude borrowed. */
 struct molt_merge_server *molt_merge_server_new(int rootfd, const char *const *exclude);
 void molt_merge_server_free(struct molt_merge_server *s);
+/* Answers from a recording of the tree, which must have begun before the base was taken; index of the tree among its
+ * roots. Borrowed. r NULL: why says why there is none (copied). */
+void molt_merge_server_record(struct molt_merge_server *s, struct molt_recorder *r, unsigned index, const char *why);
 /* Answers one question into sink. */
 int molt_merge_serve(struct molt_merge_server *s, enum molt_merge_question q, const void *req, size_t len,
                      const struct molt_sink *sink, struct molt_error **err);

@@ -377,6 +377,8 @@ static void emit_dir(struct emit *e, struct row *r, const struct molt_entry *was
     bool made = !molt__is_dir(was);
     struct molt_entry old = made ? want : dir_want(r, r->p, r->prev.kind);
     bool foreign = want.xattr_hash != (molt__is_dir(r->u) ? r->u->xattr_hash : 0);
+    /* An earlier pass gave it the active's, which the active has no more. */
+    foreign |= !made && old.xattr_hash != want.xattr_hash && r->a && r->a->xattr_hash == want.xattr_hash;
     r->touched = true;
     if (!made && old.mode == want.mode && old.uid == want.uid && old.gid == want.gid &&
         !((old.flags ^ want.flags) & MOLT_EF_INODE) && old.xattr_hash == want.xattr_hash)

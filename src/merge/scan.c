@@ -105,11 +105,14 @@ uint64_t molt_xattr_hash(int dirfd, const char *name)
     char path[MOLT_NAME_LIMIT + 40], small[1024];
     CLEANUP_FREE char *big = NULL, *value = NULL;
     char *list = small;
-    snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", dirfd, name);
-    ssize_t len = llistxattr(path, small, sizeof(small));
+    /* Without a name, the link itself is followed, and no further. */
+    ssize_t (*const list_of)(const char *, char *, size_t) = *name ? llistxattr : listxattr;
+    ssize_t (*const get)(const char *, const char *, void *, size_t) = *name ? lgetxattr : getxattr;
+    snprintf(path, sizeof(path), *name ? "/proc/self/fd/%d/%s" : "/proc/self/fd/%d%s", dirfd, name);
+    ssize_t len = list_of(path, small, sizeof(small));
     if (len < 0 && errno == ERANGE) {
         list = big = molt_xmalloc(XATTR_LIST_MAX);
-        len = llistxattr(path, big, XATTR_LIST_MAX);
+        len = list_of(path, big, XATTR_LIST_MAX);
     }
     if (len <= 0)
         return 0;
@@ -121,7 +124,7 @@ uint64_t molt_xattr_hash(int dirfd, const char *name)
     value = molt_xmalloc(XATTR_SIZE_MAX);
     uint64_t h = 0;
     for (size_t i = 0; i < n; i++) {
-        ssize_t vlen = lgetxattr(path, names[i], value, XATTR_SIZE_MAX);
+        ssize_t vlen = get(path, names[i], value, XATTR_SIZE_MAX);
         if (vlen < 0)
             continue;
         h = XXH3_64bits_withSeed(names[i], strlen(names[i]) + 1, h + 1);
@@ -218,7 +221,7 @@ static const struct molt_entry *find_ref(const struct molt_manifest *ref, const 
 static bool stat_entry(struct scan *s, int dirfd, const char *name, struct molt_entry *e, size_t *hint)
 {
     struct statx st;
-    if (statx(dirfd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &st) < 0)
+    if (statx(dirfd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH, STATX_BASIC_STATS, &st) < 0)
         return false;
     e->type = type_of(st.stx_mode);
     e->mode = st.stx_mode & 07777;
@@ -257,9 +260,27 @@ static bool stat_entry(struct scan *s, int dirfd, const char *name, struct molt_
     return e->type != MOLT_T_LNK || e->target;
 }
 
+static bool is_tmp(const char *name)
+{
+    return strncmp(name, MOLT_TMP_PREFIX, sizeof(MOLT_TMP_PREFIX) - 1) == 0;
+}
+
+bool molt_path_excluded(const char *path, const char *const *exclude)
+{
+    for (const char *p = path; p; p = strchr(p, '/')) {
+        p += *p == '/';
+        if (is_tmp(p))
+            return true;
+    }
+    for (; exclude && *exclude; exclude++)
+        if (molt_path_below(path, *exclude))
+            return true;
+    return false;
+}
+
 static bool excluded(const struct scan *s, const char *path, const char *name)
 {
-    if (strncmp(name, MOLT_TMP_PREFIX, sizeof(MOLT_TMP_PREFIX) - 1) == 0)
+    if (is_tmp(name))
         return true;
     for (const char *const *x = s->o->exclude; x && *x; x++)
         if (strcmp(*x, path) == 0)
@@ -336,14 +357,10 @@ static void pop_dir(struct scan *s)
     free(f->v);
 }
 
-static int walk(struct scan *s, struct molt_error **err)
+/* What lies below the directory dir, which is in the manifest. */
+static int walk_below(struct scan *s, const char *dir, struct molt_error **err)
 {
-    struct molt_entry root = {.path = ""};
-    size_t hint = 0;
-    if (!stat_entry(s, s->rootfd, ".", &root, &hint))
-        return molt_error_errno(err, "stat the root of the tree");
-    molt_manifest_add(s->m, &root);
-    int rc = push_dir(s, "", err);
+    int rc = push_dir(s, dir, err);
     while (rc == 0 && s->depth) {
         struct frame *f = &s->stack[s->depth - 1];
         if (f->i == f->n) {
@@ -360,24 +377,127 @@ static int walk(struct scan *s, struct molt_error **err)
     return rc;
 }
 
-int molt_manifest_scan(int rootfd, const struct molt_scan_opts *opts, struct molt_manifest **ret,
-                       struct molt_error **err)
+static int stat_root(struct scan *s, struct molt_entry *root, struct molt_error **err)
+{
+    size_t hint = 0;
+    *root = (struct molt_entry){.path = ""};
+    return stat_entry(s, s->rootfd, ".", root, &hint) ? 0 : molt_error_errno(err, "stat the root of the tree");
+}
+
+static int walk(struct scan *s, struct molt_error **err)
+{
+    struct molt_entry root;
+    int rc = stat_root(s, &root, err);
+    if (rc < 0)
+        return rc;
+    molt_manifest_add(s->m, &root);
+    return walk_below(s, "", err);
+}
+
+static struct scan scan_begin(int rootfd, const struct molt_scan_opts *opts, struct molt_manifest *m, char *dents)
 {
     static const struct molt_scan_opts plain;
-    CLEANUP_MANIFEST struct molt_manifest *m = molt_manifest_new();
-    CLEANUP_FREE char *dents = molt_xmalloc(DENTS_BUF);
     struct timespec now;
     clock_gettime(CLOCK_REALTIME_COARSE, &now);
     struct scan s = {.rootfd = rootfd, .o = opts ? opts : &plain, .m = m, .dents = dents};
     s.racy_from =
         s.o->racy_from_ns ? s.o->racy_from_ns : now.tv_sec * INT64_C(1000000000) + now.tv_nsec - RACY_NS;
+    return s;
+}
+
+static void scan_end(struct scan *s)
+{
+    while (s->depth)
+        pop_dir(s);
+    free(s->stack);
+}
+
+int molt_manifest_scan(int rootfd, const struct molt_scan_opts *opts, struct molt_manifest **ret,
+                       struct molt_error **err)
+{
+    CLEANUP_MANIFEST struct molt_manifest *m = molt_manifest_new();
+    CLEANUP_FREE char *dents = molt_xmalloc(DENTS_BUF);
+    struct scan s = scan_begin(rootfd, opts, m, dents);
     int rc = walk(&s, err);
-    while (s.depth)
-        pop_dir(&s);
-    free(s.stack);
+    scan_end(&s);
     if (rc == 0)
         rc = molt_manifest_finish(m, err);
     if (rc == 0)
         *ret = MOLT_STEAL_PTR(m);
     return rc;
+}
+
+/* One path of a list, its parent opened as fd. Adds it to the manifest, or to what is dropped. */
+static int look_at(struct scan *s, int fd, const char *name, const struct molt_look *l, struct molt_manifest *drop,
+                   struct molt_error **err)
+{
+    struct molt_entry e = {.path = l->path}, gone = {.path = l->path};
+    size_t hint = 0;
+    bool there = fd >= 0 && stat_entry(s, fd, *name ? name : ".", &e, &hint);
+    const bool is_dir = there && e.type == MOLT_T_DIR && !(e.flags & MOLT_EF_MOUNT);
+    if (!is_dir || l->subtree)
+        molt_manifest_add(drop, &gone);
+    if (there) {
+        e.flags |= MOLT_EF_RACY;
+        e.content_hash = 0;
+        molt_manifest_add(s->m, &e);
+    }
+    free((char *)e.target);
+    return is_dir && l->subtree ? walk_below(s, l->path, err) : 0;
+}
+
+/* Entries that a walk found and that are listed themselves. */
+static void mark_listed(struct molt_manifest *m, const struct molt_look *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct molt_entry *e = molt_manifest_find(m, v[i].path);
+        if (e) {
+            e->flags |= MOLT_EF_RACY;
+            e->content_hash = 0;
+        }
+    }
+}
+
+int molt_manifest_look(int rootfd, const struct molt_scan_opts *opts, const struct molt_look *v, size_t n,
+                       struct molt_manifest *ret, struct molt_manifest *drop, struct molt_error **err)
+{
+    CLEANUP_FREE char *dents = molt_xmalloc(DENTS_BUF);
+    struct scan s = scan_begin(rootfd, opts, ret, dents);
+    struct molt_entry root;
+    CLEANUP_FREE char *at = NULL; /* the directory that fd has open */
+    CLEANUP_CLOSE int fd = -1;
+    int rc = stat_root(&s, &root, err);
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        const char *path = v[i].path, *cut = strrchr(path, '/');
+        /* Below what was walked or is gone: told already. */
+        if (drop->n && molt_path_below(path, drop->v[drop->n - 1].path))
+            continue;
+        size_t len = cut ? (size_t)(cut - path) : 0;
+        if (!at || strlen(at) != len || memcmp(at, path, len) != 0) {
+            free(at);
+            at = molt_xstrndup(path, len);
+            if (fd >= 0)
+                close(fd);
+            fd = molt_open_beneath(rootfd, at, O_PATH | O_DIRECTORY);
+            if (fd < 0 && errno != ENOENT && errno != ENOTDIR && errno != ELOOP && errno != EXDEV)
+                rc = molt_error_errno(err, "open a directory");
+        }
+        if (rc == 0)
+            rc = look_at(&s, fd, cut ? cut + 1 : path, &v[i], drop, err);
+    }
+    scan_end(&s);
+    if (rc == 0)
+        rc = molt_manifest_finish(ret, err);
+    if (rc == 0)
+        mark_listed(ret, v, n);
+    return rc < 0 ? rc : molt_manifest_finish(drop, err);
+}
+
+int molt_entry_of_fd(int fd, struct molt_entry *ret)
+{
+    struct molt_manifest none = {0};
+    struct scan s = scan_begin(fd, NULL, &none, NULL);
+    size_t hint = 0;
+    *ret = (struct molt_entry){.path = ""};
+    return stat_entry(&s, fd, "", ret, &hint) ? 0 : -1;
 }

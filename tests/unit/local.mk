@@ -42,6 +42,15 @@ tests_unit_test_hold_SOURCES = tests/unit/test_hold.c libxl-ext/hold.c libxl-ext
 tests_unit_test_hold_CFLAGS = $(AM_CFLAGS) $(LIBNL_CFLAGS)
 tests_unit_test_hold_LDADD = libmoltbase.la $(LIBNL_LIBS) $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_merge_record
+tests_unit_test_merge_record_SOURCES = tests/unit/test_merge_record.c tests/unit/test_merge_record.h tests/unit/test_merge_util.h
+tests_unit_test_merge_record_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_merge_record_random
+tests_unit_test_merge_record_random_SOURCES = tests/unit/test_merge_record_random.c tests/unit/test_merge_record.h \
+	tests/unit/test_merge_util.h
+tests_unit_test_merge_record_random_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
+
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
 endif

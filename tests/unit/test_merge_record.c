@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Recording: what it tells must make the same manifest as a scan. On an ext4 image of its own; needs root. */
+#include "test_merge_record.h"
+
+/* A few files and directories, the same at each test's start. */
+static void fill_tree(void)
+{
+    empty_tree();
+    assert_int_equal(mkdirat(tree, "d", 0755), 0);
+    assert_int_equal(mkdirat(tree, "d/e", 0755), 0);
+    put(tree, "f", "f", 1000);
+    put(tree, "d/f", "df", 1000);
+    put(tree, "d/g", "dg", 1000);
+    put(tree, "d/e/f", "def", 1000);
+    put(tree, "two", "linked", 1000);
+    assert_int_equal(linkat(tree, "two", tree, "d/two", 0), 0);
+    for (int i = 0; i < 200; i++) {
+        char name[32];
+        snprintf(name, sizeof(name), "d/e/n%d", i);
+        put(tree, name, "n", 1000);
+    }
+}
+
+/* --- each kind of change --- */
+
+static int fd_kept = -1;
+static void c_create(void) { put(tree, "d/new", "x", 2000); }
+static void c_delete(void) { unlinkat(tree, "d/f", 0); }
+static void c_append(void)
+{
+    int fd = openat(tree, "d/g", O_WRONLY | O_APPEND);
+    assert_int_equal(write(fd, "more", 4), 4);
+    fd_kept = fd; /* no close yet */
+}
+static void c_append_again(void)
+{
+    assert_int_equal(write(fd_kept, "more", 4), 4);
+    close(fd_kept);
+}
+static void c_truncate(void)
+{
+    int fd = openat(tree, "d/g", O_WRONLY | O_TRUNC);
+    close(fd);
+}
+static void c_mode(void) { fchmodat(tree, "d/e/f", 0600, 0); }
+static void c_dir_mode(void) { fchmodat(tree, "d/e", 0700, 0); }
+static void c_root_mode(void) { fchmodat(tree, ".", 0711, 0); }
+static void c_owner(void) { fchownat(tree, "d/e/f", 5, 6, 0); }
+static void c_time(void) { set_time(tree, "d/e/f", 77); }
+static void c_xattr(void)
+{
+    int fd = openat(tree, "d/e/f", O_RDONLY);
+    assert_int_equal(fsetxattr(fd, "user.x", "1", 1, 0), 0);
+    close(fd);
+}
+static void c_mkdir(void)
+{
+    mkdirat(tree, "d/h", 0755);
+    mkdirat(tree, "d/h/i", 0755);
+    put(tree, "d/h/i/j", "x", 1);
+}
+static void c_symlink(void) { assert_int_equal(symlinkat("target", tree, "d/h/sym"), 0); }
+static void c_fifo(void) { assert_int_equal(mkfifoat(tree, "d/h/fifo", 0600), 0); }
+static void c_rename(void) { assert_int_equal(renameat(tree, "d/h/i/j", tree, "d/k"), 0); }
+static void c_rename_over(void) { assert_int_equal(renameat(tree, "d/k", tree, "f"), 0); }
+static void c_rename_dir(void) { assert_int_equal(renameat(tree, "d/e", tree, "e2"), 0); }
+static void c_write_in_moved(void) { put(tree, "e2/n7", "again", 3); }
+static void c_dir_back_and_again(void)
+{
+    assert_int_equal(renameat(tree, "e2", tree, "d/e"), 0);
+    put(tree, "d/e/n8", "again", 3);
+    assert_int_equal(renameat(tree, "d/e", tree, "d/h/e3"), 0);
+    put(tree, "d/h/e3/n9", "again", 3);
+    assert_int_equal(mkdirat(tree, "d/e", 0700), 0);
+    put(tree, "d/e/only", "x", 3);
+}
+static void c_exchange(void) { assert_int_equal(renameat2(tree, "d/e", tree, "d/h/e3", RENAME_EXCHANGE), 0); }
+static void c_remove_tree(void)
+{
+    CLEANUP_FREE char *p = at("a/d/e");
+    assert_ok(molt_remove_tree(p, err));
+}
+static void c_same_name_other_type(void)
+{
+    CLEANUP_FREE char *p = at("a/d/h");
+    assert_ok(molt_remove_tree(p, err));
+    put(tree, "d/h", "a file now", 4);
+}
+static void c_link(void) { assert_int_equal(linkat(tree, "two", tree, "three", 0), 0); }
+static void c_write_link(void)
+{
+    int fd = openat(tree, "three", O_WRONLY | O_APPEND);
+    assert_int_equal(write(fd, "x", 1), 1);
+    close(fd);
+}
+static void c_unlink_link(void) { unlinkat(tree, "two", 0); }
+static void c_link_made_and_unmade(void)
+{
+    assert_int_equal(linkat(tree, "d/two", tree, "four", 0), 0);
+    fd_kept = openat(tree, "four", O_WRONLY | O_APPEND);
+    unlinkat(tree, "four", 0);
+}
+static void c_write_by_unlinked_name(void)
+{
+    assert_int_equal(write(fd_kept, "x", 1), 1);
+    close(fd_kept);
+}
+static void c_tmpfile(void)
+{
+    char link[64];
+    fd_kept = openat(tree, "d", O_TMPFILE | O_RDWR, 0600);
+    assert_true(fd_kept >= 0);
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd_kept);
+    assert_int_equal(linkat(AT_FDCWD, link, tree, "d/linked", AT_SYMLINK_FOLLOW), 0);
+}
+static char *map;
+static void c_map(void)
+{
+    int fd = openat(tree, "d/g", O_RDWR | O_TRUNC);
+    assert_int_equal(ftruncate(fd, 4096), 0);
+    map = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    assert_true(map != MAP_FAILED);
+    assert_int_equal(madvise(map, 4096, MADV_DONTFORK), 0); /* the recorder is our child */
+    close(fd);
+}
+static void c_store(void) { map[5]++; }
+static void c_store_and_unmap(void)
+{
+    map[6]++;
+    munmap(map, 4096);
+}
+static void c_odd_names(void)
+{
+    put(tree, "d/odd \n\xff\\ (deleted)", "x", 1);
+    assert_int_equal(mkdirat(tree, "d/dir (deleted)", 0755), 0);
+    put(tree, "d/dir (deleted)/f\n", "x", 1);
+}
+static void c_ours(void)
+{
+    put(tree, "journal/x", "x", 1);
+    put(tree, ".xenmolt-tmp-1-2", "x", 1);
+    unlinkat(tree, "journal/x", 0);
+}
+static void c_nothing(void) {}
+
+static void each_kind_of_change(void **state)
+{
+    (void)state;
+    NEED_RECORDING();
+    static const struct {
+        const char *name;
+        void (*act)(void);
+    } v[] = {
+#define A(f) {#f, f}
+        A(c_nothing), A(c_create), A(c_delete), A(c_append), A(c_append_again), A(c_truncate), A(c_mode),
+        A(c_dir_mode), A(c_root_mode), A(c_owner), A(c_time), A(c_xattr), A(c_mkdir), A(c_symlink), A(c_fifo),
+        A(c_rename), A(c_rename_over), A(c_rename_dir), A(c_write_in_moved), A(c_dir_back_and_again),
+        A(c_exchange), A(c_remove_tree), A(c_same_name_other_type), A(c_link), A(c_write_link), A(c_unlink_link),
+        A(c_link_made_and_unmade), A(c_write_by_unlinked_name), A(c_tmpfile), A(c_write_by_unlinked_name),
+        A(c_map), A(c_store), A(c_nothing), A(c_store), A(c_store_and_unmap), A(c_odd_names), A(c_ours),
+#undef A
+    };
+    struct side s;
+    fill_tree();
+    side_start(&s, 0, 0);
+    for (size_t i = 0; i < sizeof(v) / sizeof(v[0]); i++) {
+        v[i].act();
+        if (i % 5 == 4)
+            usleep(150000); /* the recorder reads by itself */
+        pull(&s);
+        CLEANUP_MANIFEST struct molt_manifest *want = scan();
+        if (!s.recorded || compare(s.m, want))
+            fail_msg("%s: recorded %d %s", v[i].name, s.recorded, s.reason);
+        if (v[i].act == c_nothing && i == 0)
+            assert_true(s.bytes < 400);
+    }
+    side_end(&s);
+    assert_int_equal(faccessat(tree, "journal", F_OK, 0), -1);
+}
+
+/* A store through a mapping that was dirty already leaves all times as they were. */
+static void stores_are_told_without_times(void **state)
+{
+    (void)state;
+    NEED_RECORDING();
+    struct side s;
+    fill_tree();
+    c_map();
+    c_store();
+    side_start(&s, 0, 0);
+    pull_and_compare(&s, true);
+    usleep(60000);
+    c_store();
+    pull_and_compare(&s, true);
+    const struct molt_entry *e = molt_manifest_find(s.m, "d/g");
+    assert_true(e && (e->flags & MOLT_EF_RACY));
+    c_store_and_unmap();
+    pull_and_compare(&s, true);
+    e = molt_manifest_find(s.m, "d/g");
+    assert_true(e && (e->flags & MOLT_EF_RACY));
+    pull_and_compare(&s, true);
+    e = molt_manifest_find(s.m, "d/g");
+    assert_true(e && !(e->flags & MOLT_EF_RACY)); /* proven by now */
+    side_end(&s);
+}
+
+/* A busy file's writes are not heard until the next sync; nothing of that may be seen. */
+static void busy_files_are_told_again(void **state)
+{
+    (void)state;
+    NEED_RECORDING();
+    struct side s;
+    fill_tree();
+    side_start(&s, 0, 0);
+    int fd = openat(tree, "d/g", O_WRONLY | O_APPEND);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 6; i++) {
+            assert_int_equal(write(fd, "x", 1), 1);
+            usleep(120000);
+        }
+        pull_and_compare(&s, true);
+        assert_int_equal(write(fd, "x", 1), 1);
+        pull_and_compare(&s, true);
+        for (int i = 0; i < 4; i++) {
+            assert_int_equal(write(fd, "x", 1), 1);
+            usleep(120000);
+        }
+        assert_int_equal(renameat(tree, "d/g", tree, "d/e/g"), 0);
+        assert_int_equal(renameat(tree, "d/e", tree, "d/i"), 0);
+        assert_int_equal(linkat(tree, "d/i/g", tree, "g", 0), 0);
+        assert_int_equal(write(fd, "x", 1), 1);
+        pull_and_compare(&s, true);
+        assert_int_equal(write(fd, "x", 1), 1);
+        pull_and_compare(&s, true);
+        unlinkat(tree, "g", 0);
+        assert_int_equal(renameat(tree, "d/i", tree, "d/e"), 0);
+        assert_int_equal(renameat(tree, "d/e/g", tree, "d/g"), 0);
+    }
+    close(fd);
+    side_end(&s);
+}
+
+/* --- losses --- */
+
+static void overflow_falls_back(void **state)
+{
+    (void)state;
+    NEED_RECORDING();
+    struct side s;
+    fill_tree();
+    side_start(&s, 0, 0);
+    c_create();
+    pull_and_compare(&s, true);
+    kill(molt_recorder_pid(s.r), SIGSTOP);
+    assert_int_equal(mkdirat(tree, "many", 0755), 0);
+    for (int i = 0; i < 20000; i++) {
+        char name[32];
+        snprintf(name, sizeof(name), "many/%d", i);
+        assert_int_equal(mknodat(tree, name, S_IFREG | 0600, 0), 0);
+    }
+    kill(molt_recorder_pid(s.r), SIGCONT);
+    pull_and_compare(&s, false);
+    assert_non_null(strstr(s.reason, "overflow"));
+    c_delete();
+    pull_and_compare(&s, true); /* recording goes on from the scan */
+    side_end(&s);
+}
+
+static void bounds_fall_back(void **state)
+{
+    (void)state;
+    NEED_RECORDING();
+    struct side s;
+    for (int by_journal = 0; by_journal < 2; by_journal++) {
+        fill_tree();
+        side_start(&s, by_journal ? 0 : 30, by_journal ? 600 : 0);
+        c_create();
+        pull_and_compare(&s, true);
+        for (int i = 0; i < 100; i++) {
+            char name[32];
+            snprintf(name, sizeof(name), "d/e/n%d", i);
+            put(tree, name, "changed", 5);
+        }
+        pull_and_compare(&s, false);
+        assert_non_null(strstr(s.reason, by_journal ? "too long" : "too many"));
+        pull(&s); /* the journal is cut */
+        c_delete();
+        pull_and_compare(&s, true);
+        side_end(&s);
+    }
+}
+
+static void dead_recorder_falls_back(void **state)
+{
+    (void)state;
+    NEED_RECORDING();
+    struct side s;
+    for (int early = 0; early < 2; early++) {
+        fill_tree();
+        side_start(&s, 0, 0);
+        if (!early)
+            pull_and_compare(&s, true);
+        c_create();
+        kill(molt_recorder_pid(s.r), SIGKILL);
+        usleep(60000); /* out of the racy time */
+        pull_and_compare(&s, false);
+        assert_string_equal(s.reason, "the recorder is gone");
+        c_delete();
+        pull_and_compare(&s, false);
+        assert_true(s.bytes < 1000); /* against the scan before */
+        side_end(&s);
+    }
+}
+
+/* The one who asks again from the base on gets all of it, also in another process. */
+static void from_the_base_again(void **state)
+{
+    (void)state;
+    NEED_RECORDING();
+    struct side s;
+    fill_tree();
+    side_start(&s, 0, 0);
+    c_create();
+    pull_and_compare(&s, true);
+    c_delete();
+    pull_and_compare(&s, true);
+    c_mkdir();
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct molt_merge_server *other = molt_merge_server_new(tree, exclude);
+        molt_merge_server_record(other, s.r, 0, NULL);
+        struct side t = {.r = s.r, .server = other, .base = s.base};
+        pull_and_compare(&t, true);
+        molt_recorder_stop(s.r);
+        _exit(0);
+    }
+    int status = -1;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    c_symlink();
+    pull_and_compare(&s, true);
+    side_end(&s);
+}
+
+static void no_recording_says_why(void **state)
+{
+    (void)state;
+    NEED_RECORDING();
+    fill_tree();
+    struct side s = {.base = scan(), .server = molt_merge_server_new(tree, exclude)};
+    molt_merge_server_record(s.server, NULL, 0, "nobody asked");
+    pull_and_compare(&s, false);
+    assert_string_equal(s.reason, "nobody asked");
+    c_create();
+    pull_and_compare(&s, false);
+    side_end(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_kind_of_change),      cmocka_unit_test(stores_are_told_without_times),
+        cmocka_unit_test(busy_files_are_told_again),
+        cmocka_unit_test(overflow_falls_back),      cmocka_unit_test(bounds_fall_back),
+        cmocka_unit_test(dead_recorder_falls_back), cmocka_unit_test(from_the_base_again),
+        cmocka_unit_test(no_recording_says_why),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
