@@ -84,7 +84,7 @@ int xenmolt_op_commit(xenmolt *x, const char *id, xenmolt_error **err)
 {
     CLEANUP_FREE char *full = NULL;
     int r = resolve(x, id, &full, err);
-    return r < 0 ? r : molt_op_commit(x->engine, full, up_commit, err);
+    return r < 0 ? r : molt_op_settle(x->engine, full, MOLT_OP_COMMITTED, up_commit, err);
 }
 
 int xenmolt_op_rollback(xenmolt *x, const char *id, int discard_new_writes, xenmolt_error **err)
@@ -95,7 +95,7 @@ int xenmolt_op_rollback(xenmolt *x, const char *id, int discard_new_writes, xenm
         return r;
     if (!discard_new_writes)
         return molt_error_set(err, MOLT_E_USAGE, "a rollback loses what the guest wrote since the switch-over; confirm it with --discard-new-writes");
-    return molt_op_commit(x->engine, full, up_rollback, err);
+    return molt_op_settle(x->engine, full, MOLT_OP_ROLLED_BACK, up_rollback, err);
 }
 
 int xenmolt_guest_upgrade_preflight(xenmolt *x, const xenmolt_upgrade_params *p, char **ret_json, xenmolt_error **err)

@@ -64,7 +64,7 @@ static int check_operation(struct preflight *f, struct molt_error **err)
         const char *state = molt_json_get_string(o, "state"), *id = molt_json_get_string(o, "id");
         if (!molt_streq(molt_json_get_string(o, "subject"), f->dom.name))
             continue;
-        if (!molt_streq(state, "failed") && !molt_streq(state, "aborted") && !molt_streq(state, "done") && !molt_streq(state, "committed"))
+        if (!molt_streq(state, "failed") && !molt_streq(state, "aborted") && !molt_streq(state, "done") && !molt_streq(state, "committed") && !molt_streq(state, "rolled-back"))
             return molt_error_set(err, MOLT_E_BUSY, "operation %s on %s is %s; wait for it, or end it: xenmolt op-abort %s, or xenmolt op-recover %s if its command died", id, f->dom.name, state, id, id);
     }
     return r;

@@ -41,6 +41,7 @@ enum molt_probe {
     X(ABORTED, "aborted")         /* as failed, on request */                        \
     X(DONE, "done")               /* finished; the old side is retained */           \
     X(COMMITTED, "committed")     /* retained things deleted */                      \
+    X(ROLLED_BACK, "rolled-back") /* the old side brought back, the new one deleted */ \
     X(STUCK, "stuck")             /* an undo or forward step failed: op-recover */
 enum molt_op_state {
 #define MOLT_X(name, text) MOLT_OP_##name,
@@ -48,7 +49,7 @@ enum molt_op_state {
 #undef MOLT_X
 };
 const char *molt_op_state_text(enum molt_op_state s);
-bool molt_op_state_ended(enum molt_op_state s); /* failed, aborted, done, committed */
+bool molt_op_state_ended(enum molt_op_state s); /* failed, aborted, done, committed, rolled-back */
 
 struct molt_step {
     const char *name;  /* "snapshot"; stands in the journal */
@@ -107,8 +108,10 @@ int molt_op_recover(struct molt_engine *e, const char *id, struct molt_error **e
 /* Asks a running operation to stop before the pivot (its runner sees it within a second); with no living runner it is
  * recovered backwards here. Past the pivot: MOLT_E_STATE. wait_ms: how long to wait for the end (0: do not wait). */
 int molt_op_abort(struct molt_engine *e, const char *id, int wait_ms, struct molt_error **err);
-/* Deletes nothing outside: marks state change DONE -> COMMITTED after the caller's commit function succeeded. */
-int molt_op_commit(struct molt_engine *e, const char *id, int (*fn)(struct molt_op *op, struct molt_error **err), struct molt_error **err);
+/* What becomes of a DONE operation: runs fn (which must be repeatable: a failure leaves it DONE), then changes the state
+ * to `to`, COMMITTED or ROLLED_BACK. MOLT_E_STATE when it is not DONE. fn may be NULL. */
+int molt_op_settle(struct molt_engine *e, const char *id, enum molt_op_state to,
+                   int (*fn)(struct molt_op *op, struct molt_error **err), struct molt_error **err);
 void molt_op_close(struct molt_op *op); /* frees; releases the lock */
 
 /* For steps. */

@@ -26,7 +26,7 @@ static const bool state_matrix[N_STATES][N_STATES] = {
     [MOLT_OP_PIVOTING] = {[MOLT_OP_FORWARD] = true, [MOLT_OP_UNDOING] = true, [MOLT_OP_STUCK] = true},
     [MOLT_OP_FORWARD] = {[MOLT_OP_DONE] = true, [MOLT_OP_STUCK] = true},
     [MOLT_OP_UNDOING] = {[MOLT_OP_FAILED] = true, [MOLT_OP_ABORTED] = true, [MOLT_OP_STUCK] = true},
-    [MOLT_OP_DONE] = {[MOLT_OP_COMMITTED] = true},
+    [MOLT_OP_DONE] = {[MOLT_OP_COMMITTED] = true, [MOLT_OP_ROLLED_BACK] = true},
     /* recovery goes back to where it got stuck */
     [MOLT_OP_STUCK] = {[MOLT_OP_PIVOTING] = true, [MOLT_OP_FORWARD] = true, [MOLT_OP_UNDOING] = true},
 };
@@ -46,7 +46,7 @@ bool molt__op_state_from_text(const char *text, enum molt_op_state *ret)
 
 bool molt_op_state_ended(enum molt_op_state s)
 {
-    return s == MOLT_OP_FAILED || s == MOLT_OP_ABORTED || s == MOLT_OP_DONE || s == MOLT_OP_COMMITTED;
+    return s == MOLT_OP_FAILED || s == MOLT_OP_ABORTED || s == MOLT_OP_DONE || s == MOLT_OP_COMMITTED || s == MOLT_OP_ROLLED_BACK;
 }
 
 /* ---- records ---- */

@@ -98,7 +98,8 @@ int molt__recover_locked(struct molt_op *op, struct molt_error **err)
     case MOLT_OP_FAILED:
     case MOLT_OP_ABORTED:
     case MOLT_OP_DONE:
-    case MOLT_OP_COMMITTED: return 0;
+    case MOLT_OP_COMMITTED:
+    case MOLT_OP_ROLLED_BACK: return 0;
     }
     return molt_error_set(err, MOLT_E_INTERNAL, "operation %s: unknown state %d", op->id, (int)phase);
 }
@@ -145,7 +146,8 @@ static int wait_for_end(struct molt_engine *e, const char *id, int wait_ms, stru
         if (r < 0)
             return r;
         state = op->state;
-        if (state == MOLT_OP_DONE || state == MOLT_OP_COMMITTED || state == MOLT_OP_FORWARD)
+        if (state == MOLT_OP_FORWARD ||
+            (molt_op_state_ended(state) && state != MOLT_OP_FAILED && state != MOLT_OP_ABORTED))
             r = not_abortable(op, err);
         else if (state == MOLT_OP_STUCK)
             r = molt_error_set(err, MOLT_E_NEEDS_RECOVERY, "operation %s: its undo is incomplete", op->id);
@@ -202,7 +204,7 @@ int molt_op_abort(struct molt_engine *e, const char *id, int wait_ms, struct mol
     return wait_ms > 0 ? wait_for_end(e, full, wait_ms, err) : 0;
 }
 
-int molt_op_commit(struct molt_engine *e, const char *id,
+int molt_op_settle(struct molt_engine *e, const char *id, enum molt_op_state to,
                    int (*fn)(struct molt_op *op, struct molt_error **err), struct molt_error **err)
 {
     struct molt_op *op = NULL;
@@ -211,14 +213,14 @@ int molt_op_commit(struct molt_engine *e, const char *id,
     if (r < 0)
         return r;
     if (op->state != MOLT_OP_DONE)
-        r = molt_error_set(err, MOLT_E_STATE, "operation %s is %s; only a done one can be committed", op->id,
-                           molt_op_state_text(op->state));
+        r = molt_error_set(err, MOLT_E_STATE, "operation %s is %s; only a done one can be %s", op->id,
+                           molt_op_state_text(op->state), to == MOLT_OP_COMMITTED ? "committed" : "rolled back");
     if (r == 0 && fn)
         r = molt__run_open(op, err); /* fn finds molt_op_priv() as the steps do */
     if (r == 0 && fn)
         r = fn(op, err);
     if (r == 0)
-        r = molt__op_set_state(op, MOLT_OP_COMMITTED, err);
+        r = molt__op_set_state(op, to, err);
     molt_op_close(op);
     return r;
 }

@@ -97,7 +97,7 @@ err_has() { check "the message says: $1" grep -qiF -e "$1" "$scratch/err"; }
 
 # start_upgrade ARGS...: in the background of dom0; its end is told by upgrade_status.
 start_upgrade() {
-    dom0 "rm -f /tmp/up.*; setsid sh -c 'xenmolt guest-upgrade --report /tmp/up.json $* web1 >/tmp/up.out 2>/tmp/up.err; echo \$? >/tmp/up.rc.new; mv /tmp/up.rc.new /tmp/up.rc' </dev/null >/dev/null 2>&1 &"
+    dom0 "rm -f /tmp/up.*; setsid sh -c '${UPGRADE:-xenmolt guest-upgrade} --report /tmp/up.json $* web1 >/tmp/up.out 2>/tmp/up.err; echo \$? >/tmp/up.rc.new; mv /tmp/up.rc.new /tmp/up.rc' </dev/null >/dev/null 2>&1 &"
 }
 
 # wait_recipe SECONDS TEXT: until the recipe has printed TEXT.

@@ -1,0 +1,63 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# A guest on a raw image, upgraded by `xl guest-upgrade` with a recipe that changes files only; then the way back.
+. "$(dirname "$0")/../lib/case.sh"
+
+RAW=/var/lib/xen/images/web1/web1.raw
+
+begin dom0-ready
+dom0 "cd /var/lib/xen/images/web1 && qemu-img convert -O raw web1.qcow2 web1.raw && rm web1.qcow2 &&
+    sed 's/format=qcow2/format=raw/; s/web1[.]qcow2/web1.raw/' /etc/xen/web1.cfg >/tmp/raw.cfg && xl -q create /tmp/raw.cfg" ||
+    give_up "the guest on a raw image could not be started"
+check "a guest on a raw image serves" service_up 300 || exit 1
+check "its agent is there" dom0 "for i in \$(seq 120); do xenstore-exists /local/domain/\$(xl domid web1)/data/xenmolt/proto && exit 0; sleep 1; done; exit 1"
+guest "timeout 300 systemctl is-system-running --wait" >/dev/null
+
+xl_before=$(dom0 "readlink -f /usr/sbin/xl; sha256sum < /usr/sbin/xl; xl info | grep xen_version")
+expect 0 "shim-install" "xenmolt shim-install"
+check "xl still does its own work" dom0 "xl list web1 && xl info | grep -q xen_version"
+expect 1 "and ends as it used to" "xl domid nosuch"
+expect 3 "xl guest-upgrade is ours" "xl guest-upgrade nosuch"
+err_has nosuch
+
+PID_BEFORE=$(main_pid)
+kernel=$(guest "uname -r")
+world "$scratch/before"
+recipe /tmp/files <<'RECIPE'
+#!/bin/sh
+echo "changed by the upgrade" >/etc/motd
+rm -f /etc/issue.net
+mkdir -p /opt/new
+echo new >/opt/new/file
+RECIPE
+start_load 20
+UPGRADE="xl guest-upgrade" start_upgrade --recipe /tmp/files
+guest "echo 'written meanwhile' >/root/meanwhile"
+status=$(upgrade_status 900)
+if [ "$status" != 0 ]; then
+    dom0 "grep -v ' progress ' /tmp/up.err | tail -n 8" | sed 's/^/   | /'
+    give_up "xl guest-upgrade: exit $status"
+fi
+pass "xl guest-upgrade, a recipe that changes files only"
+sleep 5
+load_clean
+op=$(operation)
+check "the same process" same "$(main_pid)" "$PID_BEFORE"
+check "the upgrade's files are there" guest "grep -q upgrade /etc/motd && [ -f /opt/new/file ] && [ ! -e /etc/issue.net ]"
+check "what the guest wrote meanwhile is there" guest "grep -q meanwhile /root/meanwhile"
+check "the same kernel" same "$(guest "uname -r")" "$kernel"
+note "blackout: $(report .blackout_ms) ms: $(report '.blackout | del(.criu_dump, .criu_restore) | tojson'), longest client gap $(report .longest_gap_ms /tmp/load.json) ms"
+guest "echo 'written after' >/root/after; sync"
+
+expect 2 "op-rollback wants a confirmation" "xenmolt op-rollback $op"
+expect 0 "op-rollback" "xenmolt op-rollback --discard-new-writes $op"
+check "op-list says rolled-back" same "$(operation_state "$op")" rolled-back
+check "the old guest serves" service_up 60
+check "as the same process" same "$(main_pid)" "$PID_BEFORE"
+check "on its own disk" guest "! grep -q upgrade /etc/motd && [ ! -e /opt/new ] && [ -e /etc/issue.net ] && grep -q meanwhile /root/meanwhile && [ ! -e /root/after ]"
+expect 18 "a second op-rollback is refused" "xenmolt op-rollback --discard-new-writes $op"
+world "$scratch/after"
+check "the world is as before" same_world "$scratch/before" "$scratch/after"
+check "the raw image stands alone" dom0 "qemu-img info -U --output=json $RAW | jq -e '.format == \"raw\"' && ! ls $RAW.*"
+expect 0 "shim-remove" "xenmolt shim-remove"
+check "xl is what it was" same "$(dom0 "readlink -f /usr/sbin/xl; sha256sum < /usr/sbin/xl; xl info | grep xen_version")" "$xl_before"
