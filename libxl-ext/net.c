@@ -44,10 +44,10 @@ static int make_bridge(const char *name, struct molt_error **err)
         if (r < 0)
             return r;
     }
-    /* No IPv6 of the host itself on it: the bridge without a way out has not even a link-local neighbour. */
+    /* No IPv6 of the host itself on it. */
     CLEANUP_FREE char *path = molt_xasprintf("/proc/sys/net/ipv6/conf/%s/disable_ipv6", name);
     molt_write_file(path, "1", 1, 0644, NULL);
-    return ip(err, "link", "set", name, "up", NULL, NULL);
+    return 0;
 }
 
 /* Egress only: the clone may open connections to the outside, nobody may open one to it. */
@@ -76,10 +76,14 @@ int molt_upnet_create(const struct molt_upnet *n, struct molt_error **err)
 {
     CLEANUP_FREE char *cidr = molt_xasprintf("%s/30", n->host_ip);
     int r = molt_upnet_remove(n, err);
+    /* Never up, so that its ports carry nothing: dom0 would answer the clone's ARP for any address of its own there, and
+     * the clone, with the guest's address, would keep that bridge's MAC for its gateway beyond the switch. */
     if (r == 0)
         r = make_bridge(n->isolated, err);
     if (r == 0)
         r = make_bridge(n->egress, err);
+    if (r == 0)
+        r = ip(err, "link", "set", n->egress, "up", NULL, NULL);
     if (r == 0)
         r = ip(err, "addr", "add", cidr, "dev", n->egress, NULL);
     if (r == 0)
