@@ -86,6 +86,20 @@ static int check_config(struct preflight *f, struct molt_error **err)
     return 0;
 }
 
+/* The snapshot is QEMU's; libxl gives a raw file to blkback when it is not told otherwise. */
+static int check_qdisk(struct preflight *f, const struct molt_os_disk *d, struct molt_error **err)
+{
+    CLEANUP_QMP struct molt_qmp *q = NULL;
+    CLEANUP_ERROR struct molt_error *why = NULL;
+    CLEANUP_FREE char *node = NULL;
+    int r = molt_qmp_open(f->dom.domid, &q, &why);
+    if (r == 0)
+        r = molt_disk_find_node(q, d->path, &node, &why);
+    if (r == 0)
+        return 0;
+    return molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s is not served by QEMU, whose snapshots are used (%s); give it backendtype=qdisk in the domain's configuration and start the domain anew", d->vdev, molt_error_text(why));
+}
+
 static int check_disk(struct preflight *f, struct molt_error **err)
 {
     struct molt_os_disk d = {0};
@@ -98,7 +112,8 @@ static int check_disk(struct preflight *f, struct molt_error **err)
     molt_json_set_string(f->params, "disk_vdev", d.vdev);
     molt_json_set_int(f->estimate, "disk_bytes", space);
     molt_json_set_int(f->estimate, "disk_free_bytes", (int64_t)d.free_bytes);
-    if ((int64_t)d.free_bytes < space)
+    r = check_qdisk(f, &d, err);
+    if (r == 0 && (int64_t)d.free_bytes < space)
         r = molt_error_set(err, MOLT_E_NO_SPACE, "the overlays need about %.0f MiB beside %s, %.0f MiB are free; make room there", (double)space / MIB, d.path, (double)d.free_bytes / MIB);
     molt_os_disk_clear(&d);
     return r;

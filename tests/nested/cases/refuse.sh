@@ -77,7 +77,7 @@ refused 6 "not enough disk space" MiB web1
 prepare "rm /var/tmp/filler"
 
 free=$(dom0 "xl info free_memory")
-prepare "printf 'name = \"ballast\"\ntype = \"pv\"\nkernel = \"/var/lib/xen/images/web1/vmlinuz\"\nmemory = %s\nvcpus = 1\n' $((free - 600)) >/tmp/ballast.cfg; xl -q create -p /tmp/ballast.cfg" ||
+prepare "printf 'name = \"ballast\"\ntype = \"pv\"\nkernel = \"/var/lib/xen/images/web1/vmlinuz\"\nmemory = %s\nvcpus = 1\n' $((free - 600)) >/tmp/ballast.cfg; xl create -q -p /tmp/ballast.cfg" ||
     fail "the domain that takes the memory could not be made"
 refused 6 "not enough memory" "MiB of memory" web1
 prepare "xl destroy ballast"

@@ -1,14 +1,19 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # A guest on a raw image, upgraded by `xl guest-upgrade` with a recipe that changes files only; then the way back.
+# Before that: a raw image in blkback's hands, which is refused.
 . "$(dirname "$0")/../lib/case.sh"
 
 RAW=/var/lib/xen/images/web1/web1.raw
 
 begin dom0-ready
 dom0 "cd /var/lib/xen/images/web1 && qemu-img convert -O raw web1.qcow2 web1.raw && rm web1.qcow2 &&
-    sed 's/format=qcow2/format=raw/; s/web1[.]qcow2/web1.raw/' /etc/xen/web1.cfg >/tmp/raw.cfg && xl -q create /tmp/raw.cfg" ||
+    sed 's/format=qcow2/format=raw/; s/web1[.]qcow2/web1.raw/' /etc/xen/web1.cfg >/tmp/phy.cfg && xl create -q -p /tmp/phy.cfg" ||
     give_up "the guest on a raw image could not be started"
+expect 8 "a raw image that QEMU does not serve is refused" "xl unpause web1; xenmolt guest-upgrade web1"
+err_has backendtype=qdisk
+dom0 "xl destroy web1; sed 's/format=raw/&,backendtype=qdisk/' /tmp/phy.cfg >/tmp/raw.cfg; sleep 2; xl create -q /tmp/raw.cfg" ||
+    give_up "the guest on a raw image could not be started with backendtype=qdisk"
 check "a guest on a raw image serves" service_up 300 || exit 1
 check "its agent is there" dom0 "for i in \$(seq 120); do xenstore-exists /local/domain/\$(xl domid web1)/data/xenmolt/proto && exit 0; sleep 1; done; exit 1"
 guest "timeout 300 systemctl is-system-running --wait" >/dev/null

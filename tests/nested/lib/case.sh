@@ -47,7 +47,7 @@ world() { dom0_sh <"$NESTED/lib/world.sh" >"$1" 2>&1; }
 same_world() { diff -U1 "$1" "$2"; }
 
 begin() {
-    note "starting the host from web1-ready"
+    note "starting the host from ${1:-web1-ready}"
     host down >/dev/null 2>&1
     host up --from "${1:-web1-ready}" || give_up "the host did not start"
     trap end EXIT

@@ -31,7 +31,9 @@ fetch_qemu() {
 }
 
 build_emulator() {
-    own_qemu_is_new || [ -x "$CACHE/qemu/usr/bin/qemu-system-x86_64" ] || step "emulator" fetch_qemu "$CACHE/qemu"
+    if ! own_qemu_is_new && [ ! -x "$CACHE/qemu/usr/bin/qemu-system-x86_64" ]; then
+        (step "emulator" fetch_qemu "$CACHE/qemu") || say "no newer QEMU from the mirror: the machine's own will do"
+    fi
     find_emulator
 }
 
