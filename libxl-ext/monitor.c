@@ -20,6 +20,8 @@
 #include "domain.h"
 #include "upgrade.h"
 
+#define LOG_DIR "/var/log/xen" /* xl's (XEN_LOG_DIR of Debian and of a plain build) */
+
 static libxl_action_on_shutdown action_for(const libxl_domain_config *cfg, libxl_shutdown_reason reason)
 {
     switch (reason) {
@@ -118,7 +120,12 @@ int xenmolt_monitor(xenmolt *x, uint32_t domid, xenmolt_error **err)
 int molt_monitor_spawn(struct xenmolt *x, uint32_t domid, struct molt_error **err)
 {
     char id[16];
-    CLEANUP_FREE char *log = molt_xasprintf("%s/monitor-%u.log", x->state_dir, domid);
+    struct molt_domain d;
+    int r = molt_domain_info(x, domid, &d, err);
+    if (r < 0)
+        return r;
+    /* Beside xl's own, where log rotation looks. */
+    CLEANUP_FREE char *log = molt_xasprintf(LOG_DIR "/xenmolt-%s.log", d.name);
     snprintf(id, sizeof(id), "%u", domid);
     pid_t pid = fork();
     if (pid < 0)
@@ -126,7 +133,7 @@ int molt_monitor_spawn(struct xenmolt *x, uint32_t domid, struct molt_error **er
     if (pid == 0) {
         if (setsid() < 0 || fork() != 0)
             _exit(0);
-        int null = open("/dev/null", O_RDWR), out = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+        int null = open("/dev/null", O_RDWR), out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
         dup2(null, 0);
         dup2(out >= 0 ? out : null, 1);
         dup2(out >= 0 ? out : null, 2);

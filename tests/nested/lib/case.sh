@@ -71,7 +71,7 @@ for op in $(ls -t /var/lib/xenmolt/ops 2>/dev/null | head -n 1); do
     xenmolt op-log "$op" | tail -n 15
     tail -n 5 "/var/lib/xenmolt/ops/$op/recipe.log" 2>/dev/null
 done
-for f in /tmp/up.out /tmp/up.err /var/lib/xenmolt/monitor-*.log; do [ ! -s $f ] || { echo "-- $f"; grep -v ' progress ' $f | tail -n 15; }; done
+for f in /tmp/up.out /tmp/up.err /var/log/xen/xenmolt-*.log; do [ ! -s $f ] || { echo "-- $f"; grep -v ' progress ' $f | tail -n 15; }; done
 dmesg | tail -n 5
 echo "-- agent in web1"
 timeout 30 ssh -o ConnectTimeout=10 10.77.0.11 journalctl --no-pager -n 15 -u xenmolt-agent -u counter
