@@ -80,7 +80,7 @@ check "op-list says done" same "$(operation_state "$op")" "done"
 check "the old domain is kept, paused" dom0 "xl list web1--replaced | tail -n 1 | grep -qE ' --p--- |--p'"
 check "web1 runs under its name" dom0 "xl list web1 | tail -n 1 | grep -qvE -- '--p'"
 check "no packet filter table of ours is left" dom0 "! nft list tables | grep -q xenmolt"
-check "no bridge of ours is left" dom0 "! ip -o link | grep -qE ': xm[ui]'"
+check "no bridge of ours is left" dom0 "! ip -o link | grep -qE ': xm[uihp]'"
 check "a domain monitor watches web1" dom0 "pgrep -ax xenmolt | grep -q 'domain-monitor'"
 
 expect 0 "op-commit" "xenmolt op-commit $op"
