@@ -48,28 +48,38 @@ apt_habits() {
 
 keyring() { echo /usr/share/keyrings/debian-archive-keyring.gpg; }
 
-# make_root TAR PACKAGES SUITE...
+# What an upgrade of the guest shall have to bring: its root has everything of the suite's updates but these.
+# (With all of them missing, most of an upgrade's time goes into unpacking small packages: under TCG each costs seconds.)
+OLD_SOURCES="src:linux src:linux-signed-amd64 src:glibc src:openjdk-17"
+
+# make_root TAR PACKAGES OLD SUITE...: OLD names what is taken from the first suite alone, in the words of apt_preferences(5).
 make_root() {
-    local tar=$1 packages=$2 habits=() line; shift 2
+    local tar=$1 packages=$2 old=$3 habits=() line; shift 3
     while IFS= read -r line; do [ -n "$line" ] && habits+=(--aptopt="$line"); done < <(apt_habits)
     debian_sources "$@" >"$tar.list"
+    : >"$tar.pins"
+    if [ -n "$old" ]; then
+        printf 'Package: %s\nPin: release n=%s\nPin-Priority: 990\n' "$old" "$SUITE" >"$tar.pins"
+    fi
     mmdebstrap --mode=root --variant=minbase --keyring="$(keyring)" --include="$packages" \
         "${LEAN[@]}" "${habits[@]}" \
+        --setup-hook="mkdir -p \"\$1/etc/apt/preferences.d\"; cp '$tar.pins' \"\$1/etc/apt/preferences.d/old\"" \
+        --customize-hook='rm "$1/etc/apt/preferences.d/old"' \
         --essential-hook='mkdir -p "$1/usr/share/man/man1" "$1/etc/initramfs-tools/conf.d"' \
         --essential-hook='printf "MODULES=list\nCOMPRESS=lz4\nCOMPRESSLEVEL=1\n" >"$1/etc/initramfs-tools/conf.d/lean"' \
         --essential-hook='printf "%s\n" ext4 crc32c_generic xen-blkfront xen-netfront virtio_pci virtio_blk virtio_net >"$1/etc/initramfs-tools/modules"' \
         --customize-hook='rm -f "$1"/etc/ssh/ssh_host_*_key* "$1/etc/machine-id"; : >"$1/etc/machine-id"' \
         --format=tar "$SUITE" "$tar.part" "$tar.list"
-    rm -f "$tar.list"
+    rm -f "$tar.list" "$tar.pins"
     mv "$tar.part" "$tar"
 }
 
 dom0_suites() { echo "$SUITE $SUITE-updates $SUITE-security"; }
-guest_suites() { echo "$SUITE"; }     # plain main only: a security upgrade shall have something to bring
+guest_suites() { dom0_suites; }
 
 roots_paths() {
     DOM0_TAR=$CACHE/roots/dom0-$(hash_of "$DOM0_PACKAGES" "$(dom0_suites)" "${LEAN[*]}" "$(declare -f make_root)").tar
-    GUEST_TAR=$CACHE/roots/guest-$(hash_of "$GUEST_PACKAGES" "$(guest_suites)" "${LEAN[*]}" "$(declare -f make_root)").tar
+    GUEST_TAR=$CACHE/roots/guest-$(hash_of "$GUEST_PACKAGES" "$OLD_SOURCES" "$(guest_suites)" "${LEAN[*]}" "$(declare -f make_root)").tar
 }
 
 build_roots() {
@@ -80,7 +90,7 @@ build_roots() {
         case $f in "$DOM0_TAR"|"$GUEST_TAR") ;; *) rm -f "$f" ;; esac
     done
     # shellcheck disable=SC2046
-    [ -f "$GUEST_TAR" ] || step "guest root" make_root "$GUEST_TAR" "$GUEST_PACKAGES" $(guest_suites)
+    [ -f "$GUEST_TAR" ] || step "guest root" make_root "$GUEST_TAR" "$GUEST_PACKAGES" "$OLD_SOURCES" $(guest_suites)
     # shellcheck disable=SC2046
-    [ -f "$DOM0_TAR" ] || step "dom0 root" make_root "$DOM0_TAR" "$DOM0_PACKAGES" $(dom0_suites)
+    [ -f "$DOM0_TAR" ] || step "dom0 root" make_root "$DOM0_TAR" "$DOM0_PACKAGES" "" $(dom0_suites)
 }

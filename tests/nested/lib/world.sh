@@ -25,7 +25,7 @@ echo "== images in use"
 for p in /proc/[0-9]*; do
     # No process for each of them: that would cost some seconds under TCG. It may be gone meanwhile.
     { read -r comm <"$p/comm"; } 2>/dev/null || continue
-    case $comm in qemu*) ls -l "$p/fd" 2>/dev/null ;; esac
+    case $comm in *qemu*) ls -l "$p/fd" 2>/dev/null ;; esac
 done | sed -n "s|.*-> \($images/.*\)|\1|p" | sort -u
 echo "== links"
 ip -o link | sed -n 's/^[0-9]*: \([^:]*\):.* master \([^ ]*\).*/\1 in \2/p; t; s/^[0-9]*: \([^:]*\):.*/\1/p' | sort
