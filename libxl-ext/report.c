@@ -37,6 +37,8 @@ static struct molt_json *split(const struct molt_json *notes)
         molt_json_set(v, "criu_dump", molt_json_copy(d));
     if (molt_json_get(notes, "final_pass"))
         molt_json_set(v, "final_pass", molt_json_copy(molt_json_get(notes, "final_pass")));
+    if (molt_json_get(notes, "held"))
+        molt_json_set(v, "held", molt_json_copy(molt_json_get(notes, "held")));
     if (molt_json_get(restore, "stats"))
         molt_json_set(v, "criu_restore", molt_json_copy(molt_json_get(restore, "stats")));
     return v;

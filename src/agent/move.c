@@ -63,6 +63,8 @@ int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error *
     struct molt_workload *w = s->workload;
     if (r == 0 && !w)
         r = molt_error_set(err, MOLT_E_STATE, "dump-prepare comes first");
+    if (r == 0 && strcmp(w->unit, unit) != 0)
+        r = molt_error_set(err, MOLT_E_STATE, "dump-prepare was for %s, not for %s", w->unit, unit);
     if (r == 0)
         r = molt_workload_refresh(w, err);
     if (r < 0)

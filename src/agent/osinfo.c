@@ -47,11 +47,13 @@ static char *package_version(const char *pattern)
     struct molt_run_opts o = {.timeout_ms = 60000};
     if (molt_run_ok(argv, &o, &out, NULL) < 0)
         return NULL;
-    const char *p = strstr(out, "installed ");
-    if (!p || (p > out && p[-1] != '\n'))
-        return NULL;
-    p += strlen("installed ");
-    return molt_xstrndup(p, strcspn(p, "\n"));
+    /* A pattern also finds packages that others only name: "not-installed ". */
+    for (const char *p = out; p; p = strchr(p, '\n') ? strchr(p, '\n') + 1 : NULL)
+        if (!strncmp(p, "installed ", strlen("installed "))) {
+            p += strlen("installed ");
+            return molt_xstrndup(p, strcspn(p, "\n"));
+        }
+    return NULL;
 }
 
 struct molt_json *agent_os_info(void)

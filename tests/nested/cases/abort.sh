@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# op-abort before the pivot, under load: everything is undone, and what the guest wrote meanwhile is in its image.
+# A second operation is refused; op-abort before the pivot, under load: everything is undone, and what the guest wrote meanwhile is in its image.
 . "$(dirname "$0")/../lib/case.sh"
 
 begin
@@ -16,6 +16,11 @@ start_upgrade --recipe /tmp/sleeper
 wait_recipe 600 "sleeping now"
 op=$(operation)
 check "a clone runs" dom0 "xl domid web1--clone"
+world "$scratch/busy"
+expect 7 "a second operation on the same domain is refused" "xenmolt guest-upgrade web1"
+err_has op-list
+world "$scratch/still"
+check "and changes nothing" same_world "$scratch/busy" "$scratch/still"
 sum=$(guest "head -c 4000000 /dev/urandom >/root/meanwhile; sync; sha256sum </root/meanwhile")
 start=$SECONDS
 expect 0 "op-abort" "xenmolt op-abort $op"

@@ -93,16 +93,6 @@ refused 4 "domain without agent" "install" web1
 prepare_guest "systemctl start xenmolt-agent"
 check "the agent comes back" dom0 "for i in \$(seq 60); do xenstore-exists $data/proto && exit 0; sleep 1; done; exit 1"
 
-recipe /tmp/sleeper <<'END'
-#!/bin/sh
-echo sleeping now
-sleep 3000
-END
-note "one operation sleeps in its recipe, a second one comes"
-start_upgrade --recipe /tmp/sleeper
-wait_recipe 600 "sleeping now"
-first=$(operation)
-refused 7 "second operation on the same domain" op-list web1
-expect 0 "the first is aborted" "xenmolt op-abort $first"
-check "its command says so" same "$(upgrade_status 60)" 16
-undone "$first" aborted "$scratch/start"
+world "$scratch/end"
+check "after all of them the world is as at the start" same_world "$scratch/start" "$scratch/end"
+check "the service runs as the same process" same "$(main_pid)" "$PID_BEFORE"
