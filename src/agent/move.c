@@ -6,6 +6,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "agent/agent.h"
 #include "agent/peer.h"
@@ -195,6 +196,7 @@ int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct m
     if (r == 0)
         r = molt_restore_prepare(&spec, 60000, s->log, err);
     molt_restore_spec_clear(&spec);
+    sync(); /* what passes and pins wrote: the syncfs of the final pass would have to, in the freeze */
     return r;
 }
 
