@@ -4,7 +4,8 @@
  *
  * Durability: nothing is fsynced one by one; the pass ends with one syncfs. Until the pivot, which comes
  * after the last pass, a crash of the clone costs only the clone: the active is the guest. What must not
- * happen is a path that a running program of the clone sees half-written; the rename sees to that.
+ * happen is a path that a running program of the clone sees half-written; the rename sees to that. (Large data files
+ * of which only differences come are written in place: apply_want.c.)
  */
 #include "merge/apply.h"
 
@@ -28,14 +29,15 @@ struct put {
     char tmp[64];
     int fd; /* of a regular file */
     bool made;
+    bool in_place; /* no temporary name: differences, laid over the file itself (apply_want.c says which) */
 };
 
 struct run {
     struct molt_apply *a;
     const struct molt_plan *plan;
     struct molt__place place;
-    size_t next;   /* first action not yet carried out */
-    size_t *fetch; /* action of each record */
+    const struct molt_wants *want;
+    size_t next; /* first action not yet carried out */
     const struct molt_action *cur;
     const struct molt_record *rec;
     const char *name;
@@ -51,6 +53,20 @@ static int put_begin(struct put *p, struct molt__place *place, const struct molt
     int rc = molt__make_node(place, p->tmp, e, &p->fd, err);
     p->made = rc == 0;
     return rc;
+}
+
+/* The file must be the one that was hashed, still. */
+static int put_begin_in_place(struct put *p, struct molt__place *place, const char *name, const struct molt_entry *had,
+                              struct molt_error **err)
+{
+    struct molt_entry now;
+    *p = (struct put){.place = place, .fd = -1, .in_place = true};
+    p->fd = openat(place->dirfd, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (p->fd < 0)
+        return molt_error_errno(err, "open");
+    if (molt_entry_of_fd(p->fd, &now) < 0 || now.ino != had->ino || now.ctime_ns != had->ctime_ns || now.size != had->size)
+        return molt_error_set(err, MOLT_E_STATE, "changed in the upgraded tree while it was merged");
+    return 0;
 }
 
 static int put_data(struct put *p, uint64_t off, const void *data, size_t len, struct molt_error **err)
@@ -80,8 +96,8 @@ static void put_drop(struct put *p)
 static int put_end(struct put *p, const char *name, const struct molt_entry *want,
                    const struct molt_record *r, struct molt_error **err)
 {
-    int rc = molt__set_attrs(p->place, p->tmp, want, r, err);
-    if (rc == 0)
+    int rc = molt__set_attrs(p->place, p->in_place ? name : p->tmp, want, r, err);
+    if (rc == 0 && !p->in_place)
         rc = molt__replace(p->place, p->tmp, name, err);
     if (rc == 0) {
         molt__set_inode_flags(p->place, name, want);
@@ -333,7 +349,7 @@ static int restore_from_base(struct run *r, const struct molt_action *x, struct 
     CLEANUP_CLOSE int fd = openat(r->a->stashfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (fd < 0)
         return molt_error_errno(err, "make a temporary file in the stash");
-    const struct molt_pack_path p = {x->path, false};
+    const struct molt_pack_path p = {.path = x->path};
     struct molt_sink sink = molt_sink_fd(&fd);
     int rc = molt_pack_send(r->a->basefd, &p, 1, &sink, err);
     if (rc < 0)
@@ -415,7 +431,7 @@ static int catch_up(struct run *r, size_t until, struct molt_error **err)
 static int on_begin(void *ctx, size_t index, const struct molt_record *rec, struct molt_error **err)
 {
     struct run *r = ctx;
-    int rc = catch_up(r, r->fetch[index], err);
+    int rc = catch_up(r, r->want->action[index], err);
     if (rc < 0)
         return rc;
     const struct molt_action *x = r->cur = &r->plan->v[r->next++];
@@ -430,7 +446,8 @@ static int on_begin(void *ctx, size_t index, const struct molt_record *rec, stru
         return 0;
     rc = molt__place_at(&r->place, x->path, &r->name, err);
     if (rc == 0)
-        rc = put_begin(&r->put, &r->place, &rec->e, err);
+        rc = rec->differences ? put_begin_in_place(&r->put, &r->place, r->name, &r->want->had[index], err)
+                              : put_begin(&r->put, &r->place, &rec->e, err);
     return rc > 0 ? MOLT_E_INTERNAL : rc;
 }
 
@@ -489,30 +506,13 @@ static int on_end(void *ctx, uint64_t size, struct molt_error **err)
     return end_content(r, size, err);
 }
 
-size_t molt_apply_wanted(const struct molt_plan *plan, struct molt_pack_path **ret)
+int molt_apply_plan(struct molt_apply *a, const struct molt_plan *plan, const struct molt_wants *want,
+                    const struct molt_source *src, struct molt_error **err)
 {
-    size_t n = 0;
-    struct molt_pack_path *v = molt_xmalloc(plan->n * sizeof(*v));
-    for (size_t i = 0; i < plan->n; i++)
-        if (plan->v[i].fetch != MOLT_FETCH_NONE)
-            v[n++] = (struct molt_pack_path){plan->v[i].path, plan->v[i].fetch == MOLT_FETCH_META};
-    *ret = v;
-    return n;
-}
-
-int molt_apply_plan(struct molt_apply *a, const struct molt_plan *plan, const struct molt_source *src,
-                    struct molt_error **err)
-{
-    CLEANUP_FREE struct molt_pack_path *want = NULL;
-    size_t n = molt_apply_wanted(plan, &want);
-    CLEANUP_FREE size_t *fetch = molt_xmalloc((n + 1) * sizeof(*fetch));
-    for (size_t i = 0, k = 0; i < plan->n; i++)
-        if (plan->v[i].fetch != MOLT_FETCH_NONE)
-            fetch[k++] = i;
-    struct run r = {.a = a, .plan = plan, .fetch = fetch, .put.fd = -1};
+    struct run r = {.a = a, .plan = plan, .want = want, .put.fd = -1};
     r.place = (struct molt__place){.rootfd = a->rootfd, .dirfd = -1, .log = a->log};
     const struct molt_pack_handler h = {on_begin, on_data, on_end, &r};
-    int rc = n ? molt_pack_recv(src, want, n, &h, &a->bytes, err) : 0;
+    int rc = want->n ? molt_pack_recv(src, want->v, want->n, &h, &a->bytes, err) : 0;
     if (rc == 0)
         rc = catch_up(&r, plan->n, err);
     put_drop(&r.put);

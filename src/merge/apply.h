@@ -27,11 +27,21 @@ struct molt_apply {
     size_t not_empty; /* directories that could not be removed */
 };
 
-/* The records to ask for, in the order in which molt_apply_plan wants them; free() the array. */
-size_t molt_apply_wanted(const struct molt_plan *plan, struct molt_pack_path **ret);
-/* src yields the pack for molt_apply_wanted(); NULL when there are none wanted. Ends with one syncfs. */
-int molt_apply_plan(struct molt_apply *a, const struct molt_plan *plan, const struct molt_source *src,
+/* The records to ask for, in the order in which molt_apply_plan wants them. */
+struct molt_wants {
+    struct molt_pack_path *v;
+    size_t n;
+    size_t *action;         /* the plan's action of each */
+    struct molt_entry *had; /* the tree's own version that was hashed for it, where it was */
+};
+/* Large files of which the tree has a version already are hashed, so that only the differences come. */
+int molt_apply_want(const struct molt_apply *a, const struct molt_plan *plan, struct molt_wants *ret,
                     struct molt_error **err);
+void molt_wants_clear(struct molt_wants *w);
+#define CLEANUP_WANTS __attribute__((cleanup(molt_wants_clear)))
+/* src yields the pack for `want`; NULL when there are none wanted. Ends with one syncfs. */
+int molt_apply_plan(struct molt_apply *a, const struct molt_plan *plan, const struct molt_wants *want,
+                    const struct molt_source *src, struct molt_error **err);
 
 /* Three-way merge of texts. 1: merged into *ret (malloc'd); 0: they overlap (or the tool is missing, or a
  * text is binary); negative: error. */

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 MERGE_SOURCES = \
-	src/merge/apply.c src/merge/apply.h src/merge/apply_fs.c src/merge/apply_fs.h \
+	src/merge/apply.c src/merge/apply.h src/merge/apply_fs.c src/merge/apply_fs.h src/merge/apply_want.c \
 	src/merge/dpkg.c \
 	src/merge/manifest.c src/merge/manifest.h \
 	src/merge/manifest_wire.c src/merge/merge.c src/merge/merge.h src/merge/pack.c src/merge/pack.h \

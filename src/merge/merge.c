@@ -190,7 +190,7 @@ static int get_hashes(struct molt_merge *m, const struct molt_merge_peer *peer, 
     if (n == 0)
         return 0;
     for (size_t i = 0; i < n; i++)
-        v[i] = (struct molt_pack_path){paths[i], false};
+        v[i] = (struct molt_pack_path){.path = paths[i]};
     molt_pack_paths_encode(v, n, &req);
     int rc = peer->call(peer->ctx, MOLT_MERGE_Q_HASHES, req.s, req.len, &src, err);
     if (rc == 0)
@@ -279,17 +279,16 @@ static void on_merged(void *ctx, const struct molt_action *a, bool overlap)
 static int apply(struct molt_merge *m, const struct molt_merge_peer *peer, const struct molt_plan *plan,
                  struct molt_apply *a, struct molt_error **err)
 {
-    CLEANUP_FREE struct molt_pack_path *want = NULL;
+    CLEANUP_WANTS struct molt_wants want = {0};
     CLEANUP_STRBUF struct molt_strbuf req = MOLT_STRBUF_INIT;
     struct molt_source src;
-    size_t n = molt_apply_wanted(plan, &want);
-    if (n) {
-        molt_pack_paths_encode(want, n, &req);
-        int rc = peer->call(peer->ctx, MOLT_MERGE_Q_PACK, req.s, req.len, &src, err);
-        if (rc < 0)
-            return rc;
+    int rc = molt_apply_want(a, plan, &want, err);
+    if (rc == 0 && want.n) {
+        molt_pack_paths_encode(want.v, want.n, &req);
+        rc = peer->call(peer->ctx, MOLT_MERGE_Q_PACK, req.s, req.len, &src, err);
     }
-    int rc = molt_apply_plan(a, plan, n ? &src : NULL, err);
+    if (rc == 0)
+        rc = molt_apply_plan(a, plan, &want, want.n ? &src : NULL, err);
     if (rc < 0)
         return rc;
     if (m->applied != m->latest)
@@ -389,7 +388,7 @@ static int status_end(void *ctx, uint64_t size, struct molt_error **err)
 
 static int fetch_status(const struct molt_merge_peer *peer, struct fetched *f, struct molt_error **err)
 {
-    const struct molt_pack_path p = {STATUS_PATH, false};
+    const struct molt_pack_path p = {.path = STATUS_PATH};
     const struct molt_pack_handler h = {status_begin, status_data, status_end, f};
     CLEANUP_STRBUF struct molt_strbuf req = MOLT_STRBUF_INIT;
     struct molt_source src;
@@ -401,7 +400,7 @@ static int fetch_status(const struct molt_merge_peer *peer, struct fetched *f, s
 /* The base's, by the same road. */
 static int base_status(struct molt_merge *m, struct fetched *f, struct molt_error **err)
 {
-    const struct molt_pack_path p = {STATUS_PATH, false};
+    const struct molt_pack_path p = {.path = STATUS_PATH};
     const struct molt_pack_handler h = {status_begin, status_data, status_end, f};
     CLEANUP_STRBUF struct molt_strbuf pack = MOLT_STRBUF_INIT;
     struct molt_sink sink = molt_sink_strbuf(&pack);

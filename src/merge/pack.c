@@ -14,6 +14,9 @@
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "base/cleanup.h"
 #include "base/strbuf.h"
 
@@ -21,8 +24,18 @@
 #define MAGIC_HEAD     0x31484d58u /* XMH1 */
 #define HEAD_MAX       (8u << 20)
 #define XATTRS_MAX     4096u
+#define HASH_BYTES     8
 #define FLAG_VANISHED  1u
 #define FLAG_META_ONLY 2u
+#define FLAG_DIFFERENCES 4u
+
+static void put_hash(struct molt_strbuf *b, uint64_t h)
+{
+    unsigned char le[HASH_BYTES];
+    for (int k = 0; k < HASH_BYTES; k++)
+        le[k] = (unsigned char)(h >> (8 * k));
+    molt_strbuf_add(b, le, sizeof(le));
+}
 
 void molt_pack_paths_encode(const struct molt_pack_path *v, size_t n, struct molt_strbuf *out)
 {
@@ -31,7 +44,25 @@ void molt_pack_paths_encode(const struct molt_pack_path *v, size_t n, struct mol
     for (size_t i = 0; i < n; i++) {
         molt_put_num(out, v[i].meta_only);
         molt_put_bytes(out, v[i].path, strlen(v[i].path));
+        molt_put_num(out, v[i].n_have);
+        for (size_t k = 0; k < v[i].n_have; k++)
+            put_hash(out, v[i].have[k]);
     }
+}
+
+/* The hashes behind a path, into h. */
+static bool get_hashes(struct molt_mem *m, uint64_t *h, size_t *ret_n)
+{
+    uint64_t n;
+    if (!molt_get_num(m, &n) || n > (m->len - m->off) / HASH_BYTES)
+        return false;
+    for (uint64_t i = 0; i < n; i++, m->off += HASH_BYTES) {
+        h[i] = 0;
+        for (int k = HASH_BYTES; k-- > 0;)
+            h[i] = h[i] << 8 | m->p[m->off + (size_t)k];
+    }
+    *ret_n = n;
+    return true;
 }
 
 int molt_pack_paths_decode(const void *p, size_t len, struct molt_pack_path **ret, size_t *ret_n,
@@ -39,11 +70,12 @@ int molt_pack_paths_decode(const void *p, size_t len, struct molt_pack_path **re
 {
     struct molt_mem m = {p, len, 0};
     uint64_t magic, n;
-    if (!molt_get_num(&m, &magic) || magic != MAGIC_PATHS || !molt_get_num(&m, &n) || n > len / 2)
+    if (!molt_get_num(&m, &magic) || magic != MAGIC_PATHS || !molt_get_num(&m, &n) || n > len / 3)
         return molt_error_set(err, MOLT_E_PROTOCOL, "malformed list of paths");
-    /* Strings with their NUL fit into len: each had a length byte. */
-    CLEANUP_FREE struct molt_pack_path *v = molt_xmalloc(n * sizeof(*v) + len + 1);
-    char *s = (char *)(v + n);
+    /* Strings with their NUL and hashes fit into len: each had a length byte, or its own bytes there. */
+    CLEANUP_FREE struct molt_pack_path *v = molt_xmalloc(n * sizeof(*v) + len / HASH_BYTES * HASH_BYTES + len + 1);
+    uint64_t *h = (uint64_t *)(v + n);
+    char *s = (char *)(h + len / HASH_BYTES);
     for (uint64_t i = 0; i < n; i++) {
         uint64_t meta;
         const unsigned char *b;
@@ -53,7 +85,10 @@ int molt_pack_paths_decode(const void *p, size_t len, struct molt_pack_path **re
             return molt_error_set(err, MOLT_E_PROTOCOL, "malformed path in a list");
         memcpy(s, b, blen);
         s[blen] = '\0';
-        v[i] = (struct molt_pack_path){s, meta};
+        v[i] = (struct molt_pack_path){.path = s, .meta_only = meta, .have = h};
+        if (!get_hashes(&m, h, &v[i].n_have) || (meta && v[i].n_have))
+            return molt_error_set(err, MOLT_E_PROTOCOL, "malformed hashes in a list");
+        h += v[i].n_have;
         s += blen + 1;
     }
     if (m.off != m.len)
@@ -138,6 +173,64 @@ static int send_content(int fd, uint64_t size, const struct molt_sink *sink, str
     return send_block(sink, b, err);
 }
 
+/* Up to len bytes; short only at the end of the file. */
+static ssize_t read_block(int fd, char *buf, size_t len, uint64_t off)
+{
+    size_t got = 0;
+    while (got < len) {
+        ssize_t r = pread(fd, buf + got, len - got, (off_t)(off + got));
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r < 0)
+            return -1;
+        if (r == 0)
+            break;
+        got += (size_t)r;
+    }
+    return (ssize_t)got;
+}
+
+int molt_pack_hash_blocks(int fd, uint64_t size, uint64_t **ret, size_t *ret_n, struct molt_error **err)
+{
+    size_t n = size / MOLT_PACK_BLOCK, i = 0;
+    CLEANUP_FREE char *buf = molt_xmalloc(MOLT_PACK_BLOCK);
+    CLEANUP_FREE uint64_t *h = molt_xcalloc(n + 1, sizeof(*h));
+    for (; i < n; i++) {
+        ssize_t r = read_block(fd, buf, MOLT_PACK_BLOCK, (uint64_t)i * MOLT_PACK_BLOCK);
+        if (r < 0)
+            return molt_error_errno(err, "read");
+        if (r < (ssize_t)MOLT_PACK_BLOCK)
+            break;
+        h[i] = XXH3_64bits(buf, MOLT_PACK_BLOCK);
+    }
+    *ret = MOLT_STEAL_PTR(h);
+    *ret_n = i;
+    return 0;
+}
+
+/* Holes are read like data: what lies at their place over there may be something else. */
+static int send_differences(int fd, uint64_t size, const struct molt_pack_path *p, const struct molt_sink *sink,
+                            struct molt_strbuf *b, struct molt_error **err)
+{
+    CLEANUP_FREE char *buf = molt_xmalloc(MOLT_PACK_BLOCK);
+    for (uint64_t off = 0, i = 0; off < size; i++) {
+        size_t want = size - off < MOLT_PACK_BLOCK ? size - off : MOLT_PACK_BLOCK;
+        ssize_t r = read_block(fd, buf, want, off);
+        if (r < 0)
+            return molt_error_errno(err, "read");
+        if ((size_t)r < want)
+            size = off + (uint64_t)r;
+        bool same = r == (ssize_t)MOLT_PACK_BLOCK && i < p->n_have && XXH3_64bits(buf, MOLT_PACK_BLOCK) == p->have[i];
+        int rc = same || r == 0 ? 0 : send_data(sink, b, off, buf, (size_t)r, err);
+        if (rc < 0)
+            return rc;
+        off += (uint64_t)r;
+    }
+    molt_put_num(b, 0);
+    molt_put_num(b, size);
+    return send_block(sink, b, err);
+}
+
 static void put_head(struct molt_strbuf *b, const char *path, unsigned flags)
 {
     b->len = 0;
@@ -207,14 +300,14 @@ static int send_one(int rootfd, const struct molt_pack_path *p, const struct mol
     uint64_t size = 0;
     CLEANUP_CLOSE int fd = -1;
     CLEANUP_CLOSE int dirfd = molt_open_parent(rootfd, p->path, &name);
-    put_head(b, p->path, p->meta_only ? FLAG_META_ONLY : 0);
+    put_head(b, p->path, p->meta_only ? FLAG_META_ONLY : p->n_have ? FLAG_DIFFERENCES : 0);
     if (dirfd < 0 || !put_attrs(b, dirfd, *name ? name : ".", p->meta_only, &fd, &size)) {
         put_head(b, p->path, FLAG_VANISHED);
         return send_block(sink, b, err);
     }
     int rc = send_block(sink, b, err);
     if (rc == 0 && fd >= 0)
-        rc = send_content(fd, size, sink, b, err);
+        rc = p->n_have ? send_differences(fd, size, p, sink, b, err) : send_content(fd, size, sink, b, err);
     return rc;
 }
 
@@ -299,7 +392,9 @@ static int get_head(const struct molt_source *src, const struct molt_pack_path *
     r->e.path = want->path;
     r->vanished = flags == FLAG_VANISHED;
     r->meta_only = flags == FLAG_META_ONLY;
-    if (!r->vanished && ((flags != 0) != want->meta_only || flags > FLAG_META_ONLY || !get_rest(&m, r)))
+    r->differences = flags == FLAG_DIFFERENCES;
+    unsigned expected = want->meta_only ? FLAG_META_ONLY : want->n_have ? FLAG_DIFFERENCES : 0;
+    if (!r->vanished && (flags != expected || !get_rest(&m, r)))
         return molt_error_set(err, MOLT_E_PROTOCOL, "malformed record");
     return 0;
 }

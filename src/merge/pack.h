@@ -15,11 +15,18 @@
 #include "merge/wire.h"
 
 #define MOLT_PACK_CHUNK (256u * 1024u)
+#define MOLT_PACK_BLOCK (64u * 1024u) /* what is compared, where only differences are sent */
 
 struct molt_pack_path {
     const char *path;
     bool meta_only; /* attributes and xattrs, no content */
+    /* Of the version that the asker has: XXH3-64 of each whole block of MOLT_PACK_BLOCK bytes, from the start. Blocks
+     * that are the same come not. A log or a database changes at its end or in place; what is shifted is sent whole. */
+    const uint64_t *have;
+    size_t n_have;
 };
+/* Hashes the first `size` bytes of fd, whole blocks only, into *ret (malloc'd, *ret_n of them). */
+int molt_pack_hash_blocks(int fd, uint64_t size, uint64_t **ret, size_t *ret_n, struct molt_error **err);
 /* List of wanted paths <-> bytes (for the request). The decoded array and its strings are one allocation. */
 void molt_pack_paths_encode(const struct molt_pack_path *v, size_t n, struct molt_strbuf *out);
 int molt_pack_paths_decode(const void *p, size_t len, struct molt_pack_path **ret, size_t *ret_n,
@@ -36,6 +43,7 @@ struct molt_xattr {
 struct molt_record {
     struct molt_entry e; /* path, type, mode, owner, size, times, rdev, target, inode flags */
     bool vanished, meta_only;
+    bool differences; /* the content is to be laid over the version that was hashed */
     struct molt_xattr *xattrs;
     size_t n_xattrs;
     /* private */

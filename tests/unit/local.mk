@@ -25,6 +25,9 @@ UNIT_TESTS += tests/unit/test_merge_policy
 tests_unit_test_merge_policy_SOURCES = tests/unit/test_merge_policy.c tests/unit/test_merge_util.h
 tests_unit_test_merge_policy_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_merge_differences
+tests_unit_test_merge_differences_SOURCES = tests/unit/test_merge_differences.c tests/unit/test_merge_util.h
+tests_unit_test_merge_differences_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/test_merge_tree
 tests_unit_test_merge_tree_SOURCES = tests/unit/test_merge_tree.c tests/unit/test_merge_util.h
 tests_unit_test_merge_tree_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)

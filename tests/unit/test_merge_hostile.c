@@ -152,7 +152,7 @@ static int read_pack(const void *p, size_t len, const char *path)
     struct molt_mem mem = {p, len, 0};
     struct molt_source src = molt_source_mem(&mem);
     const struct molt_pack_handler h = {on_begin, on_data, on_end, NULL};
-    const struct molt_pack_path want = {path, false};
+    const struct molt_pack_path want = {.path = path};
     struct molt_error *e = NULL;
     int rc = molt_pack_recv(&src, &want, 1, &h, NULL, &e);
     molt_error_free(e);
@@ -171,7 +171,7 @@ static void packs(void **s)
     close(fd);
     CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
     struct molt_sink sink = molt_sink_strbuf(&b);
-    const struct molt_pack_path want = {"x", false};
+    const struct molt_pack_path want = {.path = "x"};
     assert_ok(molt_pack_send(t.a, &want, 1, &sink, err));
     assert_int_equal(read_pack(b.s, b.len, "x"), 0);
     assert_int_equal(handed, 7);
@@ -200,7 +200,7 @@ static void chunks_out_of_order(void **s)
     put(t.a, "x", "", 5);
     CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
     struct molt_sink sink = molt_sink_strbuf(&b);
-    const struct molt_pack_path want = {"x", false};
+    const struct molt_pack_path want = {.path = "x"};
     assert_ok(molt_pack_send(t.a, &want, 1, &sink, err));
     size_t head = 16 + (size_t)(unsigned char)b.s[0];
     static const uint64_t bad[][2] = {{100, 50}, {INT64_MAX, INT64_MAX}, {UINT64_MAX, 0}};
@@ -232,7 +232,7 @@ static void requests(void **s)
     static const char *const bad[] = {"../secret", "/etc/passwd", "a/../../secret"};
     for (size_t i = 0; i < 3; i++) {
         CLEANUP_STRBUF struct molt_strbuf req = MOLT_STRBUF_INIT;
-        const struct molt_pack_path p = {bad[i], false};
+        const struct molt_pack_path p = {.path = bad[i]};
         molt_pack_paths_encode(&p, 1, &req);
         assert_code(MOLT_E_PROTOCOL, molt_merge_serve(server, MOLT_MERGE_Q_PACK, req.s, req.len, &sink, err));
     }

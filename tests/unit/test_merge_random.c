@@ -420,7 +420,7 @@ static void bare_pass(struct trees *t, struct molt_manifest *b, struct molt_mani
 {
     struct molt_need_hash need;
     struct molt_plan *plan = NULL;
-    CLEANUP_FREE struct molt_pack_path *want = NULL;
+    CLEANUP_WANTS struct molt_wants want = {0};
     CLEANUP_STRBUF struct molt_strbuf pack = MOLT_STRBUF_INIT;
     struct molt_apply ap = {
         .rootfd = t->u, .basefd = t->b, .stashfd = open_dir(t->u, "stash"), .no_sync = true};
@@ -434,12 +434,12 @@ static void bare_pass(struct trees *t, struct molt_manifest *b, struct molt_mani
     }
     molt_need_hash_free(&need);
     assert_ok(molt_plan_pass(b, prev, a, u, policy, option, &plan, err));
-    size_t n = molt_apply_wanted(plan, &want);
+    assert_ok(molt_apply_want(&ap, plan, &want, err));
     struct molt_sink sink = molt_sink_strbuf(&pack);
-    assert_ok(molt_pack_send(t->a, want, n, &sink, err));
+    assert_ok(molt_pack_send(t->a, want.v, want.n, &sink, err));
     struct molt_mem mem = {(unsigned char *)pack.s, pack.len, 0};
     struct molt_source src = molt_source_mem(&mem);
-    assert_ok(molt_apply_plan(&ap, plan, &src, err));
+    assert_ok(molt_apply_plan(&ap, plan, &want, &src, err));
     assert_int_equal(ap.vanished, 0);
     molt_plan_free(plan);
     close(ap.stashfd);

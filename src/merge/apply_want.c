@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a plan needs from the active, and what of it the tree has already. */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "merge/apply.h"
+
+#define DIFFERENCES_MIN (4u * MOLT_PACK_BLOCK) /* below it a file comes whole */
+
+/* Only what can be written in place without anybody noticing: the whole content under one name, nobody's program, no
+ * version that has to be kept, no holes that would be filled. */
+static bool may_differ_in_part(const struct molt_action *x)
+{
+    const struct molt_entry *e = x->active;
+    return x->act == MOLT_ACT_PUT && x->fetch == MOLT_FETCH_FULL && !x->stash && e && e->type == MOLT_T_REG &&
+           e->nlink == 1 && e->size >= DIFFERENCES_MIN && !(e->mode & 0111) && !(e->flags & MOLT_EF_INODE);
+}
+
+static int hash_own(const struct molt_apply *a, const char *path, struct molt_pack_path *p, struct molt_entry *had,
+                    struct molt_error **err)
+{
+    struct stat st;
+    uint64_t *h = NULL;
+    CLEANUP_CLOSE int fd = molt_open_beneath(a->rootfd, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink != 1 || st.st_size < DIFFERENCES_MIN ||
+        st.st_blocks * 512 < st.st_size)
+        return 0;
+    if (molt_entry_of_fd(fd, had) < 0 || had->flags & MOLT_EF_INODE)
+        return 0;
+    int r = molt_pack_hash_blocks(fd, (uint64_t)st.st_size, &h, &p->n_have, err);
+    p->have = h;
+    return r;
+}
+
+int molt_apply_want(const struct molt_apply *a, const struct molt_plan *plan, struct molt_wants *ret, struct molt_error **err)
+{
+    struct molt_wants w = {.v = molt_xcalloc(plan->n + 1, sizeof(*w.v)),
+                           .action = molt_xcalloc(plan->n + 1, sizeof(*w.action)),
+                           .had = molt_xcalloc(plan->n + 1, sizeof(*w.had))};
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < plan->n; i++) {
+        const struct molt_action *x = &plan->v[i];
+        if (x->fetch == MOLT_FETCH_NONE)
+            continue;
+        w.v[w.n] = (struct molt_pack_path){.path = x->path, .meta_only = x->fetch == MOLT_FETCH_META};
+        w.action[w.n] = i;
+        if (may_differ_in_part(x))
+            r = hash_own(a, x->path, &w.v[w.n], &w.had[w.n], err);
+        w.n++;
+    }
+    *ret = w;
+    return r;
+}
+
+void molt_wants_clear(struct molt_wants *w)
+{
+    for (size_t i = 0; i < w->n; i++)
+        free((void *)w->v[i].have);
+    free(w->v);
+    free(w->action);
+    free(w->had);
+    *w = (struct molt_wants){0};
+}
