@@ -3,28 +3,6 @@
 # The whole way with a small real upgrade (kernel, libc6) under load; then commit, then a reboot of the guest.
 . "$(dirname "$0")/../lib/case.sh"
 
-# In dom0: the small upgrade as one self-extracting recipe.
-make_recipe() {
-    dom0_sh <<'OUTER'
-cat >/tmp/small-recipe <<'END'
-#!/bin/sh
-# xenmolt-recipe: title=a newer kernel and C library, carried in this file
-# xenmolt-recipe: timeout_s=2400
-set -eu
-dir=$(mktemp -d /var/tmp/small.XXXXXX)
-trap 'rm -rf "$dir"' EXIT
-line=$(grep -an '^#PAYLOAD$' "$0" | head -n 1 | cut -d: -f1)
-tail -n +$((line + 1)) "$0" | tar -x -C "$dir" -f -
-cut -f 1,3 "$dir/small-upgrade/VERSIONS"
-dpkg --force-confold --auto-deconfigure -i "$dir"/small-upgrade/*.deb
-exit 0
-#PAYLOAD
-END
-cat /var/lib/xenmolt-test/small-upgrade.tar >>/tmp/small-recipe
-chmod +x /tmp/small-recipe
-OUTER
-}
-
 report_valid() {
     dom0 "jq -e '(.schema == 1) and (.operation | type == \"string\") and (.domain == \"web1\") and (.result == \"success\")
         and all(.os_before, .os_after; (.kernel, .release, .libc) | type == \"string\")
@@ -41,7 +19,7 @@ report_valid() {
 }
 
 begin
-make_recipe
+dom0_sh <"$NESTED/lib/smallrecipe.sh"
 kernel_before=$(guest "uname -r")
 libc_before=$(guest "dpkg-query -W -f '\${Version}' libc6")
 PID_BEFORE=$(main_pid)

@@ -90,14 +90,15 @@ END
     rm -rf "$ROOT"/var/cache/apt/*.bin "$ROOT"/var/lib/apt/lists/*
 }
 
-# package_lists: as in any guest that is looked after, today's lists are there (apt-daily.timer brings them; reading
-# them anew takes two minutes under TCG).
+# package_lists UPDATES: as in any guest that is looked after, today's lists are there (apt-daily.timer brings them;
+# reading them anew takes two minutes under TCG). The names of the packages that an upgrade would bring go into UPDATES.
 package_lists() {
     local resolver
     resolver=$(cat "$ROOT/etc/resolv.conf")
     cat /etc/resolv.conf >"$ROOT/etc/resolv.conf"
     chroot "$ROOT" apt-get -q update
     chroot "$ROOT" apt-cache gencaches
+    chroot "$ROOT" apt-get -s --no-install-recommends dist-upgrade | sed -n 's/^Inst \([^ ]*\) .*/\1/p' >"$1"
     echo "$resolver" >"$ROOT/etc/resolv.conf"
 }
 
@@ -124,7 +125,7 @@ END
     install -d -o "$(chroot "$ROOT" id -u counter)" -g "$(chroot "$ROOT" id -g counter)" "$ROOT/var/lib/counter"
     chroot "$ROOT" systemctl enable counter.service
     lean_boot
-    package_lists
+    package_lists "$out/updates"
     install_package "$PACKAGES/xenmolt-agent.deb"
     close_root "$ROOT"
     mkdir -p "$out/guest"
