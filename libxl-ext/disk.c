@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "disk.h"
 
+#include <libxl_utils.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -234,5 +235,25 @@ int molt_disk_set_config_path(struct xenmolt *x, uint32_t domid, const char *vde
         }
     r = molt_domain_store_config(x, domid, &cfg, err);
     libxl_domain_config_dispose(&cfg);
+    return r;
+}
+
+int molt_disk_set_params(struct xenmolt *x, uint32_t domid, const char *vdev, const char *path, const char *format, struct molt_error **err)
+{
+    libxl_device_disk disk;
+    libxl_diskinfo info;
+    libxl_device_disk_init(&disk);
+    libxl_diskinfo_init(&info);
+    int r = 0;
+    if (libxl_vdev_to_device_disk(x->xl, domid, vdev, &disk) || libxl_device_disk_getinfo(x->xl, domid, &disk, &info))
+        r = molt_error_set(err, MOLT_E_STATE, "domain %u has no disk %s", domid, vdev);
+    if (r == 0) {
+        /* xl-disk-configuration(5) says "raw"; libxl writes "aio" for it. */
+        CLEANUP_FREE char *key = molt_xasprintf("%s/params", info.backend);
+        CLEANUP_FREE char *value = molt_xasprintf("%s:%s", !strcmp(format, "raw") ? "aio" : format, path);
+        r = molt_store_write(&x->store, key, value, err);
+    }
+    libxl_diskinfo_dispose(&info);
+    libxl_device_disk_dispose(&disk);
     return r;
 }

@@ -61,6 +61,12 @@ int undo_clone(struct molt_op *op, struct molt_error **err);
 int step_upgrade(struct molt_op *op, struct molt_error **err);
 int undo_upgrade(struct molt_op *op, struct molt_error **err);
 int step_reboot(struct molt_op *op, struct molt_error **err);
+/* upgrade_fold.c */
+/* The overlay that the fact names goes down into the operation's disk, also in the configuration of the domain with that
+ * UUID, which is looked for; the file itself is the caller's to remove. in_use: that domain, where it runs, must be on
+ * it. Can be tried again. */
+int up_fold(struct molt_op *op, const char *fact, const char *uuid, bool in_use, struct molt_error **err);
+int up_fold_new(struct molt_op *op, struct molt_error **err);
 /* upgrade_move.c */
 /* The merge report as a note; a failure to get it is no failure of the operation. */
 void up_note_merge(struct molt_op *op, struct molt_chan *clone);
@@ -101,6 +107,8 @@ int molt_upgrade_preflight(struct xenmolt *x, const xenmolt_upgrade_params *p, s
 /* xlcfg.c: STATE_DIR/domains/NAME.cfg (malloc'd path), and the file written from a configuration. */
 char *molt_xlcfg_path(const struct xenmolt *x, const char *domain);
 int molt_xlcfg_write(const struct xenmolt *x, const char *domain, const char *op_id, const libxl_domain_config *cfg, struct molt_error **err);
+/* In that file, where there is one: the disk `from` is `to` (format "qcow2" or "raw") now. */
+int molt_xlcfg_move_disk(const struct xenmolt *x, const char *domain, const char *from, const char *to, const char *format, struct molt_error **err);
 /* recipe.c: name or file -> path, its limits from the header; checks that it can be run. */
 int molt_recipe_find(const char *name, struct molt_json *params, struct molt_error **err);
 

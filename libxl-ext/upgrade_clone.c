@@ -133,49 +133,6 @@ int step_snapshot(struct molt_op *op, struct molt_error **err)
     return r;
 }
 
-/* Live where the guest runs; the guest may have been rebooted meanwhile, so it is looked for by its UUID. */
-static int commit_live(struct molt_op *op, struct molt_domain *d, struct molt_error **err)
-{
-    const char *delta = up_fact(op, "delta_a");
-    CLEANUP_QMP struct molt_qmp *q = NULL;
-    CLEANUP_FREE char *node = NULL, *base_node = NULL;
-    CLEANUP_ERROR struct molt_error *e = NULL;
-    int r = molt_qmp_open(d->domid, &q, err);
-    if (r < 0)
-        return r;
-    int found = molt_disk_find_node(q, delta, &node, &e);
-    if (found < 0 && found != MOLT_E_UNSUPPORTED) { /* no answer is not "no node" */
-        molt_error_move(err, MOLT_STEAL_PTR(e));
-        return found;
-    }
-    if (found == 0) {
-        r = molt_op_put(op, "delta_committing", molt_json_bool(true), err);
-        if (r == 0)
-            r = molt_disk_find_node(q, up_param(op, "disk"), &base_node, err); /* another QEMU names it anew */
-        if (r == 0)
-            r = molt_disk_commit_live(q, node, base_node, err);
-    } else if (molt_json_get(molt_op_facts(op), "snapshot_ns") && !molt_json_get_bool(molt_op_facts(op), "delta_committing", false))
-        r = molt_error_set(err, MOLT_E_STATE, "%s runs, but not on %s, which holds what it wrote since the snapshot; nothing is deleted", molt_op_subject(op), delta);
-    return r;
-}
-
-static int drop_overlay(struct molt_op *op, struct molt_error **err)
-{
-    struct xenmolt *x = up_of(op)->x;
-    const char *delta = up_fact(op, "delta_a");
-    struct molt_domain d;
-    if (!molt_exists(delta))
-        return 0;
-    if (!molt_domain_by_uuid(x, up_param(op, "uuid"), &d))
-        return molt_json_get_bool(molt_op_facts(op), "delta_committed", false) ? 0 : molt_disk_commit_offline(delta, err);
-    int r = commit_live(op, &d, err);
-    if (r == 0)
-        r = molt_op_put(op, "delta_committed", molt_json_bool(true), err);
-    if (r == 0)
-        r = molt_disk_set_config_path(x, d.domid, up_param(op, "disk_vdev"), up_param(op, "disk"), up_param(op, "disk_format"), err);
-    return r;
-}
-
 static void remove_fact_file(struct molt_op *op, const char *fact)
 {
     if (up_fact(op, fact))
@@ -187,7 +144,7 @@ int undo_snapshot(struct molt_op *op, struct molt_error **err)
     struct up_identity id;
     int r = 0;
     if (up_fact(op, "delta_a")) {
-        r = drop_overlay(op, err);
+        r = up_fold(op, "delta_a", up_param(op, "uuid"), molt_json_get(molt_op_facts(op), "snapshot_ns"), err);
         if (r < 0)
             return molt_error_prefix(err, "take back the snapshot");
         remove_fact_file(op, "delta_a");

@@ -144,6 +144,11 @@ int up_commit(struct molt_op *op, struct molt_error **err)
         r = molt_domain_destroy(up_of(op)->x, d.domid, err);
     if (r == 0 && up_fact(op, "delta_a"))
         unlink(up_fact(op, "delta_a"));
+    /* Nothing else stands on the disk from before the upgrade any more. */
+    if (r == 0)
+        r = up_fold_new(op, err);
+    if (r == 0 && up_fact(op, "delta_b"))
+        unlink(up_fact(op, "delta_b"));
     up_identity_of(op, &id);
     if (r == 0)
         r = molt_identity_end(&up_of(op)->x->store, &id.id, err);

@@ -69,3 +69,30 @@ int molt_xlcfg_write(const struct xenmolt *x, const char *domain, const char *op
     int r = molt_mkdir_p(dir, 0700, err);
     return r < 0 ? r : molt_write_file_atomic(path, b.s, b.len, 0600, err);
 }
+
+int molt_xlcfg_move_disk(const struct xenmolt *x, const char *domain, const char *from, const char *to, const char *format, struct molt_error **err)
+{
+    CLEANUP_FREE char *path = molt_xlcfg_path(x, domain), *text = NULL;
+    CLEANUP_FREE char *target = molt_xasprintf("target=%s\"", from);
+    CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
+    if (!molt_exists(path))
+        return 0;
+    int r = molt_read_file(path, 1u << 20, &text, NULL, err);
+    char *at = r < 0 ? NULL : strstr(text, target);
+    if (!at)
+        return r;
+    /* put_disks writes "format=...,vdev=...,access=...,target=...". */
+    char *begin = at;
+    while (begin > text && *begin != '"')
+        begin--;
+    const char *vdev = strstr(begin, ",vdev=");
+    if (!vdev || vdev > at)
+        return molt_error_set(err, MOLT_E_STATE, "%s was edited; its disk %s is %s now", path, from, to);
+    molt_strbuf_add(&b, text, (size_t)(begin - text));
+    molt_strbuf_addf(&b, "\"format=%s", format);
+    if (strcmp(format, "qcow2") != 0) /* libxl would give a raw file to blkback */
+        molt_strbuf_addf(&b, ",backendtype=qdisk");
+    molt_strbuf_add(&b, vdev, (size_t)(at - vdev));
+    molt_strbuf_addf(&b, "target=%s\"%s", to, at + strlen(target));
+    return molt_write_file_atomic(path, b.s, b.len, 0600, err);
+}
