@@ -14,6 +14,9 @@
 #include "base/subprocess.h"
 #include "domain.h"
 
+/* libxl ends a destroyed domain's QEMU without waiting: for a moment it may hold its locks on an image still. */
+#define BEGIN_TRIES 20
+#define LOCK_WAIT_MS 500
 #define COMMIT_LIMIT_MS (30 * 60 * 1000)
 #define JOB_ID "xenmolt-commit"
 
@@ -169,12 +172,18 @@ static int begin_commit(struct molt_qmp *q, const char *overlay_node, const char
         if (r < 0)
             return r;
     }
-    struct molt_json *a = molt_json_object();
-    molt_json_set_string(a, "job-id", JOB_ID);
-    molt_json_set_string(a, "device", overlay_node);
-    molt_json_set_string(a, "base-node", base_node);
-    molt_json_set_bool(a, "auto-dismiss", false);
-    return molt_qmp_call(q, "block-commit", a, NULL, err);
+    for (int i = 0;; i++) {
+        struct molt_json *a = molt_json_object();
+        molt_json_set_string(a, "job-id", JOB_ID);
+        molt_json_set_string(a, "device", overlay_node);
+        molt_json_set_string(a, "base-node", base_node);
+        molt_json_set_bool(a, "auto-dismiss", false);
+        int r = molt_qmp_call(q, "block-commit", a, NULL, err);
+        if (r == 0 || i == BEGIN_TRIES)
+            return r;
+        molt_error_clear(err);
+        molt_sleep_ms(LOCK_WAIT_MS);
+    }
 }
 
 int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const char *base_node, struct molt_error **err)
@@ -213,7 +222,13 @@ int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const ch
 int molt_disk_commit_offline(const char *overlay, struct molt_error **err)
 {
     char *argv[] = {(char *)qemu_img(), "commit", "-q", "-d", (char *)overlay, NULL};
-    return molt_run_ok(argv, NULL, NULL, err);
+    for (int i = 0;; i++) {
+        int r = molt_run_ok(argv, NULL, NULL, err);
+        if (r == 0 || i == BEGIN_TRIES)
+            return r;
+        molt_error_clear(err);
+        molt_sleep_ms(LOCK_WAIT_MS);
+    }
 }
 
 uint64_t molt_disk_allocated(const char *path)
