@@ -4,18 +4,8 @@
 . "$(dirname "$0")/../lib/case.sh"
 
 begin
-PID_BEFORE=$(main_pid)
-world "$scratch/before"
-recipe /tmp/sleeper <<'END'
-#!/bin/sh
-echo sleeping now
-sleep 3000
-END
-start_load 20
-start_upgrade --recipe /tmp/sleeper
-wait_recipe 600 "sleeping now"
-op=$(operation)
-sum=$(guest "head -c 4000000 /dev/urandom >/root/meanwhile; sync; sha256sum </root/meanwhile")
+sleeping_upgrade
+write_meanwhile
 expect 7 "op-recover of a running operation is refused" "xenmolt op-recover $op"
 dom0 "kill -9 \$(xenmolt op-show --json $op | jq .runner)"
 check "the command is dead" same "$(upgrade_status 30)" 137
@@ -34,5 +24,5 @@ expect 0 "a second op-recover does nothing" "xenmolt op-recover $op"
 world "$scratch/after"
 check "and changes nothing" same_world "$scratch/before" "$scratch/after"
 load_clean
-check "what web1 wrote meanwhile is on its disk" same "$(guest "echo 3 >/proc/sys/vm/drop_caches; sha256sum </root/meanwhile")" "$sum"
+check "what web1 wrote meanwhile is on its disk" written_meanwhile
 expect 0 "a new operation is possible" "xenmolt guest-upgrade -n web1"

@@ -115,6 +115,26 @@ upgrade_status() {
     dom0 "for i in \$(seq $(($1 * 2))); do [ ! -f /tmp/up.rc ] || { cat /tmp/up.rc; exit 0; }; sleep 0.5; done; echo none"
 }
 
+# sleeping_upgrade: under load, in its recipe until something ends it. Sets op and PID_BEFORE; the world before it is in
+# $scratch/before.
+sleeping_upgrade() {
+    PID_BEFORE=$(main_pid)
+    world "$scratch/before"
+    recipe /tmp/sleeper <<'END'
+#!/bin/sh
+echo sleeping now
+sleep 3000
+END
+    start_load 20
+    start_upgrade --recipe /tmp/sleeper
+    wait_recipe 600 "sleeping now"
+    op=$(operation)
+}
+
+# write_meanwhile: a file of random bytes in the guest; written_meanwhile: it is on its disk.
+write_meanwhile() { SUM=$(guest "head -c 4000000 /dev/urandom >/root/meanwhile; sync; sha256sum </root/meanwhile"); }
+written_meanwhile() { same "$(guest "echo 3 >/proc/sys/vm/drop_caches; sha256sum </root/meanwhile")" "$SUM"; }
+
 operation() { dom0 "xenmolt op-list --json | jq -r '.[-1].id'"; }
 operation_state() { dom0 "xenmolt op-show --json $1 | jq -r .state"; }
 report() { dom0 "jq -r '$1' ${2:-/tmp/up.json}"; }
