@@ -265,8 +265,11 @@ int molt_disk_set_params(struct xenmolt *x, uint32_t domid, const char *vdev, co
     if (r == 0) {
         /* xl-disk-configuration(5) says "raw"; libxl writes "aio" for it. */
         CLEANUP_FREE char *key = molt_xasprintf("%s/params", info.backend);
+        CLEANUP_FREE char *own = molt_xasprintf("/libxl/%u/device/vbd/%d/params", domid, info.devid);
         CLEANUP_FREE char *value = molt_xasprintf("%s:%s", !strcmp(format, "raw") ? "aio" : format, path);
         r = molt_store_write(&x->store, key, value, err);
+        if (r == 0)
+            r = molt_store_write(&x->store, own, value, err); /* libxl reads its own copy */
     }
     libxl_diskinfo_dispose(&info);
     libxl_device_disk_dispose(&disk);

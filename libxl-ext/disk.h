@@ -30,7 +30,7 @@ int molt_disk_commit_offline(const char *overlay, struct molt_error **err);
 uint64_t molt_disk_allocated(const char *path);
 /* The path of the disk `vdev` in the stored configuration of a running domain. */
 int molt_disk_set_config_path(struct xenmolt *x, uint32_t domid, const char *vdev, const char *path, const char *format, struct molt_error **err);
-/* The same in the backend's node in xenstore ("params"), which `xl block-list` and scripts read. */
+/* The same in xenstore ("params" of the backend, and of libxl's own copy of it), where libxl and scripts read it. */
 int molt_disk_set_params(struct xenmolt *x, uint32_t domid, const char *vdev, const char *path, const char *format, struct molt_error **err);
 
 #endif
