@@ -86,13 +86,15 @@ int molt_xlcfg_move_disk(const struct xenmolt *x, const char *domain, const char
     while (begin > text && *begin != '"')
         begin--;
     const char *vdev = strstr(begin, ",vdev=");
-    if (!vdev || vdev > at)
-        return molt_error_set(err, MOLT_E_STATE, "%s was edited; its disk %s is %s now", path, from, to);
-    molt_strbuf_add(&b, text, (size_t)(begin - text));
-    molt_strbuf_addf(&b, "\"format=%s", format);
-    if (strcmp(format, "qcow2") != 0) /* libxl would give a raw file to blkback */
-        molt_strbuf_addf(&b, ",backendtype=qdisk");
-    molt_strbuf_add(&b, vdev, (size_t)(at - vdev));
+    if (vdev && vdev < at) {
+        molt_strbuf_add(&b, text, (size_t)(begin - text));
+        molt_strbuf_addf(&b, "\"format=%s", format);
+        if (strcmp(format, "qcow2") != 0) /* libxl would give a raw file to blkback */
+            molt_strbuf_addf(&b, ",backendtype=qdisk");
+        molt_strbuf_add(&b, vdev, (size_t)(at - vdev));
+    } else { /* edited: only the path is ours to change */
+        molt_strbuf_add(&b, text, (size_t)(at - text));
+    }
     molt_strbuf_addf(&b, "target=%s\"%s", to, at + strlen(target));
     return molt_write_file_atomic(path, b.s, b.len, 0600, err);
 }

@@ -20,7 +20,7 @@
 #include "base/cleanup.h"
 #include "base/strbuf.h"
 
-#define MAGIC_PATHS    0x31504d58u /* XMP1 */
+#define MAGIC_PATHS    0x32504d58u /* XMP2 */
 #define MAGIC_HEAD     0x31484d58u /* XMH1 */
 #define HEAD_MAX       (8u << 20)
 #define XATTRS_MAX     4096u
