@@ -153,6 +153,16 @@ static int job_command(struct molt_qmp *q, const char *command, struct molt_erro
     return molt_qmp_call(q, command, a, NULL, err);
 }
 
+/* After a failure that an image's last user may have caused: a pause, as long as that is worth it. */
+static bool another_try(int *tries, struct molt_error **err)
+{
+    if ((*tries)++ == BEGIN_TRIES)
+        return false;
+    molt_error_clear(err);
+    molt_sleep_ms(LOCK_WAIT_MS);
+    return true;
+}
+
 /* Starts the job, or takes over the one that a killed command left running. The overlay is still in the chain, so a
  * concluded job was not its success. */
 static int begin_commit(struct molt_qmp *q, const char *overlay_node, const char *base_node, struct molt_error **err)
@@ -172,18 +182,16 @@ static int begin_commit(struct molt_qmp *q, const char *overlay_node, const char
         if (r < 0)
             return r;
     }
-    for (int i = 0;; i++) {
+    int r, tries = 0;
+    do {
         struct molt_json *a = molt_json_object();
         molt_json_set_string(a, "job-id", JOB_ID);
         molt_json_set_string(a, "device", overlay_node);
         molt_json_set_string(a, "base-node", base_node);
         molt_json_set_bool(a, "auto-dismiss", false);
-        int r = molt_qmp_call(q, "block-commit", a, NULL, err);
-        if (r == 0 || i == BEGIN_TRIES)
-            return r;
-        molt_error_clear(err);
-        molt_sleep_ms(LOCK_WAIT_MS);
-    }
+        r = molt_qmp_call(q, "block-commit", a, NULL, err);
+    } while (r < 0 && another_try(&tries, err));
+    return r;
 }
 
 int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const char *base_node, struct molt_error **err)
@@ -222,13 +230,11 @@ int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const ch
 int molt_disk_commit_offline(const char *overlay, struct molt_error **err)
 {
     char *argv[] = {(char *)qemu_img(), "commit", "-q", "-d", (char *)overlay, NULL};
-    for (int i = 0;; i++) {
-        int r = molt_run_ok(argv, NULL, NULL, err);
-        if (r == 0 || i == BEGIN_TRIES)
-            return r;
-        molt_error_clear(err);
-        molt_sleep_ms(LOCK_WAIT_MS);
-    }
+    int r, tries = 0;
+    do
+        r = molt_run_ok(argv, NULL, NULL, err);
+    while (r < 0 && another_try(&tries, err));
+    return r;
 }
 
 uint64_t molt_disk_allocated(const char *path)

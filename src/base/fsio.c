@@ -46,6 +46,22 @@ int molt_read_all(int fd, void *buf, size_t len)
     return 1;
 }
 
+ssize_t molt_pread_all(int fd, void *buf, size_t len, uint64_t off)
+{
+    size_t got = 0;
+    while (got < len) {
+        ssize_t n = pread(fd, (char *)buf + got, len - got, (off_t)(off + got));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -1;
+        if (n == 0)
+            break;
+        got += (size_t)n;
+    }
+    return (ssize_t)got;
+}
+
 int molt_read_file_at(int dirfd, const char *path, size_t max, char **ret_text, size_t *ret_len, struct molt_error **err)
 {
     CLEANUP_CLOSE int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);

@@ -14,6 +14,9 @@
 int molt_write_all(int fd, const void *buf, size_t len);
 /* Reads exactly len bytes. 1 done, 0 end of file before the first byte, -1 with errno (EPIPE: cut in the middle). */
 int molt_read_all(int fd, void *buf, size_t len);
+/* Reads up to len bytes at off (restarts on EINTR and short reads): how many, fewer only at the end of the file; -1 with
+ * errno. */
+ssize_t molt_pread_all(int fd, void *buf, size_t len, uint64_t off);
 /* Reads a file of at most max bytes; *ret_text malloc'd, NUL-terminated; *ret_len may be NULL. */
 int molt_read_file(const char *path, size_t max, char **ret_text, size_t *ret_len, struct molt_error **err);
 int molt_read_file_at(int dirfd, const char *path, size_t max, char **ret_text, size_t *ret_len, struct molt_error **err);

@@ -121,20 +121,14 @@ static bool read_text(int fd, char **ret, size_t *ret_len)
     struct stat st = {0};
     if (fd >= 0 && (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > (off_t)TEXT_MAX))
         return false;
-    size_t want = (size_t)st.st_size, got = 0;
+    size_t want = (size_t)st.st_size;
     CLEANUP_FREE char *buf = molt_xmalloc(want + 1);
-    while (got < want) {
-        ssize_t r = pread(fd, buf + got, want - got, (off_t)got);
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r <= 0)
-            break;
-        got += (size_t)r;
-    }
-    buf[got] = '\0';
-    *ret_len = got;
+    if (molt_pread_all(fd, buf, want, 0) != (ssize_t)want)
+        return false;
+    buf[want] = '\0';
+    *ret_len = want;
     *ret = MOLT_STEAL_PTR(buf);
-    return got == want;
+    return true;
 }
 
 /* Where the upgrade's part begins that the base does not have: behind the base's content, if it starts with

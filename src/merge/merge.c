@@ -200,12 +200,9 @@ static int get_hashes(struct molt_merge *m, const struct molt_merge_peer *peer, 
     if (len != n * 8)
         return molt_error_set(err, MOLT_E_PROTOCOL, "%zu bytes of hashes for %zu paths", len, n);
     for (size_t i = 0; i < n; i++) {
-        uint64_t h = 0;
-        for (int k = 7; k >= 0; k--)
-            h = h << 8 | (unsigned char)buf[i * 8 + (size_t)k];
         struct molt_entry *e = molt_manifest_find(m->latest, paths[i]);
         if (e)
-            e->content_hash = h;
+            e->content_hash = molt_get_le64((const unsigned char *)buf + i * 8);
     }
     return 0;
 }

@@ -18,6 +18,7 @@
 #include <xxhash.h>
 
 #include "base/cleanup.h"
+#include "base/fsio.h"
 #include "base/strbuf.h"
 
 #define MAGIC_PATHS    0x32504d58u /* XMP2 */
@@ -29,14 +30,6 @@
 #define FLAG_META_ONLY 2u
 #define FLAG_DIFFERENCES 4u
 
-static void put_hash(struct molt_strbuf *b, uint64_t h)
-{
-    unsigned char le[HASH_BYTES];
-    for (int k = 0; k < HASH_BYTES; k++)
-        le[k] = (unsigned char)(h >> (8 * k));
-    molt_strbuf_add(b, le, sizeof(le));
-}
-
 void molt_pack_paths_encode(const struct molt_pack_path *v, size_t n, struct molt_strbuf *out)
 {
     molt_put_num(out, MAGIC_PATHS);
@@ -45,8 +38,11 @@ void molt_pack_paths_encode(const struct molt_pack_path *v, size_t n, struct mol
         molt_put_num(out, v[i].meta_only);
         molt_put_bytes(out, v[i].path, strlen(v[i].path));
         molt_put_num(out, v[i].n_have);
-        for (size_t k = 0; k < v[i].n_have; k++)
-            put_hash(out, v[i].have[k]);
+        for (size_t k = 0; k < v[i].n_have; k++) {
+            unsigned char le[HASH_BYTES];
+            molt_put_le64(le, v[i].have[k]);
+            molt_strbuf_add(out, le, sizeof(le));
+        }
     }
 }
 
@@ -56,11 +52,8 @@ static bool get_hashes(struct molt_mem *m, uint64_t *h, size_t *ret_n)
     uint64_t n;
     if (!molt_get_num(m, &n) || n > (m->len - m->off) / HASH_BYTES)
         return false;
-    for (uint64_t i = 0; i < n; i++, m->off += HASH_BYTES) {
-        h[i] = 0;
-        for (int k = HASH_BYTES; k-- > 0;)
-            h[i] = h[i] << 8 | m->p[m->off + (size_t)k];
-    }
+    for (uint64_t i = 0; i < n; i++, m->off += HASH_BYTES)
+        h[i] = molt_get_le64(m->p + m->off);
     *ret_n = n;
     return true;
 }
@@ -138,6 +131,13 @@ static int send_data(const struct molt_sink *sink, struct molt_strbuf *b, uint64
     return send_block(sink, b, err);
 }
 
+static int send_end(const struct molt_sink *sink, struct molt_strbuf *b, uint64_t size, struct molt_error **err)
+{
+    molt_put_num(b, 0);
+    molt_put_num(b, size);
+    return send_block(sink, b, err);
+}
+
 /* Data extents up to the size that the file had at first; a file cut short meanwhile ends where it ends. */
 static int send_content(int fd, uint64_t size, const struct molt_sink *sink, struct molt_strbuf *b,
                         struct molt_error **err)
@@ -153,9 +153,7 @@ static int send_content(int fd, uint64_t size, const struct molt_sink *sink, str
         uint64_t end = hole < 0 || (uint64_t)hole > size ? size : (uint64_t)hole;
         while (off < end) {
             size_t want = end - off < MOLT_PACK_CHUNK ? end - off : MOLT_PACK_CHUNK;
-            ssize_t r = pread(fd, buf, want, (off_t)off);
-            if (r < 0 && errno == EINTR)
-                continue;
+            ssize_t r = molt_pread_all(fd, buf, want, off);
             if (r < 0)
                 return molt_error_errno(err, "read");
             if (r == 0) {
@@ -168,26 +166,7 @@ static int send_content(int fd, uint64_t size, const struct molt_sink *sink, str
             off += (uint64_t)r;
         }
     }
-    molt_put_num(b, 0);
-    molt_put_num(b, size);
-    return send_block(sink, b, err);
-}
-
-/* Up to len bytes; short only at the end of the file. */
-static ssize_t read_block(int fd, char *buf, size_t len, uint64_t off)
-{
-    size_t got = 0;
-    while (got < len) {
-        ssize_t r = pread(fd, buf + got, len - got, (off_t)(off + got));
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r < 0)
-            return -1;
-        if (r == 0)
-            break;
-        got += (size_t)r;
-    }
-    return (ssize_t)got;
+    return send_end(sink, b, size, err);
 }
 
 int molt_pack_hash_blocks(int fd, uint64_t size, uint64_t **ret, size_t *ret_n, struct molt_error **err)
@@ -196,7 +175,7 @@ int molt_pack_hash_blocks(int fd, uint64_t size, uint64_t **ret, size_t *ret_n, 
     CLEANUP_FREE char *buf = molt_xmalloc(MOLT_PACK_BLOCK);
     CLEANUP_FREE uint64_t *h = molt_xcalloc(n + 1, sizeof(*h));
     for (; i < n; i++) {
-        ssize_t r = read_block(fd, buf, MOLT_PACK_BLOCK, (uint64_t)i * MOLT_PACK_BLOCK);
+        ssize_t r = molt_pread_all(fd, buf, MOLT_PACK_BLOCK, (uint64_t)i * MOLT_PACK_BLOCK);
         if (r < 0)
             return molt_error_errno(err, "read");
         if (r < (ssize_t)MOLT_PACK_BLOCK)
@@ -215,7 +194,7 @@ static int send_differences(int fd, uint64_t size, const struct molt_pack_path *
     CLEANUP_FREE char *buf = molt_xmalloc(MOLT_PACK_BLOCK);
     for (uint64_t off = 0, i = 0; off < size; i++) {
         size_t want = size - off < MOLT_PACK_BLOCK ? size - off : MOLT_PACK_BLOCK;
-        ssize_t r = read_block(fd, buf, want, off);
+        ssize_t r = molt_pread_all(fd, buf, want, off);
         if (r < 0)
             return molt_error_errno(err, "read");
         if ((size_t)r < want)
@@ -226,9 +205,7 @@ static int send_differences(int fd, uint64_t size, const struct molt_pack_path *
             return rc;
         off += (uint64_t)r;
     }
-    molt_put_num(b, 0);
-    molt_put_num(b, size);
-    return send_block(sink, b, err);
+    return send_end(sink, b, size, err);
 }
 
 static void put_head(struct molt_strbuf *b, const char *path, unsigned flags)

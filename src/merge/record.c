@@ -298,15 +298,7 @@ static bool ask(struct molt_recorder *r, struct rec_answer *a)
 
 static bool read_range(int fd, uint64_t from, size_t len, char *buf)
 {
-    for (size_t got = 0; got < len;) {
-        ssize_t r = pread(fd, buf + got, len - got, (off_t)(from + got));
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r <= 0)
-            return false;
-        got += (size_t)r;
-    }
-    return true;
+    return molt_pread_all(fd, buf, len, from) == (ssize_t)len;
 }
 
 /* One record; strings stay in the buffer (a path's NUL is counted). */

@@ -149,8 +149,7 @@ static int serve_hashes(struct molt_merge_server *s, const struct molt_pack_path
         if (rc < 0)
             return rc;
         unsigned char le[8];
-        for (int k = 0; k < 8; k++)
-            le[k] = (unsigned char)(h >> (8 * k));
+        molt_put_le64(le, h);
         molt_strbuf_add(&b, le, 8);
     }
     return molt_block_write(sink, b.s, b.len, err);

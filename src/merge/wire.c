@@ -123,13 +123,13 @@ bool molt_get_bytes(struct molt_mem *m, size_t max, const unsigned char **ret, s
     return true;
 }
 
-static void put_le64(unsigned char b[8], uint64_t v)
+void molt_put_le64(unsigned char b[8], uint64_t v)
 {
     for (int i = 0; i < 8; i++)
         b[i] = (unsigned char)(v >> (8 * i));
 }
 
-static uint64_t get_le64(const unsigned char b[8])
+uint64_t molt_get_le64(const unsigned char b[8])
 {
     uint64_t v = 0;
     for (int i = 7; i >= 0; i--)
@@ -140,8 +140,8 @@ static uint64_t get_le64(const unsigned char b[8])
 int molt_block_write(const struct molt_sink *sink, const void *p, size_t len, struct molt_error **err)
 {
     unsigned char head[8], tail[8];
-    put_le64(head, len);
-    put_le64(tail, XXH3_64bits(p, len));
+    molt_put_le64(head, len);
+    molt_put_le64(tail, XXH3_64bits(p, len));
     if (sink->write(sink->ctx, head, 8) < 0 || (len && sink->write(sink->ctx, p, len) < 0) ||
         sink->write(sink->ctx, tail, 8) < 0)
         return molt_error_errno(err, "send");
@@ -154,7 +154,7 @@ int molt_block_read(const struct molt_source *src, size_t max, char **ret, size_
     unsigned char num[8];
     if (src->read(src->ctx, num, 8) < 0)
         return molt_error_errno(err, "receive");
-    uint64_t len = get_le64(num);
+    uint64_t len = molt_get_le64(num);
     if (len > max)
         return molt_error_set(err, MOLT_E_PROTOCOL, "block of %llu bytes, at most %zu are allowed",
                               (unsigned long long)len, max);
@@ -174,7 +174,7 @@ int molt_block_read(const struct molt_source *src, size_t max, char **ret, size_
     buf[len] = '\0';
     if (src->read(src->ctx, num, 8) < 0)
         return molt_error_errno(err, "receive");
-    if (get_le64(num) != XXH3_64bits(buf, len))
+    if (molt_get_le64(num) != XXH3_64bits(buf, len))
         return molt_error_set(err, MOLT_E_PROTOCOL, "checksum of a block of %llu bytes is wrong",
                               (unsigned long long)len);
     *ret = MOLT_STEAL_PTR(buf);

@@ -43,6 +43,10 @@ bool molt_get_snum(struct molt_mem *m, int64_t *ret);
 /* Borrowed pointer into m; fails when longer than max. */
 bool molt_get_bytes(struct molt_mem *m, size_t max, const unsigned char **ret, size_t *ret_len);
 
+/* Eight bytes, little-endian. */
+void molt_put_le64(unsigned char b[8], uint64_t v);
+uint64_t molt_get_le64(const unsigned char b[8]);
+
 /* A block: 8 bytes length (little-endian), the bytes, 8 bytes XXH3-64 of them. */
 int molt_block_write(const struct molt_sink *sink, const void *p, size_t len, struct molt_error **err);
 /* *ret malloc'd with a NUL behind. */

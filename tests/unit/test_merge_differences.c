@@ -128,12 +128,11 @@ static void whole_where_in_place_would_show(void **s)
     end(&t, &ss);
 }
 
-static struct trees *meddle_with;
 static void meddle(void *ctx, enum molt_merge_question q)
 {
-    (void)ctx;
+    const struct trees *t = ctx;
     if (q == MOLT_MERGE_Q_PACK)
-        write_at(meddle_with->u, "data", "mine", 4, 0);
+        write_at(t->u, "data", "mine", 4, 0);
 }
 
 static void changed_under_the_merge(void **s)
@@ -143,8 +142,8 @@ static void changed_under_the_merge(void **s)
     struct session ss;
     start(&t, &ss);
     write_at(t.a, "data", "changed", 7, BLOCK);
-    meddle_with = &t;
     ss.peer.before = meddle;
+    ss.peer.ctx = &t;
     assert_code(MOLT_E_STATE, molt_merge_pass(ss.m, &ss.vt, MOLT_PASS_NO_SYNC, &ss.stats, err));
     end(&t, &ss);
 }
