@@ -2,7 +2,9 @@
 /*
  * An overlay folded back into the disk that it lies on: the snapshot's when an upgrade is undone, the new guest's when
  * it is committed, so that no chain grows from one upgrade to the next. QEMU's block-commit while the guest runs: the
- * overlay stays valid until QEMU has switched to the disk below, so a crash costs nothing and a second try goes on.
+ * overlay stays valid until QEMU has switched to the disk below, and a second try goes on. Between that switch and the
+ * stored configuration a crash of ours leaves one that names the stale overlay: a second try must come before the
+ * guest's next reboot.
  */
 #include <libxl_utils.h>
 #include <stdlib.h>
