@@ -14,6 +14,7 @@ LIBXLEXT_SOURCES = \
 	libxl-ext/report.c \
 	libxl-ext/rtnl.c libxl-ext/rtnl.h \
 	libxl-ext/upgrade.c libxl-ext/upgrade.h \
+	libxl-ext/upgrade_boot.c \
 	libxl-ext/upgrade_clone.c \
 	libxl-ext/upgrade_fold.c \
 	libxl-ext/upgrade_move.c \

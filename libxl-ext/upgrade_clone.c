@@ -236,10 +236,12 @@ static int set_disks(struct molt_op *op, libxl_domain_config *cfg, struct molt_e
     return 0;
 }
 
-static void set_cmdline(struct molt_op *op, libxl_domain_config *cfg, const char *mode)
+/* rdinit: the initrd is one of up_boot_initrd's. */
+static void set_cmdline(struct molt_op *op, libxl_domain_config *cfg, const char *mode, bool rdinit)
 {
-    CLEANUP_FREE char *text = molt_xasprintf("%s init=/usr/sbin/xenmolt-agent systemd.unit=xenmolt.target xenmolt.mode=%s xenmolt.unit=%s xenmolt.pidbase=%lld",
-                                             cfg->b_info.cmdline ? cfg->b_info.cmdline : "", mode, up_param(op, "workload"), (long long)(highest_tid(op) + PID_GAP));
+    CLEANUP_FREE char *text = molt_xasprintf("%s init=/usr/sbin/xenmolt-agent systemd.unit=xenmolt.target xenmolt.mode=%s xenmolt.unit=%s xenmolt.pidbase=%lld%s",
+                                             cfg->b_info.cmdline ? cfg->b_info.cmdline : "", mode, up_param(op, "workload"), (long long)(highest_tid(op) + PID_GAP),
+                                             rdinit ? " rdinit=/xenmolt-rdinit" : "");
     molt_set_string(&cfg->b_info.cmdline, text);
 }
 
@@ -282,7 +284,7 @@ int step_clone(struct molt_op *op, struct molt_error **err)
     if (r < 0)
         return r;
     nics_for_upgrade(op, &cfg);
-    set_cmdline(op, &cfg, "upgrade");
+    set_cmdline(op, &cfg, "upgrade", false);
     r = create(op, &cfg, err);
     libxl_domain_config_dispose(&cfg);
     return r;
@@ -372,6 +374,7 @@ int step_upgrade(struct molt_op *op, struct molt_error **err)
     struct molt_chan *c;
     CLEANUP_FREE char *dir = up_domain_dir(op);
     CLEANUP_FREE char *kernel = molt_xasprintf("%s/kernel", dir), *initrd = molt_xasprintf("%s/initrd", dir), *version = NULL;
+    CLEANUP_FREE char *boot_initrd = molt_xasprintf("%s/" UP_BOOT_INITRD, dir);
     bool have_initrd = false;
     int r = up_clone(op, &c, err);
     if (r == 0)
@@ -384,6 +387,8 @@ int step_upgrade(struct molt_op *op, struct molt_error **err)
     r = molt_mkdir_p(dir, 0700, err);
     if (r == 0)
         r = molt_guest_fetch_boot(c, kernel, initrd, &have_initrd, &version, err);
+    if (r == 0 && have_initrd)
+        r = up_boot_initrd(initrd, boot_initrd, err);
     if (r == 0)
         r = put_string(op, "kernel_version", version, err);
     return r < 0 ? r : molt_op_put(op, "have_initrd", molt_json_bool(have_initrd), err);
@@ -427,14 +432,16 @@ static int final_config(struct molt_op *op, libxl_domain_config *cfg, struct mol
     if (r < 0)
         return r;
     nics_isolated(op, cfg);
+    bool rdinit = false;
     /* A guest with its own loader picks its kernel itself. */
     if (cfg->b_info.kernel && !cfg->b_info.bootloader) {
         CLEANUP_FREE char *dir = up_domain_dir(op);
-        CLEANUP_FREE char *kernel = molt_xasprintf("%s/kernel", dir), *initrd = molt_xasprintf("%s/initrd", dir);
+        CLEANUP_FREE char *kernel = molt_xasprintf("%s/kernel", dir), *initrd = molt_xasprintf("%s/" UP_BOOT_INITRD, dir);
+        rdinit = molt_json_get_bool(molt_op_facts(op), "have_initrd", false);
         molt_set_string(&cfg->b_info.kernel, kernel);
-        molt_set_string(&cfg->b_info.ramdisk, molt_json_get_bool(molt_op_facts(op), "have_initrd", false) ? initrd : NULL);
+        molt_set_string(&cfg->b_info.ramdisk, rdinit ? initrd : NULL);
     }
-    set_cmdline(op, cfg, "final");
+    set_cmdline(op, cfg, "final", rdinit);
     return 0;
 }
 

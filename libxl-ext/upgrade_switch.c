@@ -60,6 +60,8 @@ static int settle_config(struct molt_op *op, struct molt_error **err)
     struct xenmolt *x = up_of(op)->x;
     libxl_domain_config now, old;
     uint32_t domid = (uint32_t)up_fact_int(op, "clone_domid", 0);
+    CLEANUP_FREE char *dir = up_domain_dir(op);
+    CLEANUP_FREE char *initrd = molt_xasprintf("%s/initrd", dir), *boot_initrd = molt_xasprintf("%s/" UP_BOOT_INITRD, dir);
     int r = molt_domain_config(x, (uint32_t)up_param_int(op, "domid"), &old, err);
     if (r < 0)
         return r;
@@ -69,6 +71,8 @@ static int settle_config(struct molt_op *op, struct molt_error **err)
     }
     molt_set_string(&now.c_info.name, molt_op_subject(op));
     molt_set_string(&now.b_info.cmdline, old.b_info.cmdline);
+    if (now.b_info.ramdisk)
+        molt_set_string(&now.b_info.ramdisk, initrd);
     for (int i = 0; i < now.num_nics && i < old.num_nics; i++) {
         CLEANUP_FREE char *key = molt_xasprintf("/local/domain/0/backend/vif/%u/%d/bridge", domid, now.nics[i].devid);
         molt_set_string(&now.nics[i].bridge, old.nics[i].bridge);
@@ -85,6 +89,8 @@ static int settle_config(struct molt_op *op, struct molt_error **err)
         r = molt_domain_store_config(x, (uint32_t)up_param_int(op, "domid"), &old, err);
     libxl_domain_config_dispose(&now);
     libxl_domain_config_dispose(&old);
+    if (r == 0)
+        unlink(boot_initrd); /* for one boot only, and libxl has read it */
     return r;
 }
 
