@@ -10,13 +10,11 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/strbuf.h"
 #include "base/subprocess.h"
 #include "domain.h"
 
-/* libxl ends a destroyed domain's QEMU without waiting: for a moment it may hold its locks on an image still. */
-#define BEGIN_TRIES 20
-#define LOCK_WAIT_MS 500
 #define COMMIT_LIMIT_MS (30 * 60 * 1000)
 #define JOB_ID "xenmolt-commit"
 
@@ -153,16 +151,6 @@ static int job_command(struct molt_qmp *q, const char *command, struct molt_erro
     return molt_qmp_call(q, command, a, NULL, err);
 }
 
-/* After a failure that an image's last user may have caused: a pause, as long as that is worth it. */
-static bool another_try(int *tries, struct molt_error **err)
-{
-    if ((*tries)++ == BEGIN_TRIES)
-        return false;
-    molt_error_clear(err);
-    molt_sleep_ms(LOCK_WAIT_MS);
-    return true;
-}
-
 /* Starts the job, or takes over the one that a killed command left running. The overlay is still in the chain, so a
  * concluded job was not its success. */
 static int begin_commit(struct molt_qmp *q, const char *overlay_node, const char *base_node, struct molt_error **err)
@@ -182,31 +170,24 @@ static int begin_commit(struct molt_qmp *q, const char *overlay_node, const char
         if (r < 0)
             return r;
     }
-    int r, tries = 0;
-    do {
-        struct molt_json *a = molt_json_object();
-        molt_json_set_string(a, "job-id", JOB_ID);
-        molt_json_set_string(a, "device", overlay_node);
-        molt_json_set_string(a, "base-node", base_node);
-        molt_json_set_bool(a, "auto-dismiss", false);
-        r = molt_qmp_call(q, "block-commit", a, NULL, err);
-    } while (r < 0 && another_try(&tries, err));
-    return r;
+    struct molt_json *a = molt_json_object();
+    molt_json_set_string(a, "job-id", JOB_ID);
+    molt_json_set_string(a, "device", overlay_node);
+    molt_json_set_string(a, "base-node", base_node);
+    molt_json_set_bool(a, "auto-dismiss", false);
+    return molt_qmp_call(q, "block-commit", a, NULL, err);
 }
 
-int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const char *base_node, struct molt_error **err)
+/* Until the job is done. *switching: on_switch was called. */
+static int follow_commit(struct molt_qmp *q, molt_disk_switch_fn on_switch, void *ctx, bool *switching, struct molt_error **err)
 {
-    int r = begin_commit(q, overlay_node, base_node, err);
-    if (r < 0)
-        return r;
     int64_t end = molt_mono_ms() + COMMIT_LIMIT_MS;
-    bool completing = false;
     for (;;) {
         CLEANUP_FREE char *why = NULL;
         struct molt_error *e = NULL;
         CLEANUP_FREE char *status = job_status(q, &why, &e);
         if (e) {
-            r = molt_error_code(e);
+            int r = molt_error_code(e);
             molt_error_move(err, e);
             return r;
         }
@@ -216,10 +197,12 @@ int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const ch
             job_command(q, "job-dismiss", NULL);
             return why ? molt_error_set(err, MOLT_E_INTERNAL, "block-commit: %s", why) : 0;
         }
-        if (!strcmp(status, "ready") && !completing) {
-            if ((r = job_command(q, "job-complete", err)) < 0)
+        if (!strcmp(status, "ready") && !*switching) {
+            int r = on_switch(ctx, true, err);
+            *switching = true;
+            molt_fault("commit-ready");
+            if (r < 0 || (r = job_command(q, "job-complete", err)) < 0)
                 return r;
-            completing = true;
         }
         if (molt_mono_ms() > end)
             return molt_error_set(err, MOLT_E_TIMEOUT, "block-commit did not end");
@@ -227,14 +210,23 @@ int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const ch
     }
 }
 
+int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const char *base_node, molt_disk_switch_fn on_switch, void *ctx,
+                          struct molt_error **err)
+{
+    bool switching = false;
+    int r = begin_commit(q, overlay_node, base_node, err);
+    if (r < 0)
+        return r;
+    r = follow_commit(q, on_switch, ctx, &switching, err);
+    if (r < 0 && switching)
+        on_switch(ctx, false, NULL);
+    return r;
+}
+
 int molt_disk_commit_offline(const char *overlay, struct molt_error **err)
 {
     char *argv[] = {(char *)qemu_img(), "commit", "-q", "-d", (char *)overlay, NULL};
-    int r, tries = 0;
-    do
-        r = molt_run_ok(argv, NULL, NULL, err);
-    while (r < 0 && another_try(&tries, err));
-    return r;
+    return molt_run_ok(argv, NULL, NULL, err);
 }
 
 uint64_t molt_disk_allocated(const char *path)

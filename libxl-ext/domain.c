@@ -4,9 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libxl_utils.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -14,6 +18,7 @@
 
 #define XL_LOCK_FILE "/var/lock/xl" /* tools/xl/xl.h */
 #define USERDATA_ID "libxl-json"
+#define DM_END_LIMIT_MS 15000
 
 static int failed(struct molt_error **err, int rc, const char *what, uint32_t domid)
 {
@@ -131,14 +136,29 @@ int molt_domain_create(struct xenmolt *x, libxl_domain_config *cfg, bool start, 
     return rc ? failed(err, rc, "start", domid) : 0;
 }
 
+/* The domain's QEMU, as a pidfd (pidfd_open(2)); -1: it has none, or it is gone. */
+static int device_model(struct xenmolt *x, uint32_t domid)
+{
+    CLEANUP_FREE char *pid = molt_store_readf(&x->store, "/local/domain/%u/image/device-model-pid", domid);
+    long n = pid ? strtol(pid, NULL, 10) : 0;
+    return n > 0 && n <= INT_MAX ? (int)syscall(SYS_pidfd_open, (pid_t)n, 0) : -1;
+}
+
 int molt_domain_destroy(struct xenmolt *x, uint32_t domid, struct molt_error **err)
 {
     struct molt_domain d;
     if (molt_domain_info(x, domid, &d, NULL) < 0)
         return 0;
+    CLEANUP_CLOSE int qemu = device_model(x, domid);
     int rc = libxl_domain_destroy(x->xl, domid, NULL);
     if (rc && molt_domain_exists(x, domid))
         return failed(err, rc, "destruction", domid);
+    /* libxl tells QEMU to end and does not wait: until then it may hold its locks on the images. */
+    if (qemu >= 0) {
+        struct pollfd p = {.fd = qemu, .events = POLLIN};
+        while (poll(&p, 1, DM_END_LIMIT_MS) < 0 && errno == EINTR)
+            ;
+    }
     return 0;
 }
 

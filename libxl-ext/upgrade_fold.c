@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * An overlay folded back into the disk that it lies on: the snapshot's when an upgrade is undone, the new guest's when
- * it is committed, so that no chain grows from one upgrade to the next. QEMU's block-commit while the guest runs: the
- * overlay stays valid until QEMU has switched to the disk below, and a second try goes on. Between that switch and the
- * stored configuration a crash of ours leaves one that names the stale overlay: a second try must come before the
- * guest's next reboot.
+ * it is committed, so that no chain grows from one upgrade to the next. QEMU's block-commit while the guest runs: it
+ * copies until both images are alike and get each write ("ready"), then we store the configuration that names the disk
+ * below, then QEMU lets the overlay go. So a guest that reboots never starts from a stale overlay, whenever we are
+ * killed, and a second try goes on from there.
  */
 #include <libxl_utils.h>
 #include <stdlib.h>
@@ -22,10 +22,27 @@ static bool flag(struct molt_op *op, const char *fact, const char *what)
     return molt_json_get_bool(molt_op_facts(op), key, false);
 }
 
-static int set_flag(struct molt_op *op, const char *fact, const char *what, struct molt_error **err)
+static int set_flag(struct molt_op *op, const char *fact, const char *what, bool value, struct molt_error **err)
 {
     CLEANUP_FREE char *key = molt_xasprintf("%s_%s", fact, what);
-    return molt_op_put(op, key, molt_json_bool(true), err);
+    return molt_op_put(op, key, molt_json_bool(value), err);
+}
+
+struct fold {
+    struct molt_op *op;
+    const char *fact;
+    uint32_t domid;
+};
+
+static int on_switch(void *ctx, bool base, struct molt_error **err)
+{
+    struct fold *f = ctx;
+    struct molt_op *op = f->op;
+    int r = set_flag(op, f->fact, "switching", base, err);
+    if (r < 0)
+        return r;
+    return molt_disk_set_config_path(up_of(op)->x, f->domid, up_param(op, "disk_vdev"), base ? up_param(op, "disk") : up_fact(op, f->fact),
+                                     base ? up_param(op, "disk_format") : "qcow2", err);
 }
 
 /* Live where the guest runs; the guest may have been rebooted meanwhile, so it is looked for by its UUID. */
@@ -44,11 +61,12 @@ static int fold_live(struct molt_op *op, const char *fact, const struct molt_dom
         return found;
     }
     if (found == 0) {
-        r = set_flag(op, fact, "committing", err);
+        struct fold f = {op, fact, d->domid};
+        r = set_flag(op, fact, "committing", true, err);
         if (r == 0)
             r = molt_disk_find_node(q, up_param(op, "disk"), &base_node, err); /* another QEMU names it anew */
         if (r == 0)
-            r = molt_disk_commit_live(q, node, base_node, err);
+            r = molt_disk_commit_live(q, node, base_node, on_switch, &f, err);
     } else if (in_use && !flag(op, fact, "committing"))
         r = molt_error_set(err, MOLT_E_STATE, "%s runs, but not on %s, which holds what it wrote since the snapshot; nothing is deleted", molt_op_subject(op), overlay);
     return r;
@@ -62,14 +80,15 @@ int up_fold(struct molt_op *op, const char *fact, const char *uuid, bool in_use,
     if (!molt_exists(overlay))
         return 0;
     if (!molt_domain_by_uuid(x, uuid, &d)) {
-        if (flag(op, fact, "committed"))
+        /* Switching: the guest may have run on the disk below since, and the overlay is stale. */
+        if (flag(op, fact, "committed") || flag(op, fact, "switching"))
             return 0;
         int r = molt_disk_commit_offline(overlay, err);
-        return r < 0 ? r : set_flag(op, fact, "committed", err);
+        return r < 0 ? r : set_flag(op, fact, "committed", true, err);
     }
     int r = fold_live(op, fact, &d, in_use, err);
     if (r == 0)
-        r = set_flag(op, fact, "committed", err);
+        r = set_flag(op, fact, "committed", true, err);
     if (r == 0)
         r = molt_disk_set_config_path(x, d.domid, up_param(op, "disk_vdev"), up_param(op, "disk"), up_param(op, "disk_format"), err);
     return r;

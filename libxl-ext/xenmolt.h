@@ -56,7 +56,7 @@ typedef struct xenmolt_upgrade_params {
     const char *recipe;      /* shipped name or path, NULL: debian-security */
     const char *recipe_arg;  /* argument for the recipe (debian-release: suite), NULL: none */
     const char *on_conflict; /* "refuse" (NULL), "active" or "upgrade" */
-    int keep_active;         /* nonzero: the old domain stays until op-commit even when a retention time is set */
+    int keep_active;         /* nonzero: a retention time (op-commit --older-than) leaves the old domain alone */
 } xenmolt_upgrade_params;
 
 /* Preflight only; nothing is changed. *ret_json: {domain, ok, checks [{name, ok, code, detail, remedy}], estimate {..}}.

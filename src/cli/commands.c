@@ -20,7 +20,7 @@ const struct cli_command cli_commands[] = {
      "  --on-conflict WHO        active, upgrade or refuse (default): who wins where no merge rule decides\n"
      "  -n, --dry-run            check only: print each check, then the estimate; change nothing\n"
      "  --report FILE            write the report (JSON) there\n"
-     "  --keep-active            keep the old domain until op-commit, whatever the retention time\n"
+     "  --keep-active            keep the old domain, also from op-commit --older-than\n"
      "  --json                   events as JSON lines on stdout, the report as the last line\n" COMMON
      "\nCtrl-C asks for an abort: everything is undone and the guest runs on as before.\n",
      true, cli_guest_upgrade},
@@ -36,8 +36,9 @@ const struct cli_command cli_commands[] = {
     {"op-abort", "[--wait SECONDS] OPERATION", "Stop an operation before its point of no return, and undo it",
      "  --wait SECONDS           wait so long for its end (default 600; 0: only ask)\n" COMMON, true,
      cli_op_abort},
-    {"op-commit", "OPERATION", "Delete what a finished operation retains: the old domain and its disks",
-     COMMON, true, cli_op_commit},
+    {"op-commit", "OPERATION | --older-than HOURS", "Delete what a finished operation retains: the old domain and its disks",
+     "  --older-than HOURS       all that ended so long ago, but for those with --keep-active: a retention time\n" COMMON,
+     true, cli_op_commit},
     {"op-rollback", "--discard-new-writes OPERATION", "Bring the old domain of a finished operation back",
      "  --discard-new-writes     needed: what was written since the switch-over is lost\n" COMMON, true,
      cli_op_rollback},

@@ -14,10 +14,12 @@
 #include "base/clock.h"
 
 #define ABORT_WAIT_S 600
+#define MAX_HOURS    1000000 /* a century */
 
 struct ops_options {
     bool json, report, discard;
     int wait_s;
+    long older_h; /* op-commit --older-than, in hours; -1: not given */
     const char *log;
 };
 
@@ -30,6 +32,7 @@ static int parse(struct cli *cli, struct ops_options *o, const char *takes, int 
         {"discard-new-writes", no_argument, NULL, 'D'},
         {"wait", required_argument, NULL, 'W'},
         {"log", required_argument, NULL, 'L'},
+        {"older-than", required_argument, NULL, 'O'},
         CLI_COMMON_LONG,
         {NULL, 0, NULL, 0},
     };
@@ -37,7 +40,7 @@ static int parse(struct cli *cli, struct ops_options *o, const char *takes, int 
     char *end;
 
     while ((opt = getopt_long(argc, argv, ":hv", options, NULL)) != -1) {
-        if (opt < 256 && strchr("jRDWL", opt) && !strchr(takes, opt))
+        if (opt < 256 && strchr("jRDWLO", opt) && !strchr(takes, opt))
             return cli_usage(cli, "unknown option %s", argv[optind - 1]);
         switch (opt) {
         case 'j': o->json = true; break;
@@ -48,6 +51,11 @@ static int parse(struct cli *cli, struct ops_options *o, const char *takes, int 
             o->wait_s = (int)strtol(optarg, &end, 10);
             if (end == optarg || *end || o->wait_s < 0)
                 return cli_usage(cli, "--wait takes a number of seconds, not %s", optarg);
+            break;
+        case 'O':
+            o->older_h = strtol(optarg, &end, 10);
+            if (end == optarg || *end || o->older_h < 0 || o->older_h > MAX_HOURS)
+                return cli_usage(cli, "--older-than takes a number of hours, not %s", optarg);
             break;
         default:
             r = cli_common_option(cli, opt, argv);
@@ -242,17 +250,13 @@ int cli_op_log(struct cli *cli, int argc, char **argv)
 
 typedef int (*act_fn)(xenmolt *x, const char *id, const struct ops_options *o, xenmolt_error **err);
 
-static int act(struct cli *cli, const struct ops_options *o, int argc, char **argv, act_fn fn,
-               const char *done)
+static int act_on(struct cli *cli, const struct ops_options *o, const char *id, act_fn fn, const char *done)
 {
-    const char *id = cli_one_argument(cli, argc, argv, "OPERATION");
     struct cli_progress *p;
     xenmolt_error *err = NULL;
     xenmolt *x = NULL;
     int r;
 
-    if (!id)
-        return CLI_STATUS_USAGE;
     p = cli_progress_new(isatty(STDERR_FILENO) ? CLI_OUTPUT_TERMINAL : CLI_OUTPUT_PLAIN, cli->verbose);
     cli->log = cli_progress_log;
     cli->event = cli_progress_event;
@@ -268,6 +272,14 @@ static int act(struct cli *cli, const struct ops_options *o, int argc, char **ar
     if (r == 0)
         printf("%s: %s\n", id, done);
     return cli_result(cli, r, err);
+}
+
+static int act(struct cli *cli, const struct ops_options *o, int argc, char **argv, act_fn fn,
+               const char *done)
+{
+    const char *id = cli_one_argument(cli, argc, argv, "OPERATION");
+
+    return id ? act_on(cli, o, id, fn, done) : CLI_STATUS_USAGE;
 }
 
 static int do_abort(xenmolt *x, const char *id, const struct ops_options *o, xenmolt_error **err)
@@ -297,12 +309,50 @@ int cli_op_abort(struct cli *cli, int argc, char **argv)
     return r >= 0 ? r : act(cli, &o, argc, argv, do_abort, o.wait_s ? "aborted" : "asked to abort");
 }
 
+/* Finished, for so long, and not started with --keep-active. */
+static bool is_due(struct cli *cli, const struct molt_json *op, const char *before, int *r)
+{
+    CLEANUP_JSON struct molt_json *v = NULL;
+    const char *updated = molt_json_get_string(op, "updated");
+
+    /* Stamps of one form and zone: their order is that of their text. */
+    if (!molt_streq(molt_json_get_string(op, "state"), "done") || !updated || strcmp(updated, before) > 0)
+        return false;
+    *r = get(cli, str(op, "id"), xenmolt_op_show, &v);
+    return *r == 0 && !molt_json_get_bool(molt_json_get(v, "params"), "keep_active", false);
+}
+
+/* The retention time is over for these. One that fails does not keep the others from being committed. */
+static int commit_older(struct cli *cli, const struct ops_options *o)
+{
+    CLEANUP_JSON struct molt_json *ops = NULL;
+    char before[MOLT_STAMP_MAX];
+    int status = get(cli, NULL, list, &ops);
+
+    molt_stamp(molt_now_us() - o->older_h * INT64_C(3600000000), before);
+    for (size_t i = 0; i < molt_json_size(ops); i++) {
+        const struct molt_json *op = molt_json_at(ops, i);
+        int r = 0;
+
+        if (is_due(cli, op, before, &r))
+            r = act_on(cli, o, str(op, "id"), do_commit, "committed");
+        status = status ? status : r;
+    }
+    return status;
+}
+
 int cli_op_commit(struct cli *cli, int argc, char **argv)
 {
-    struct ops_options o = {0};
-    int r = parse(cli, &o, "", argc, argv);
+    struct ops_options o = {.older_h = -1};
+    int r = parse(cli, &o, "O", argc, argv);
 
-    return r >= 0 ? r : act(cli, &o, argc, argv, do_commit, "committed");
+    if (r >= 0)
+        return r;
+    if (o.older_h < 0)
+        return act(cli, &o, argc, argv, do_commit, "committed");
+    if (optind < argc)
+        return cli_usage(cli, "--older-than chooses the operations itself, but there is %s", argv[optind]);
+    return commit_older(cli, &o);
 }
 
 int cli_op_rollback(struct cli *cli, int argc, char **argv)

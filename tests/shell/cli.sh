@@ -60,6 +60,11 @@ err_has "soon"
 bad op-abort --wait -1 a
 bad op-commit
 bad op-commit --json a
+bad op-commit --older-than soon
+err_has "soon"
+bad op-commit --older-than -1
+bad op-commit --older-than 24 some-operation
+err_has "some-operation"
 bad op-recover
 bad op-rollback some-operation
 err_has "--discard-new-writes"
@@ -81,6 +86,10 @@ same "$(tr -d ' \n' <"$scratch/out")" "[]"
 [ -d "$scratch/other" ] || fail "--state-dir is not used"
 expect 0 "$XENMOLT" --state-dir "$scratch/third" -v op-list
 [ -d "$scratch/third" ] || fail "the global --state-dir is not used"
+
+# Nothing is old enough to be committed.
+expect 0 "$XENMOLT" op-commit --older-than 0
+out_empty
 
 # No such operation: its own status, the same for all.
 for c in op-show op-log op-abort op-commit op-recover "op-rollback --discard-new-writes"; do

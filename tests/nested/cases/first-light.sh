@@ -58,6 +58,7 @@ check "new programs use the new libc" guest "ldd --version | grep -F \"\$(dpkg-q
 check "the service is active" same "$(guest "systemctl is-active counter.service")" active
 check "systemd's main process is the same pid" same "$(main_pid)" "$PID_BEFORE"
 check "the process lives in its unit's cgroup" guest "grep -q 'counter.service\$' /proc/$PID_BEFORE/cgroup"
+check "kernel threads of the initramfs are not where the process ids of a workload are" guest "for p in \$(pgrep ext4-r); do [ \$p -gt 1000 ] || exit 1; done; pgrep ext4-r"
 note "start time of the process: $starttime before, $(guest "cut -d' ' -f22 /proc/$PID_BEFORE/stat") after"
 check "no conflicts" same "$(report '.merge.conflicts | length')" 0
 check "snapshot pause at most 2 s: $(report .snapshot_pause_ms) ms" below "$(report .snapshot_pause_ms)" 2000
@@ -72,7 +73,12 @@ check "no packet filter table of ours is left" dom0 "! nft list tables | grep -q
 check "no bridge of ours is left" dom0 "! ip -o link | grep -qE ': xm[uihp]'"
 check "a domain monitor watches web1" dom0 "pgrep -ax xenmolt | grep -q 'domain-monitor'"
 
-expect 0 "op-commit" "xenmolt op-commit $op"
+expect 0 "op-commit of what is an hour old" "xenmolt op-commit --older-than 1"
+check "leaves this one alone" same "$(operation_state "$op")" "done"
+# Killed when QEMU is about to let the overlay go: a reboot must find the disk below from here on.
+expect 137 "op-commit, killed in the fold" "MOLT_FAULT=commit-ready=kill xenmolt op-commit $op; exit \$?"
+check "the configuration names the disk below already" same "$(dom0 "xl list -l web1 | jq -r '.[].config.disks[].pdev_path'")" "$IMAGE"
+expect 0 "op-commit of all that has ended" "xenmolt op-commit --older-than 0"
 check "the old domain is gone" dom0 "! xl domid web1--replaced 2>/dev/null"
 check "the domain has one image again, under its old name, everywhere" same "$(disk_of_web1)" "$IMAGE alone $IMAGE qcow2:$IMAGE $IMAGE"
 check "op-list says committed" same "$(operation_state "$op")" committed

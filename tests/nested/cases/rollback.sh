@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# A guest on a raw image, upgraded by `xl guest-upgrade` with a recipe that changes files only; then the way back.
+# A guest on a raw image that boots by pygrub, upgraded by `xl guest-upgrade` with a recipe that changes files only; then
+# the way back.
 # Before that: a raw image in blkback's hands, which is refused.
 . "$(dirname "$0")/../lib/case.sh"
 
@@ -8,7 +9,7 @@ RAW=/var/lib/xen/images/web1/web1.raw
 
 begin dom0-ready
 dom0 "cd /var/lib/xen/images/web1 && qemu-img convert -O raw web1.qcow2 web1.raw && rm web1.qcow2 &&
-    sed 's/format=qcow2/format=raw/; s/web1[.]qcow2/web1.raw/' /etc/xen/web1.cfg >/tmp/phy.cfg && xl create -q -p /tmp/phy.cfg" ||
+    sed 's/format=qcow2/format=raw/; s/web1[.]qcow2/web1.raw/; s/^kernel = .*/bootloader = \"pygrub\"/; /^ramdisk/d; /^extra/d' /etc/xen/web1.cfg >/tmp/phy.cfg && xl create -q -p /tmp/phy.cfg" ||
     give_up "the guest on a raw image could not be started"
 expect 8 "a raw image that QEMU does not serve is refused" "xl unpause web1; xenmolt guest-upgrade web1"
 err_has backendtype=qdisk
@@ -36,7 +37,7 @@ mkdir -p /opt/new
 echo new >/opt/new/file
 RECIPE
 start_load 20
-UPGRADE="xl guest-upgrade" start_upgrade --recipe /tmp/files
+UPGRADE="xl guest-upgrade" start_upgrade --recipe /tmp/files --keep-active
 guest "echo 'written meanwhile' >/root/meanwhile"
 status=$(upgrade_status 900)
 if [ "$status" != 0 ]; then
@@ -54,6 +55,8 @@ check "the same kernel" same "$(guest "uname -r")" "$kernel"
 note "blackout: $(report .blackout_ms) ms: $(report '.blackout | del(.criu_dump, .criu_restore) | tojson'), longest client gap $(report .longest_gap_ms /tmp/load.json) ms"
 guest "echo 'written after' >/root/after; sync"
 
+expect 0 "op-commit --older-than" "xenmolt op-commit --older-than 0"
+check "leaves what was started with --keep-active alone" same "$(operation_state "$op")" "done"
 expect 2 "op-rollback wants a confirmation" "xenmolt op-rollback $op"
 expect 0 "op-rollback" "xenmolt op-rollback --discard-new-writes $op"
 check "op-list says rolled-back" same "$(operation_state "$op")" rolled-back
