@@ -10,6 +10,7 @@
 
 #include "agent/agent.h"
 #include "agent/peer.h"
+#include "agent/warm.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fsio.h"
@@ -143,8 +144,12 @@ int h_merge_begin(struct molt_request *rq, struct molt_json *reply, struct molt_
         .on_conflict = molt_streq(oc, "active") ? MOLT_ON_CONFLICT_ACTIVE : molt_streq(oc, "upgrade") ? MOLT_ON_CONFLICT_UPGRADE : MOLT_ON_CONFLICT_REFUSE,
         .snapshot_ns = molt_json_get_int(rq->args, "snapshot_ns", 0),
     };
-    if (r == 0)
+    if (r == 0) {
+        struct warm warm;
+        warm_start(&warm, (const int[]){m->basefd, m->rootfd}, 2);
         r = molt_merge_new(&o, &m->merge, err);
+        warm_end(&warm);
+    }
     struct molt_merge_peer peer = {ask_peer, s};
     if (r == 0)
         r = settle(m, molt_merge_check_packages(m->merge, &peer, err), err);
