@@ -33,7 +33,7 @@ images_hash() {
     hash_of "$(basename "$DOM0_TAR")" "$(basename "$GUEST_TAR")" "$(basename "$SMALL_TAR")" \
         "$NESTED/service" "$NESTED/client" "$(packages_hash)" \
         "$(debian_sources "$SUITE-updates" "$SUITE-security")" "$(apt_habits)" "$(cat "$KEY.pub" "$CACHE/hostkey.pub")" \
-        "$DOM0_DISK $GUEST_DISK $GUEST_ADDRESS $GUEST_MAC $BRIDGE_ADDRESS $QEMU_DNS $IMAGES_IN_DOM0 ${MASKED[*]}" \
+        "$DOM0_DISK $GUEST_DISK $GUEST_ADDRESS $GUEST_MAC $BRIDGE_ADDRESS $QEMU_DNS $IMAGES_IN_DOM0 $FASTER_KERNEL ${MASKED[*]}" \
         "$(declare -f configure_common make_guest_disk lean_boot lean_sources package_lists make_dom0_disk disk_of_root install_package)" \
         "$(emulator_version)" "$(declare -f launch boot_dom0 boot_web1 warm_service freeze_to)"
 }

@@ -7,6 +7,8 @@ GUEST_DISK=6G
 GUEST_ADDRESS=10.77.0.11
 GUEST_MAC=00:16:3e:77:00:11
 BRIDGE_ADDRESS=10.77.0.1
+# Nothing to protect in here, and without them a boot takes a fifth less under TCG.
+FASTER_KERNEL=mitigations=off
 QEMU_DNS=10.0.2.3                   # the resolver in QEMU's user-mode network
 
 # What only costs time at boot, where every process is 30 times slower.
@@ -132,6 +134,15 @@ END
     install -m 644 "$NESTED/service/counter.service" "$ROOT/etc/systemd/system/counter.service"
     install -d -o "$(chroot "$ROOT" id -u counter)" -g "$(chroot "$ROOT" id -g counter)" "$ROOT/var/lib/counter"
     chroot "$ROOT" systemctl enable counter.service
+    # For a guest that boots by pygrub (rollback.sh): the links follow the newest kernel.
+    put /boot/grub/grub.cfg <<END
+set default=0
+set timeout=0
+menuentry "Debian" {
+    linux /vmlinuz root=/dev/xvda ro console=hvc0 net.ifnames=0 quiet $FASTER_KERNEL
+    initrd /initrd.img
+}
+END
     lean_boot
     lean_sources
     package_lists "$out/updates"
@@ -239,7 +250,7 @@ name = "web1"
 type = "pv"
 kernel = "$IMAGES_IN_DOM0/web1/vmlinuz"
 ramdisk = "$IMAGES_IN_DOM0/web1/initrd.img"
-extra = "root=/dev/xvda ro console=hvc0 net.ifnames=0 quiet"
+extra = "root=/dev/xvda ro console=hvc0 net.ifnames=0 quiet $FASTER_KERNEL"
 memory = 1024
 maxmem = 1024
 vcpus = 1

@@ -42,7 +42,7 @@ launch() {
         -nodefaults -display none -no-user-config -rtc base=utc \
         -kernel "$IMAGES/xen" \
         -append "dom0_mem=1536M,max:1536M dom0_max_vcpus=2 console=com1 com1=115200,8n1 spec-ctrl=eager-fpu xpti=no pv-l1tf=off" \
-        -initrd "$IMAGES/vmlinuz root=/dev/vda ro console=hvc0 net.ifnames=0 quiet,$IMAGES/initrd.img" \
+        -initrd "$IMAGES/vmlinuz root=/dev/vda ro console=hvc0 net.ifnames=0 quiet $FASTER_KERNEL,$IMAGES/initrd.img" \
         -drive "file=$disk,format=qcow2,if=none,id=disk0,cache=unsafe,discard=unmap" \
         -device virtio-blk-pci,drive=disk0,disable-legacy=on,iommu_platform=on \
         -netdev "user,id=net0,hostfwd=tcp:127.0.0.1:$port-:22" \

@@ -20,7 +20,7 @@ small_sources() { debian_sources "$SUITE" "$SUITE-updates" "$SUITE-security" "$S
 
 small_paths() {
     SMALL_TAR=$CACHE/small/$(hash_of "$(basename "$GUEST_TAR")" "$(small_sources)" "$SMALL_PACKAGES $LIBC_COMPANIONS" \
-        "$(declare -f make_small_upgrade newer_from)").tar
+        "$(declare -f make_small_upgrade newer_from faster_debs)").tar
 }
 
 # newer_from ROOT PACKAGE: the nearest suite with a newer version than the root has, empty for none.
@@ -36,6 +36,17 @@ newer_from() {
         fi
     done
     return 1
+}
+
+# faster_debs DIR: the same packages, compressed by zstd: xz takes the guest most of a minute for the kernel.
+faster_debs() {
+    local d work=$1.work
+    for d in "$1"/*.deb; do
+        rm -rf "$work"
+        dpkg-deb --raw-extract "$d" "$work"
+        dpkg-deb -Zzstd -z3 --build "$work" "$d"
+    done
+    rm -rf "$work"
 }
 
 make_small_upgrade() {
@@ -62,6 +73,7 @@ make_small_upgrade() {
     rm -rf "$dir"
     mkdir -p "$dir"
     mv "$root"/var/cache/small/*.deb "$dir/"
+    faster_debs "$dir"
     for d in "$dir"/*.deb; do
         p=$(dpkg-deb -f "$d" Package)
         printf '%s\t%s\t%s\n' "$p" "$(chroot "$root" dpkg-query -W -f '${Version}' "$p" 2>/dev/null || echo -)" \

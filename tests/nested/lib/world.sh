@@ -8,11 +8,15 @@ echo "== domains: name id memory vcpus flags"
 xl list | awk 'NR > 1 { s = $5; gsub(/[rb-]/, "", s); print $1, $2, $3, $4, s }'
 echo "== configurations"
 for name in $(xl list | awk 'NR > 2 { print $1 }'); do
-    xl list -l "$name" | jq -Sc '.[].config | {c_info: {name: .c_info.name, uuid: .c_info.uuid},
-        b: {kernel: .b_info.kernel, ramdisk: .b_info.ramdisk, cmdline: .b_info.cmdline}, disks, nics}'
-done
+    # Its warnings (a device that was detached is still in libxl's JSON) are no part of the configuration.
+    xl list -l "$name" 2>/dev/null
+done | jq -Sc '.[].config | {c_info: {name: .c_info.name, uuid: .c_info.uuid},
+    b: {kernel: .b_info.kernel, ramdisk: .b_info.ramdisk, cmdline: .b_info.cmdline, bootloader: .b_info.bootloader}, disks, nics}'
 echo "== xenstore"
-xenstore-ls -f /local/domain | grep -E '/name = |backend/vbd/.*/(params|type|mode|dev|state) = |backend/(vif|vbd)/.*/(bridge|mac|frontend|state) = |/data/xenmolt/(version|proto) = '
+# Only these: a walk over all of it takes seconds, three calls a node.
+for d in 0/backend/qdisk 0/backend/vbd 0/backend/vif $(xenstore-list /local/domain | sed 's|$|/data/xenmolt|'); do
+    xenstore-ls -f "/local/domain/$d" 2>/dev/null
+done | grep -E '/backend/(qdisk|vbd)/.*/(params|type|mode|dev|state|frontend) = |/backend/vif/.*/(bridge|mac|frontend|state) = |/data/xenmolt/(version|proto) = '
 xenstore-ls -f /xenmolt 2>/dev/null | sed 's/^/xenmolt /'
 echo "== images"
 find $images -type f | sort | while read -r f; do
@@ -21,12 +25,18 @@ find $images -type f | sort | while read -r f; do
     *) echo "$f" ;;
     esac
 done
-echo "== images in use"
+# No process for each of them: that would cost some seconds under TCG. One may be gone meanwhile.
+ours='' qemus=''
 for p in /proc/[0-9]*; do
-    # No process for each of them: that would cost some seconds under TCG. It may be gone meanwhile.
     { read -r comm <"$p/comm"; } 2>/dev/null || continue
-    case $comm in *qemu*) ls -l "$p/fd" 2>/dev/null ;; esac
-done | sed -n "s|.*-> \($images/.*\)|\1|p" | sort -u
+    case $comm in
+    *qemu*) qemus="$qemus $p/fd" ;;
+    xenmolt*) ours="$ours $p/cmdline" ;;
+    esac
+done
+echo "== images in use"
+# shellcheck disable=SC2086
+[ -z "$qemus" ] || ls -l $qemus 2>/dev/null | sed -n "s|.*-> \($images/.*\)|\1|p" | sort -u
 echo "== links"
 ip -o link | sed -n 's/^[0-9]*: \([^:]*\):.* master \([^ ]*\).*/\1 in \2/p; t; s/^[0-9]*: \([^:]*\):.*/\1/p' | sort
 tc qdisc show | grep -E "^qdisc (plug|ingress) " | sort
@@ -36,4 +46,5 @@ nft list tables
 echo "== state"
 find $state -mindepth 1 -type f ! -path "$state/ops/*" ! -path "$state/locks/*" 2>/dev/null | sort
 echo "== our processes"
-pgrep -ax xenmolt | sed 's/^[0-9]* //' || true
+for p in $ours; do tr '\0' ' ' <"$p" && echo; done 2>/dev/null | sort
+exit 0
