@@ -10,11 +10,12 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/fault.h"
 #include "base/strbuf.h"
 #include "base/subprocess.h"
 #include "domain.h"
 
+#define LOCK_TRIES 20
+#define LOCK_WAIT_MS 500
 #define COMMIT_LIMIT_MS (30 * 60 * 1000)
 #define JOB_ID "xenmolt-commit"
 
@@ -116,6 +117,25 @@ int molt_disk_find_node(struct molt_qmp *q, const char *file, char **ret_node, s
     return molt_error_set(err, MOLT_E_UNSUPPORTED, "the device model has no node for %s", file);
 }
 
+int molt_disk_attached(struct molt_qmp *q, const char *const *files, size_t n, size_t *ret_which, char **ret_node, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *devices = NULL;
+    int r = molt_qmp_call(q, "query-block", NULL, &devices, err);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < molt_json_size(devices); i++) {
+        const struct molt_json *in = molt_json_get(molt_json_at(devices, i), "inserted");
+        const char *file = molt_json_get_string(in, "file"), *node = molt_json_get_string(in, "node-name");
+        for (size_t k = 0; file && node && k < n; k++)
+            if (!strcmp(file, files[k])) {
+                *ret_which = k;
+                *ret_node = molt_xstrdup(node);
+                return 0;
+            }
+    }
+    return molt_error_set(err, MOLT_E_UNSUPPORTED, "no disk of the domain stands on %s", files[0]);
+}
+
 int molt_disk_snapshot(struct molt_qmp *q, const char *node, const char *overlay, const char *overlay_node, struct molt_error **err)
 {
     struct molt_json *a = molt_json_object();
@@ -151,6 +171,16 @@ static int job_command(struct molt_qmp *q, const char *command, struct molt_erro
     return molt_qmp_call(q, command, a, NULL, err);
 }
 
+/* The last user of an image may be about to end: a guest's QEMU that xl told to. */
+static bool another_try(int *tries, struct molt_error **err)
+{
+    if (!*err || !strstr(molt_error_text(*err), "lock") || (*tries)++ == LOCK_TRIES)
+        return false;
+    molt_error_clear(err);
+    molt_sleep_ms(LOCK_WAIT_MS);
+    return true;
+}
+
 /* Starts the job, or takes over the one that a killed command left running. The overlay is still in the chain, so a
  * concluded job was not its success. */
 static int begin_commit(struct molt_qmp *q, const char *overlay_node, const char *base_node, struct molt_error **err)
@@ -170,24 +200,31 @@ static int begin_commit(struct molt_qmp *q, const char *overlay_node, const char
         if (r < 0)
             return r;
     }
-    struct molt_json *a = molt_json_object();
-    molt_json_set_string(a, "job-id", JOB_ID);
-    molt_json_set_string(a, "device", overlay_node);
-    molt_json_set_string(a, "base-node", base_node);
-    molt_json_set_bool(a, "auto-dismiss", false);
-    return molt_qmp_call(q, "block-commit", a, NULL, err);
+    int r, tries = 0;
+    do {
+        struct molt_json *a = molt_json_object();
+        molt_json_set_string(a, "job-id", JOB_ID);
+        molt_json_set_string(a, "device", overlay_node);
+        molt_json_set_string(a, "base-node", base_node);
+        molt_json_set_bool(a, "auto-dismiss", false);
+        r = molt_qmp_call(q, "block-commit", a, NULL, err);
+    } while (r < 0 && another_try(&tries, err));
+    return r;
 }
 
-/* Until the job is done. *switching: on_switch was called. */
-static int follow_commit(struct molt_qmp *q, molt_disk_switch_fn on_switch, void *ctx, bool *switching, struct molt_error **err)
+int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const char *base_node, struct molt_error **err)
 {
+    int r = begin_commit(q, overlay_node, base_node, err);
+    if (r < 0)
+        return r;
     int64_t end = molt_mono_ms() + COMMIT_LIMIT_MS;
+    bool completing = false;
     for (;;) {
         CLEANUP_FREE char *why = NULL;
         struct molt_error *e = NULL;
         CLEANUP_FREE char *status = job_status(q, &why, &e);
         if (e) {
-            int r = molt_error_code(e);
+            r = molt_error_code(e);
             molt_error_move(err, e);
             return r;
         }
@@ -197,12 +234,10 @@ static int follow_commit(struct molt_qmp *q, molt_disk_switch_fn on_switch, void
             job_command(q, "job-dismiss", NULL);
             return why ? molt_error_set(err, MOLT_E_INTERNAL, "block-commit: %s", why) : 0;
         }
-        if (!strcmp(status, "ready") && !*switching) {
-            int r = on_switch(ctx, true, err);
-            *switching = true;
-            molt_fault("commit-ready");
-            if (r < 0 || (r = job_command(q, "job-complete", err)) < 0)
+        if (!strcmp(status, "ready") && !completing) {
+            if ((r = job_command(q, "job-complete", err)) < 0)
                 return r;
+            completing = true;
         }
         if (molt_mono_ms() > end)
             return molt_error_set(err, MOLT_E_TIMEOUT, "block-commit did not end");
@@ -210,23 +245,71 @@ static int follow_commit(struct molt_qmp *q, molt_disk_switch_fn on_switch, void
     }
 }
 
-int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const char *base_node, molt_disk_switch_fn on_switch, void *ctx,
-                          struct molt_error **err)
+void molt_disk_forget(struct molt_qmp *q, const char *file)
 {
-    bool switching = false;
-    int r = begin_commit(q, overlay_node, base_node, err);
-    if (r < 0)
-        return r;
-    r = follow_commit(q, on_switch, ctx, &switching, err);
-    if (r < 0 && switching)
-        on_switch(ctx, false, NULL);
-    return r;
+    CLEANUP_JSON struct molt_json *nodes = NULL, *args = molt_json_object();
+    molt_json_set_bool(args, "flat", true);
+    if (molt_qmp_call(q, "query-named-block-nodes", MOLT_STEAL_PTR(args), &nodes, NULL) < 0)
+        return;
+    /* The format's node stands on the protocol's, and is the first to go. */
+    for (int protocol = 0; protocol < 2; protocol++)
+        for (size_t i = 0; i < molt_json_size(nodes); i++) {
+            const struct molt_json *n = molt_json_at(nodes, i);
+            if (!molt_streq(molt_json_get_string(n, "file"), file) || molt_streq(molt_json_get_string(n, "drv"), "file") != protocol)
+                continue;
+            struct molt_json *a = molt_json_object();
+            molt_json_set_string(a, "node-name", molt_json_get_string(n, "node-name"));
+            molt_qmp_call(q, "blockdev-del", a, NULL, NULL); /* one that was never added by name goes by itself */
+        }
 }
 
 int molt_disk_commit_offline(const char *overlay, struct molt_error **err)
 {
     char *argv[] = {(char *)qemu_img(), "commit", "-q", "-d", (char *)overlay, NULL};
-    return molt_run_ok(argv, NULL, NULL, err);
+    int r, tries = 0;
+    do
+        r = molt_run_ok(argv, NULL, NULL, err);
+    while (r < 0 && another_try(&tries, err));
+    return r;
+}
+
+/* What lies below an image: path and format as the image says, NULL for nothing. */
+static void backing_of(const char *path, char **ret_file, char **ret_format)
+{
+    char *argv[] = {(char *)qemu_img(), "info", "-U", "--output=json", (char *)path, NULL};
+    CLEANUP_FREE char *out = NULL;
+    CLEANUP_JSON struct molt_json *v = NULL;
+    if (molt_run_ok(argv, NULL, &out, NULL) < 0 || molt_json_parse(out, strlen(out), &v, NULL) < 0)
+        return;
+    const char *file = molt_json_get_string(v, "full-backing-filename"), *format = molt_json_get_string(v, "backing-filename-format");
+    if (!file || !format)
+        return;
+    *ret_file = molt_xstrdup(file);
+    *ret_format = molt_xstrdup(format);
+}
+
+int molt_disk_follow(uint32_t domid, libxl_domain_config *cfg, struct molt_error **err)
+{
+    CLEANUP_QMP struct molt_qmp *q = NULL;
+    for (int i = 0; i < cfg->num_disks; i++) {
+        libxl_device_disk *d = &cfg->disks[i];
+        CLEANUP_FREE char *below = NULL, *format = NULL, *node = NULL;
+        CLEANUP_ERROR struct molt_error *e = NULL;
+        size_t which = 0;
+        if (d->format != LIBXL_DISK_FORMAT_QCOW2 || !d->pdev_path)
+            continue;
+        backing_of(d->pdev_path, &below, &format);
+        if (!below)
+            continue;
+        int r = q ? 0 : molt_qmp_open(domid, &q, err);
+        if (r < 0)
+            return r;
+        if (molt_disk_attached(q, (const char *const[]){d->pdev_path, below}, 2, &which, &node, &e) < 0 || which == 0)
+            continue;
+        molt_set_string(&d->pdev_path, below);
+        d->format = !strcmp(format, "raw") ? LIBXL_DISK_FORMAT_RAW : LIBXL_DISK_FORMAT_QCOW2;
+    }
+    return 0;
 }
 
 uint64_t molt_disk_allocated(const char *path)

@@ -22,12 +22,16 @@ int molt_disk_overlay_create(const char *path, const char *base, const char *bas
 int molt_disk_find_node(struct molt_qmp *q, const char *file, char **ret_node, struct molt_error **err);
 /* Live snapshot: new writes go to overlay from now on. */
 int molt_disk_snapshot(struct molt_qmp *q, const char *node, const char *overlay, const char *overlay_node, struct molt_error **err);
-/* Called with base=true when base has all that the overlay has and both get each write, just before the device model lets the
- * overlay go; with base=false when it did not let it go after all. */
-typedef int (*molt_disk_switch_fn)(void *ctx, bool base, struct molt_error **err);
+/* Which of these images does a disk of the domain stand on now (its topmost one)? MOLT_E_UNSUPPORTED: on none of them. Its
+ * index, and its node's name (malloc'd). */
+int molt_disk_attached(struct molt_qmp *q, const char *const *files, size_t n, size_t *ret_which, char **ret_node, struct molt_error **err);
 /* The reverse, live: overlay is committed into base_node and dropped from the chain. */
-int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const char *base_node, molt_disk_switch_fn on_switch, void *ctx,
-                          struct molt_error **err);
+int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const char *base_node, struct molt_error **err);
+/* After that: the device model closes the overlay's file. */
+void molt_disk_forget(struct molt_qmp *q, const char *file);
+/* Before a domain is made again from cfg: a disk whose running device model stands on the image below the one in cfg (a
+ * commit whose command was killed before it had stored the configuration) gets that one. */
+int molt_disk_follow(uint32_t domid, libxl_domain_config *cfg, struct molt_error **err);
 /* The same for an image that no device model uses. */
 int molt_disk_commit_offline(const char *overlay, struct molt_error **err);
 /* Bytes that a file takes on disk; 0 when missing. */

@@ -17,6 +17,7 @@
 #include "base/fsio.h"
 #include "base/strbuf.h"
 #include "context.h"
+#include "disk.h"
 #include "domain.h"
 #include "upgrade.h"
 
@@ -36,6 +37,14 @@ static libxl_action_on_shutdown action_for(const libxl_domain_config *cfg, libxl
     return LIBXL_ACTION_ON_SHUTDOWN_PRESERVE;
 }
 
+/* No answer (its QEMU has crashed, say) must not keep the domain down. */
+static void follow_disk(struct xenmolt *x, uint32_t domid, libxl_domain_config *cfg)
+{
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    if (molt_disk_follow(domid, cfg, &e) < 0)
+        molt_warn(&x->log, "domain %u: which image its disk stands on is not known, the configuration's is taken: %s", domid, molt_error_text(e));
+}
+
 /* 1: the domain lives on under *domid; 0: it is gone or preserved. */
 static int act(struct xenmolt *x, uint32_t *domid, libxl_shutdown_reason reason, struct molt_error **err)
 {
@@ -47,6 +56,7 @@ static int act(struct xenmolt *x, uint32_t *domid, libxl_shutdown_reason reason,
     case LIBXL_ACTION_ON_SHUTDOWN_RESTART:
     case LIBXL_ACTION_ON_SHUTDOWN_COREDUMP_RESTART:
     case LIBXL_ACTION_ON_SHUTDOWN_SOFT_RESET:
+        follow_disk(x, *domid, &cfg);
         r = molt_domain_destroy(x, *domid, err);
         if (r == 0)
             r = molt_domain_create(x, &cfg, true, domid, err);

@@ -110,7 +110,8 @@ int molt_xlcfg_write(const struct xenmolt *x, const char *domain, const char *op
 /* In that file, where there is one: the disk `from` is `to` (format "qcow2" or "raw") now. */
 int molt_xlcfg_move_disk(const struct xenmolt *x, const char *domain, const char *from, const char *to, const char *format, struct molt_error **err);
 #define UP_BOOT_INITRD "initrd.boot" /* in up_domain_dir; deleted when the operation has succeeded */
-/* upgrade_boot.c: path becomes the initrd for the clone's last boot: like initrd, but runs our rdinit first. */
+/* upgrade_boot.c: path becomes the initrd for the clone's last boot: like initrd, but runs our rdinit first. 1: made; 0: our
+ * rdinit is not installed (--disable-agent). */
 int up_boot_initrd(const char *initrd, const char *path, struct molt_error **err);
 /* recipe.c: name or file -> path, its limits from the header; checks that it can be run. */
 int molt_recipe_find(const char *name, struct molt_json *params, struct molt_error **err);

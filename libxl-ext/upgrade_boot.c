@@ -27,7 +27,11 @@ static int append(int out, const char *path, struct molt_error **err)
 
 int up_boot_initrd(const char *initrd, const char *path, struct molt_error **err)
 {
+    if (access(RDINIT, R_OK) < 0)
+        return 0;
     CLEANUP_CLOSE int out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     int r = out < 0 ? molt_error_errno(err, "create %s", path) : append(out, RDINIT, err);
-    return r < 0 ? r : append(out, initrd, err);
+    if (r == 0)
+        r = append(out, initrd, err);
+    return r < 0 ? r : 1;
 }

@@ -374,7 +374,6 @@ int step_upgrade(struct molt_op *op, struct molt_error **err)
     struct molt_chan *c;
     CLEANUP_FREE char *dir = up_domain_dir(op);
     CLEANUP_FREE char *kernel = molt_xasprintf("%s/kernel", dir), *initrd = molt_xasprintf("%s/initrd", dir), *version = NULL;
-    CLEANUP_FREE char *boot_initrd = molt_xasprintf("%s/" UP_BOOT_INITRD, dir);
     bool have_initrd = false;
     int r = up_clone(op, &c, err);
     if (r == 0)
@@ -387,8 +386,6 @@ int step_upgrade(struct molt_op *op, struct molt_error **err)
     r = molt_mkdir_p(dir, 0700, err);
     if (r == 0)
         r = molt_guest_fetch_boot(c, kernel, initrd, &have_initrd, &version, err);
-    if (r == 0 && have_initrd)
-        r = up_boot_initrd(initrd, boot_initrd, err);
     if (r == 0)
         r = put_string(op, "kernel_version", version, err);
     return r < 0 ? r : molt_op_put(op, "have_initrd", molt_json_bool(have_initrd), err);
@@ -436,10 +433,18 @@ static int final_config(struct molt_op *op, libxl_domain_config *cfg, struct mol
     /* A guest with its own loader picks its kernel itself. */
     if (cfg->b_info.kernel && !cfg->b_info.bootloader) {
         CLEANUP_FREE char *dir = up_domain_dir(op);
-        CLEANUP_FREE char *kernel = molt_xasprintf("%s/kernel", dir), *initrd = molt_xasprintf("%s/" UP_BOOT_INITRD, dir);
-        rdinit = molt_json_get_bool(molt_op_facts(op), "have_initrd", false);
+        CLEANUP_FREE char *kernel = molt_xasprintf("%s/kernel", dir), *initrd = molt_xasprintf("%s/initrd", dir);
+        CLEANUP_FREE char *boot_initrd = molt_xasprintf("%s/" UP_BOOT_INITRD, dir);
+        bool have_initrd = molt_json_get_bool(molt_op_facts(op), "have_initrd", false);
+        if (have_initrd && (r = up_boot_initrd(initrd, boot_initrd, err)) < 0) {
+            libxl_domain_config_dispose(cfg);
+            return r;
+        }
+        rdinit = r == 1;
+        if (have_initrd && !rdinit)
+            molt_warn(molt_op_log(op), "rdinit.cpio is not installed: a kernel thread of the clone may take a process id of the workload");
         molt_set_string(&cfg->b_info.kernel, kernel);
-        molt_set_string(&cfg->b_info.ramdisk, rdinit ? initrd : NULL);
+        molt_set_string(&cfg->b_info.ramdisk, rdinit ? boot_initrd : have_initrd ? initrd : NULL);
     }
     set_cmdline(op, cfg, "final", rdinit);
     return 0;

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * An overlay folded back into the disk that it lies on: the snapshot's when an upgrade is undone, the new guest's when
- * it is committed, so that no chain grows from one upgrade to the next. QEMU's block-commit while the guest runs: it
- * copies until both images are alike and get each write ("ready"), then we store the configuration that names the disk
- * below, then QEMU lets the overlay go. So a guest that reboots never starts from a stale overlay, whenever we are
- * killed, and a second try goes on from there.
+ * it is committed, so that no chain grows from one upgrade to the next. QEMU's block-commit while the guest runs: the
+ * overlay stays valid until QEMU has switched to the disk below, and a second try goes on from there. A crash of ours
+ * between that switch and the stored configuration leaves one that names the stale overlay: our domain monitor looks
+ * at what QEMU stands on before it makes a domain again (molt_disk_follow); xl's does not.
  */
 #include <libxl_utils.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/fault.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
 #include "disk.h"
@@ -22,53 +23,38 @@ static bool flag(struct molt_op *op, const char *fact, const char *what)
     return molt_json_get_bool(molt_op_facts(op), key, false);
 }
 
-static int set_flag(struct molt_op *op, const char *fact, const char *what, bool value, struct molt_error **err)
+static int set_flag(struct molt_op *op, const char *fact, const char *what, struct molt_error **err)
 {
     CLEANUP_FREE char *key = molt_xasprintf("%s_%s", fact, what);
-    return molt_op_put(op, key, molt_json_bool(value), err);
-}
-
-struct fold {
-    struct molt_op *op;
-    const char *fact;
-    uint32_t domid;
-};
-
-static int on_switch(void *ctx, bool base, struct molt_error **err)
-{
-    struct fold *f = ctx;
-    struct molt_op *op = f->op;
-    int r = set_flag(op, f->fact, "switching", base, err);
-    if (r < 0)
-        return r;
-    return molt_disk_set_config_path(up_of(op)->x, f->domid, up_param(op, "disk_vdev"), base ? up_param(op, "disk") : up_fact(op, f->fact),
-                                     base ? up_param(op, "disk_format") : "qcow2", err);
+    return molt_op_put(op, key, molt_json_bool(true), err);
 }
 
 /* Live where the guest runs; the guest may have been rebooted meanwhile, so it is looked for by its UUID. */
 static int fold_live(struct molt_op *op, const char *fact, const struct molt_domain *d, bool in_use, struct molt_error **err)
 {
-    const char *overlay = up_fact(op, fact);
+    const char *const files[] = {up_fact(op, fact), up_param(op, "disk")};
     CLEANUP_QMP struct molt_qmp *q = NULL;
     CLEANUP_FREE char *node = NULL, *base_node = NULL;
     CLEANUP_ERROR struct molt_error *e = NULL;
+    size_t which = 0;
     int r = molt_qmp_open(d->domid, &q, err);
     if (r < 0)
         return r;
-    int found = molt_disk_find_node(q, overlay, &node, &e);
-    if (found < 0 && found != MOLT_E_UNSUPPORTED) { /* no answer is not "no node" */
+    int found = molt_disk_attached(q, files, 2, &which, &node, &e);
+    if (found < 0 && found != MOLT_E_UNSUPPORTED) { /* no answer is not "none of them" */
         molt_error_move(err, MOLT_STEAL_PTR(e));
         return found;
     }
-    if (found == 0) {
-        struct fold f = {op, fact, d->domid};
-        r = set_flag(op, fact, "committing", true, err);
+    if (found == 0 && which == 0) {
+        r = set_flag(op, fact, "committing", err);
         if (r == 0)
-            r = molt_disk_find_node(q, up_param(op, "disk"), &base_node, err); /* another QEMU names it anew */
+            r = molt_disk_find_node(q, files[1], &base_node, err); /* another QEMU names it anew */
         if (r == 0)
-            r = molt_disk_commit_live(q, node, base_node, on_switch, &f, err);
+            r = molt_disk_commit_live(q, node, base_node, err);
     } else if (in_use && !flag(op, fact, "committing"))
-        r = molt_error_set(err, MOLT_E_STATE, "%s runs, but not on %s, which holds what it wrote since the snapshot; nothing is deleted", molt_op_subject(op), overlay);
+        r = molt_error_set(err, MOLT_E_STATE, "%s runs, but not on %s, which holds what it wrote since the snapshot; nothing is deleted", molt_op_subject(op), files[0]);
+    if (r == 0)
+        molt_disk_forget(q, files[0]);
     return r;
 }
 
@@ -80,15 +66,16 @@ int up_fold(struct molt_op *op, const char *fact, const char *uuid, bool in_use,
     if (!molt_exists(overlay))
         return 0;
     if (!molt_domain_by_uuid(x, uuid, &d)) {
-        /* Switching: the guest may have run on the disk below since, and the overlay is stale. */
-        if (flag(op, fact, "committed") || flag(op, fact, "switching"))
+        if (flag(op, fact, "committed"))
             return 0;
         int r = molt_disk_commit_offline(overlay, err);
-        return r < 0 ? r : set_flag(op, fact, "committed", true, err);
+        return r < 0 ? r : set_flag(op, fact, "committed", err);
     }
     int r = fold_live(op, fact, &d, in_use, err);
+    if (r == 0 && molt_fault("folded"))
+        r = molt_error_set(err, MOLT_E_INTERNAL, "fault point folded");
     if (r == 0)
-        r = set_flag(op, fact, "committed", true, err);
+        r = set_flag(op, fact, "committed", err);
     if (r == 0)
         r = molt_disk_set_config_path(x, d.domid, up_param(op, "disk_vdev"), up_param(op, "disk"), up_param(op, "disk_format"), err);
     return r;

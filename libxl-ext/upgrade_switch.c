@@ -71,7 +71,7 @@ static int settle_config(struct molt_op *op, struct molt_error **err)
     }
     molt_set_string(&now.c_info.name, molt_op_subject(op));
     molt_set_string(&now.b_info.cmdline, old.b_info.cmdline);
-    if (now.b_info.ramdisk)
+    if (now.b_info.ramdisk && !now.b_info.bootloader) /* else it is a path in the guest */
         molt_set_string(&now.b_info.ramdisk, initrd);
     for (int i = 0; i < now.num_nics && i < old.num_nics; i++) {
         CLEANUP_FREE char *key = molt_xasprintf("/local/domain/0/backend/vif/%u/%d/bridge", domid, now.nics[i].devid);

@@ -54,6 +54,7 @@ int molt_xlcfg_write(const struct xenmolt *x, const char *domain, const char *op
     CLEANUP_FREE char *dir = molt_xasprintf("%s/domains", x->state_dir);
     molt_strbuf_addf(&b, "# Written by xenmolt, operation %s. Take over into the domain's own file what is yours there.\n", op_id);
     put(&b, "name", domain);
+    molt_strbuf_addf(&b, "uuid = \"" LIBXL_UUID_FMT "\"\n", LIBXL_UUID_BYTES(cfg->c_info.uuid)); /* op-commit knows the domain by it */
     put(&b, "type", "pv");
     put(&b, "kernel", cfg->b_info.kernel);
     put(&b, "ramdisk", cfg->b_info.ramdisk);

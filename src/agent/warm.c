@@ -8,8 +8,10 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,17 +20,21 @@
 
 struct walk {
     unsigned worker, dealt;
+    dev_t dev; /* of the tree; no other file system is walked */
 };
 
 static void walk(struct walk *w, int dirfd, const char *name, int depth)
 {
     int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC);
-    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+    struct stat st;
+    bool ours = fd >= 0 && fstat(fd, &st) == 0 && (depth == 0 || st.st_dev == w->dev);
+    DIR *d = ours ? fdopendir(fd) : NULL;
     if (!d) {
         if (fd >= 0)
             close(fd);
         return;
     }
+    w->dev = st.st_dev;
     for (const struct dirent *e; (e = readdir(d));) {
         if (e->d_type != DT_DIR || !strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
             continue;

@@ -269,6 +269,9 @@ static int act_on(struct cli *cli, const struct ops_options *o, const char *id, 
     r = fn(x, id, o, &err);
     xenmolt_close(x);
     cli_progress_free(p);
+    cli->log = NULL;
+    cli->event = NULL;
+    cli->ctx = NULL;
     if (r == 0)
         printf("%s: %s\n", id, done);
     return cli_result(cli, r, err);
@@ -313,13 +316,17 @@ int cli_op_abort(struct cli *cli, int argc, char **argv)
 static bool is_due(struct cli *cli, const struct molt_json *op, const char *before, int *r)
 {
     CLEANUP_JSON struct molt_json *v = NULL;
-    const char *updated = molt_json_get_string(op, "updated");
 
-    /* Stamps of one form and zone: their order is that of their text. */
-    if (!molt_streq(molt_json_get_string(op, "state"), "done") || !updated || strcmp(updated, before) > 0)
+    if (!molt_streq(molt_json_get_string(op, "state"), "done"))
         return false;
     *r = get(cli, str(op, "id"), xenmolt_op_show, &v);
-    return *r == 0 && !molt_json_get_bool(molt_json_get(v, "params"), "keep_active", false);
+    if (*r != 0 || molt_json_get_bool(molt_json_get(v, "params"), "keep_active", false))
+        return false;
+    /* Not "updated", which a commit that failed moves. Stamps of one form and zone: their order is that of their text. */
+    const struct molt_json *phases = molt_json_get(v, "phases");
+    size_t n = molt_json_size(phases);
+    const char *ended = n ? molt_json_get_string(molt_json_at(phases, n - 1), "ended") : NULL;
+    return ended && strcmp(ended, before) <= 0;
 }
 
 /* The retention time is over for these. One that fails does not keep the others from being committed. */

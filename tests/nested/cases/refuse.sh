@@ -18,11 +18,10 @@ refused() {
     fi
 }
 
+# looks_like FILE: the world does.
+looks_like() { world "$scratch/now"; same_world "$scratch/$1" "$scratch/now"; }
 # unchanged TEXT: the world is as at the start (a look takes seconds; what a refusal needed was taken back before).
-unchanged() {
-    world "$scratch/now"
-    check "$1 changed nothing" same_world "$scratch/start" "$scratch/now"
-}
+unchanged() { check "$1 changed nothing" looks_like start; }
 
 begin
 world "$scratch/start"
@@ -57,12 +56,16 @@ guest "systemctl stop devholder"
 unchanged "a workload that cannot be moved"
 
 dom0 "xl rename web1 web1--clone"
+world "$scratch/prepared"
 refused 7 "guest under another operation's name" web1--clone web1--clone
+check "it was not touched" looks_like prepared
 dom0 "xl rename web1--clone web1"
 unchanged "another operation's name"
 
 dom0 "xl pause web1"
+world "$scratch/prepared"
 refused 18 "paused guest" paused web1
+check "it was not touched" looks_like prepared
 dom0 "xl unpause web1"
 unchanged "a paused guest"
 
