@@ -32,14 +32,24 @@ void molt_os_disk_clear(struct molt_os_disk *d)
     d->path = NULL;
 }
 
+/* What qemu-img says of an image, which may be in use. */
+static int image_info(const char *path, struct molt_json **ret, struct molt_error **err)
+{
+    char *argv[] = {(char *)qemu_img(), "info", "-U", "--output=json", (char *)path, NULL};
+    CLEANUP_FREE char *out = NULL;
+    int r = molt_run_ok(argv, NULL, &out, err);
+    return r < 0 ? r : molt_json_parse(out, strlen(out), ret, err);
+}
+
+static libxl_disk_format format_of(const char *format)
+{
+    return !strcmp(format, "raw") ? LIBXL_DISK_FORMAT_RAW : LIBXL_DISK_FORMAT_QCOW2;
+}
+
 static int image_size(struct molt_os_disk *d, struct molt_error **err)
 {
-    char *argv[] = {(char *)qemu_img(), "info", "-U", "--output=json", d->path, NULL};
-    CLEANUP_FREE char *out = NULL;
     CLEANUP_JSON struct molt_json *v = NULL;
-    int r = molt_run_ok(argv, NULL, &out, err);
-    if (r == 0)
-        r = molt_json_parse(out, strlen(out), &v, err);
+    int r = image_info(d->path, &v, err);
     if (r < 0)
         return r;
     if (!molt_streq(molt_json_get_string(v, "format"), d->format))
@@ -86,12 +96,9 @@ int molt_disk_overlay_create(const char *path, const char *base, const char *bas
 {
     char *argv[] = {(char *)qemu_img(), "create", "-q", "-f", "qcow2", "-u", "-b", (char *)base, "-F", (char *)base_format, (char *)path, NULL, NULL};
     /* -u leaves the base unopened (the guest's QEMU holds its lock), so the size must be given. */
-    CLEANUP_FREE char *out = NULL, *size = NULL;
+    CLEANUP_FREE char *size = NULL;
     CLEANUP_JSON struct molt_json *v = NULL;
-    char *info[] = {(char *)qemu_img(), "info", "-U", "--output=json", (char *)base, NULL};
-    int r = molt_run_ok(info, NULL, &out, err);
-    if (r == 0)
-        r = molt_json_parse(out, strlen(out), &v, err);
+    int r = image_info(base, &v, err);
     if (r < 0)
         return r;
     size = molt_xasprintf("%lld", (long long)molt_json_get_int(v, "virtual-size", 0));
@@ -276,10 +283,8 @@ int molt_disk_commit_offline(const char *overlay, struct molt_error **err)
 /* What lies below an image: path and format as the image says, NULL for nothing. */
 static void backing_of(const char *path, char **ret_file, char **ret_format)
 {
-    char *argv[] = {(char *)qemu_img(), "info", "-U", "--output=json", (char *)path, NULL};
-    CLEANUP_FREE char *out = NULL;
     CLEANUP_JSON struct molt_json *v = NULL;
-    if (molt_run_ok(argv, NULL, &out, NULL) < 0 || molt_json_parse(out, strlen(out), &v, NULL) < 0)
+    if (image_info(path, &v, NULL) < 0)
         return;
     const char *file = molt_json_get_string(v, "full-backing-filename"), *format = molt_json_get_string(v, "backing-filename-format");
     if (!file || !format)
@@ -307,7 +312,7 @@ int molt_disk_follow(uint32_t domid, libxl_domain_config *cfg, struct molt_error
         if (molt_disk_attached(q, (const char *const[]){d->pdev_path, below}, 2, &which, &node, &e) < 0 || which == 0)
             continue;
         molt_set_string(&d->pdev_path, below);
-        d->format = !strcmp(format, "raw") ? LIBXL_DISK_FORMAT_RAW : LIBXL_DISK_FORMAT_QCOW2;
+        d->format = format_of(format);
     }
     return 0;
 }
@@ -327,7 +332,7 @@ int molt_disk_set_config_path(struct xenmolt *x, uint32_t domid, const char *vde
     for (int i = 0; i < cfg.num_disks; i++)
         if (molt_streq(cfg.disks[i].vdev, vdev)) {
             molt_set_string(&cfg.disks[i].pdev_path, path);
-            cfg.disks[i].format = !strcmp(format, "raw") ? LIBXL_DISK_FORMAT_RAW : LIBXL_DISK_FORMAT_QCOW2;
+            cfg.disks[i].format = format_of(format);
         }
     r = molt_domain_store_config(x, domid, &cfg, err);
     libxl_domain_config_dispose(&cfg);

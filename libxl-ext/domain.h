@@ -32,7 +32,7 @@ int molt_domain_config(struct xenmolt *x, uint32_t domid, libxl_domain_config *c
 int molt_domain_store_config(struct xenmolt *x, uint32_t domid, libxl_domain_config *cfg, struct molt_error **err);
 /* Creates, and unpauses when start. Holds xl's own lock, as xl does. ret_domid is set as soon as it is known. */
 int molt_domain_create(struct xenmolt *x, libxl_domain_config *cfg, bool start, uint32_t *ret_domid, struct molt_error **err);
-/* Returns when its device model is gone too, and with it the locks on its images. Missing: success. */
+/* Waits (15 s at most) until its device model is gone too, and with it the locks on its images. Missing: success. */
 int molt_domain_destroy(struct xenmolt *x, uint32_t domid, struct molt_error **err);
 int molt_domain_pause(struct xenmolt *x, uint32_t domid, struct molt_error **err);
 int molt_domain_unpause(struct xenmolt *x, uint32_t domid, struct molt_error **err);
