@@ -1,10 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Which packages two dpkg status files list as installed. */
+/* What dpkg's database says: which packages are installed, which files are conffiles, which package owns a path. */
+#include <dirent.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/cleanup.h"
+#include "base/fsio.h"
 #include "base/strbuf.h"
-#include "merge/plan.h"
+#include "merge/packages.h"
+
+#define INFO_DIR   "var/lib/dpkg/info"
+#define LIST_MAX   (32u << 20) /* bytes of one package's list of files */
+#define LISTS_MAX  100000      /* packages */
 
 struct package {
     char *name; /* name:arch */
@@ -102,4 +111,128 @@ size_t molt_dpkg_status_changed(const char *base_text, const char *active_text, 
         *ret_list = molt_strbuf_steal(&out);
     molt_strbuf_free(&out);
     return n;
+}
+
+/* ---- conffiles ---- */
+
+void molt_conffiles_clear(struct molt_conffiles *c)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        free(c->v[i].path);
+        free(c->v[i].package);
+    }
+    free(c->v);
+    *c = (struct molt_conffiles){0};
+}
+
+/* " /etc/name 0123...cdef" with " obsolete" or " remove-on-upgrade" behind it; the name may hold blanks. */
+static void add_conffile(struct molt_conffiles *c, const char *line, size_t n, const char *package)
+{
+    static const char *const marks[] = {" obsolete", " remove-on-upgrade"};
+    for (size_t i = 0; i < 2; i++) {
+        size_t m = strlen(marks[i]);
+        if (n > m && strncmp(line + n - m, marks[i], m) == 0)
+            n -= m;
+    }
+    const char *hash = memrchr(line, ' ', n);
+    if (!hash || hash - line < 3 || line[0] != ' ' || line[1] != '/' ||
+        !molt_path_valid(line + 2, (size_t)(hash - line) - 2, false))
+        return;
+    MOLT_GROW(c->v, c->n, c->cap);
+    c->v[c->n++] = (struct molt_conffile){molt_xstrndup(line + 2, (size_t)(hash - line) - 2), molt_xstrdup(package)};
+}
+
+void molt_dpkg_conffiles(const char *text, struct molt_conffiles *ret)
+{
+    CLEANUP_FREE char *package = NULL;
+    bool inside = false;
+    for (const char *l = text; *l;) {
+        size_t n = strcspn(l, "\n");
+        char *name = field(l, "Package:");
+        if (n == 0) {
+            free(package);
+            package = NULL;
+        }
+        if (name) {
+            free(package);
+            package = name;
+        }
+        if (inside && *l == ' ' && package)
+            add_conffile(ret, l, n, package);
+        else
+            inside = strncmp(l, "Conffiles:", 10) == 0;
+        l += n + (l[n] == '\n');
+    }
+}
+
+/* ---- owners ---- */
+
+struct wanted {
+    const char *path;
+    size_t index;
+};
+
+static int by_wanted(const void *a, const void *b)
+{
+    return strcmp(((const struct wanted *)a)->path, ((const struct wanted *)b)->path);
+}
+
+struct owners {
+    struct wanted *v;
+    size_t n;
+    char **ret;
+};
+
+static void found(struct owners *o, const char *path, const char *package)
+{
+    const struct wanted key = {.path = path};
+    struct wanted *w = o->n ? bsearch(&key, o->v, o->n, sizeof(*o->v), by_wanted) : NULL;
+    if (w && !o->ret[w->index])
+        o->ret[w->index] = molt_xstrdup(package);
+}
+
+/* With a merged /usr, packages may still say /lib/x for what is /usr/lib/x. */
+static void line_of_list(struct owners *o, const char *path, const char *package)
+{
+    static const char *const merged[] = {"lib", "bin/", "sbin/"};
+    found(o, path, package);
+    for (size_t i = 0; i < 3; i++) {
+        if (strncmp(path, merged[i], strlen(merged[i])) != 0)
+            continue;
+        CLEANUP_FREE char *usr = molt_xasprintf("usr/%s", path);
+        found(o, usr, package);
+        return;
+    }
+}
+
+static void read_list(struct owners *o, int dirfd, const char *name, size_t stem)
+{
+    CLEANUP_FREE char *text = NULL, *package = molt_xstrndup(name, stem);
+    if (molt_read_file_at(dirfd, name, LIST_MAX, &text, NULL, NULL) < 0)
+        return;
+    package[strcspn(package, ":")] = '\0'; /* NAME:ARCHITECTURE */
+    char *save = NULL;
+    for (char *l = strtok_r(text, "\n", &save); l; l = strtok_r(NULL, "\n", &save))
+        if (l[0] == '/' && l[1] && l[1] != '.')
+            line_of_list(o, l + 1, package);
+}
+
+void molt_dpkg_owners(int rootfd, const char *const *paths, size_t n, char **ret)
+{
+    int fd = molt_open_beneath(rootfd, INFO_DIR, O_RDONLY | O_DIRECTORY);
+    CLEANUP_CLOSEDIR DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    struct owners o = {molt_xcalloc(n + 1, sizeof(*o.v)), 0, ret};
+    if (!d && fd >= 0)
+        close(fd);
+    for (size_t i = 0; i < n; i++)
+        if (!ret[i])
+            o.v[o.n++] = (struct wanted){paths[i], i};
+    qsort(o.v, o.n, sizeof(*o.v), by_wanted);
+    const struct dirent *e;
+    for (int i = 0; d && o.n && i < LISTS_MAX && (e = readdir(d)); i++) {
+        size_t len = strlen(e->d_name);
+        if (len > 5 && strcmp(e->d_name + len - 5, ".list") == 0)
+            read_list(&o, fd, e->d_name, len - 5);
+    }
+    free(o.v);
 }

@@ -4,17 +4,18 @@ MERGE_SOURCES = \
 	src/merge/dpkg.c \
 	src/merge/manifest.c src/merge/manifest.h \
 	src/merge/manifest_wire.c src/merge/merge.c src/merge/merge.h src/merge/pack.c src/merge/pack.h \
+	src/merge/packages.c src/merge/packages.h \
 	src/merge/plan.c src/merge/plan.h src/merge/plan_diff.c src/merge/plan_internal.h \
 	src/merge/policy.c src/merge/policy.h src/merge/record.c src/merge/record.h src/merge/record_events.c \
-	src/merge/record_extra.c src/merge/record_internal.h src/merge/record_loop.c src/merge/scan.c src/merge/serve.c src/merge/textmerge.c \
+	src/merge/record_extra.c src/merge/record_internal.h src/merge/record_loop.c \
+	src/merge/report.c src/merge/report.h src/merge/report_diff.c src/merge/scan.c src/merge/serve.c src/merge/textmerge.c \
 	src/merge/wire.c src/merge/wire.h
 
-# The default policy as a C string; include path -I$(top_builddir)/src.
-src/merge/policy_debian.inc: $(srcdir)/data/policy/debian.policy
+# The policies that are built in, as C strings; include path -I$(top_builddir)/src.
+POLICY_INC = src/merge/policy_debian.inc src/merge/policy_rpm.inc
+$(POLICY_INC): src/merge/policy_%.inc: $(srcdir)/data/policy/%.policy
 	@$(MKDIR_P) src/merge
-	$(AM_V_GEN)sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $(srcdir)/data/policy/debian.policy > $@.tmp \
-		&& mv $@.tmp $@
-src/merge/policy.lo: src/merge/policy_debian.inc
-BUILT_SOURCES += src/merge/policy_debian.inc
-CLEANFILES += src/merge/policy_debian.inc
-EXTRA_DIST += data/policy/debian.policy
+	$(AM_V_GEN)sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $< > $@.tmp && mv $@.tmp $@
+src/merge/policy.lo: $(POLICY_INC)
+BUILT_SOURCES += $(POLICY_INC)
+CLEANFILES += $(POLICY_INC)

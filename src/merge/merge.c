@@ -11,9 +11,9 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/strbuf.h"
+#include "merge/packages.h"
+#include "merge/report.h"
 
-#define STATUS_PATH       "var/lib/dpkg/status"
-#define STATUS_MAX        (64u << 20)
 #define SNAPSHOT_SLACK_NS 20000000 /* ticks around the snapshot in which an equal ctime proves nothing */
 #define HASHES_MAX        ((size_t)256 << 20)
 #define DELTA_HEAD_MAX    4096
@@ -40,6 +40,8 @@ struct molt_merge {
     size_t active_only, upgrade_only, both_same;
     uint64_t bytes;
     size_t not_empty;
+    const struct molt_policy *applied_policy; /* by which the last pass that was carried out decided */
+    struct molt_plan_counts counts;           /* of the latest plan */
 };
 
 static void free_conflicts(struct molt_merge *m)
@@ -250,6 +252,7 @@ static void keep_result(struct molt_merge *m, const struct molt_plan *p)
     m->active_only = p->active_only;
     m->upgrade_only = p->upgrade_only;
     m->both_same = p->both_same;
+    molt_plan_count(p, &m->counts);
 }
 
 static size_t find_overlap(const struct molt_merge *m, const char *path)
@@ -291,6 +294,7 @@ static int apply(struct molt_merge *m, const struct molt_merge_peer *peer, const
     if (m->applied != m->latest)
         molt_manifest_free(m->applied);
     m->applied = m->latest;
+    m->applied_policy = m->o.policy;
     return 0;
 }
 
@@ -327,8 +331,9 @@ int molt_merge_pass(struct molt_merge *m, const struct molt_merge_peer *peer, un
     if (rc == 0)
         rc = learn_hashes(m, peer, &a, err);
     if (rc == 0)
-        rc = molt_plan_pass(m->base, m->applied ? m->applied : m->base, m->latest, m->upgrade, m->o.policy,
-                            m->o.on_conflict, &plan, err);
+        rc = molt_plan_pass_anew(m->base, m->applied ? m->applied : m->base, m->latest, m->upgrade,
+                                 m->applied_policy ? m->applied_policy : m->o.policy, m->o.policy, m->o.on_conflict, &plan,
+                                 err);
     if (rc < 0)
         return molt_error_prefix(err, "merge");
     keep_result(m, plan);
@@ -353,115 +358,47 @@ int molt_merge_pass(struct molt_merge *m, const struct molt_merge_peer *peer, un
     return rc < 0 ? molt_error_prefix(err, "merge") : 0;
 }
 
-struct fetched {
-    struct molt_strbuf text;
-    bool found;
-};
-
-static int status_begin(void *ctx, size_t index, const struct molt_record *r, struct molt_error **err)
-{
-    (void)index;
-    (void)err;
-    ((struct fetched *)ctx)->found = !r->vanished && r->e.type == MOLT_T_REG;
-    return 0;
-}
-
-static int status_data(void *ctx, uint64_t off, const void *p, size_t len, struct molt_error **err)
-{
-    struct fetched *f = ctx;
-    if (off != f->text.len || f->text.len + len > STATUS_MAX)
-        return molt_error_set(err, MOLT_E_PROTOCOL, "the package database is no plain text");
-    molt_strbuf_add(&f->text, p, len);
-    return 0;
-}
-
-static int status_end(void *ctx, uint64_t size, struct molt_error **err)
-{
-    (void)ctx;
-    (void)size;
-    (void)err;
-    return 0;
-}
-
-static int fetch_status(const struct molt_merge_peer *peer, struct fetched *f, struct molt_error **err)
-{
-    const struct molt_pack_path p = {.path = STATUS_PATH};
-    const struct molt_pack_handler h = {status_begin, status_data, status_end, f};
-    CLEANUP_STRBUF struct molt_strbuf req = MOLT_STRBUF_INIT;
-    struct molt_source src;
-    molt_pack_paths_encode(&p, 1, &req);
-    int rc = peer->call(peer->ctx, MOLT_MERGE_Q_PACK, req.s, req.len, &src, err);
-    return rc < 0 ? rc : molt_pack_recv(&src, &p, 1, &h, NULL, err);
-}
-
-/* The base's, by the same road. */
-static int base_status(struct molt_merge *m, struct fetched *f, struct molt_error **err)
-{
-    const struct molt_pack_path p = {.path = STATUS_PATH};
-    const struct molt_pack_handler h = {status_begin, status_data, status_end, f};
-    CLEANUP_STRBUF struct molt_strbuf pack = MOLT_STRBUF_INIT;
-    struct molt_sink sink = molt_sink_strbuf(&pack);
-    int rc = molt_pack_send(m->o.basefd, &p, 1, &sink, err);
-    if (rc < 0)
-        return rc;
-    struct molt_mem mem = {(unsigned char *)pack.s, pack.len, 0};
-    struct molt_source src = molt_source_mem(&mem);
-    return molt_pack_recv(&src, &p, 1, &h, NULL, err);
-}
-
 int molt_merge_check_packages(struct molt_merge *m, const struct molt_merge_peer *peer,
                               struct molt_error **err)
 {
-    struct fetched b = {0}, a = {0};
-    int rc = fetch_status(peer, &a, err);
-    if (rc == 0)
-        rc = base_status(m, &b, err);
-    if (rc == 0 && (a.found || b.found)) {
-        CLEANUP_FREE char *list = NULL;
-        size_t n = molt_dpkg_status_changed(molt_strbuf_str(&b.text), molt_strbuf_str(&a.text), &list);
-        for (char *p = list; n && *p; p++)
-            if (*p == '\n')
-                *p = p[1] ? ',' : '\0';
-        if (n)
-            rc = molt_error_set(err, MOLT_E_CONFLICT,
-                                "%zu packages changed on the running guest since the snapshot: %.900s", n,
-                                list);
-    }
-    molt_strbuf_free(&a.text);
-    molt_strbuf_free(&b.text);
+    int rc = molt_packages_check(m->o.basefd, m->base, m->latest, peer, err);
     return rc < 0 ? molt_error_prefix(err, "merge") : 0;
 }
 
-static struct molt_json *conflict_json(const struct molt_merge *m, const struct molt_conflict *c)
+void molt_merge_set_policy(struct molt_merge *m, const struct molt_policy *policy)
 {
-    struct molt_json *o = molt_json_object();
-    CLEANUP_FREE char *path = molt_path_text(c->path);
-    bool overlap = find_overlap(m, c->path) < m->n_overlaps && strcmp(c->decision, "merge") == 0;
-    molt_json_set_string(o, "path", path);
-    molt_json_set_string(o, "class", molt_class_name(c->rule->class));
-    molt_json_set_string(o, "decision", overlap ? "active" : c->decision);
-    molt_json_set_string(o, "kind", overlap ? "text-overlap" : c->kind);
-    CLEANUP_FREE char *reason = molt_path_text(c->rule->reason);
-    molt_json_set_string(o, "reason", reason + 1);
-    CLEANUP_FREE char *rule = molt_path_text(c->rule->pattern);
-    molt_json_set_string(o, "rule", rule);
-    return o;
+    m->o.policy = policy;
+}
+
+void molt__merge_view(const struct molt_merge *m, struct molt__view *ret)
+{
+    *ret = (struct molt__view){.rootfd = m->o.rootfd,
+                               .basefd = m->o.basefd,
+                               .stashfd = m->stashfd,
+                               .base = m->base,
+                               .latest = m->latest,
+                               .upgrade = m->upgrade,
+                               .policy = m->o.policy,
+                               .counts = m->counts,
+                               .n = m->n_conflicts};
+    ret->v = molt_xcalloc(m->n_conflicts + 1, sizeof(*ret->v));
+    for (size_t i = 0; i < m->n_conflicts; i++) {
+        const struct molt_conflict *c = &m->conflicts[i].c;
+        bool overlap = find_overlap(m, c->path) < m->n_overlaps && strcmp(c->decision, "merge") == 0;
+        ret->v[i] = (struct molt__view_conflict){*c, overlap};
+    }
 }
 
 struct molt_json *molt_merge_report(const struct molt_merge *m)
 {
-    struct molt_json *o = molt_json_object(), *list = molt_json_array(), *settled = molt_json_array();
+    struct molt_json *o = molt_json_object();
     struct molt_json *passes = molt_json_array();
     molt_json_set_int(o, "active_only", (int64_t)m->active_only);
     molt_json_set_int(o, "upgrade_only", (int64_t)m->upgrade_only);
     molt_json_set_int(o, "both_same", (int64_t)m->both_same);
     molt_json_set_int(o, "bytes", (int64_t)m->bytes);
     molt_json_set_int(o, "directories_kept", (int64_t)m->not_empty);
-    for (size_t i = 0; i < m->n_conflicts; i++) {
-        const struct molt_conflict *c = &m->conflicts[i].c;
-        bool overlap = find_overlap(m, c->path) < m->n_overlaps && strcmp(c->decision, "merge") == 0;
-        molt_json_append(c->listed || overlap ? list : settled, conflict_json(m, c));
-    }
+    molt__report_conflicts(m, o);
     for (size_t i = 0; i < m->n_passes; i++) {
         struct molt_json *p = molt_json_object();
         molt_json_set_int(p, "number", m->passes[i].number);
@@ -475,8 +412,6 @@ struct molt_json *molt_merge_report(const struct molt_merge *m)
             molt_json_set_string(p, "reason", m->passes[i].reason);
         molt_json_append(passes, p);
     }
-    molt_json_set(o, "conflicts", list);
-    molt_json_set(o, "settled", settled);
     molt_json_set(o, "passes", passes);
     return o;
 }

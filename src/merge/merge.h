@@ -74,14 +74,21 @@ struct molt_pass_stats {
 /* One pass. Open conflicts: MOLT_E_CONFLICT before anything is changed (the report lists them). */
 int molt_merge_pass(struct molt_merge *m, const struct molt_merge_peer *peer, unsigned flags,
                     struct molt_pass_stats *ret, struct molt_error **err);
+/* Another policy from the next pass on (borrowed, as the one before, until the merge is freed): what an admin decided
+ * meanwhile. What the passes before carried out by the old one is put right. */
+void molt_merge_set_policy(struct molt_merge *m, const struct molt_policy *policy);
 /* Early refusal: MOLT_E_CONFLICT, with the names in the text, when the active's package set is not the
- * base's. */
+ * base's. After a pass it costs a question only where the databases' files changed at all. */
 int molt_merge_check_packages(struct molt_merge *m, const struct molt_merge_peer *peer,
                               struct molt_error **err);
 /* {active_only, upgrade_only, both_same, bytes, passes [..], conflicts [{path, class, decision, kind,
- * reason}], settled [same]}; conflicts are those that a human should see, settled those that a policy rule is
- * made for. */
+ * reason, open, package, conffile, base, active, upgrade}], settled [..]}; conflicts are those that a human should see,
+ * settled those that a policy rule is made for, without the sides' attributes. See report.h. */
 struct molt_json *molt_merge_report(const struct molt_merge *m);
+/* A dry pass, and the plan that it made: as the report, and actions {kind: number}, bytes_to_move, and in each conflict of
+ * two texts a unified "diff", else in "no_diff" why there is none. Open conflicts are no error here. */
+int molt_merge_plan(struct molt_merge *m, const struct molt_merge_peer *peer, struct molt_pass_stats *ret_stats,
+                    struct molt_json **ret, struct molt_error **err);
 
 struct molt_merge_server;
 /* rootfd and exclude borrowed. */

@@ -122,7 +122,7 @@ static enum kind settle(struct planner *pl, const struct row *r, const struct mo
     case MOLT_POLICY_REFUSE:
         return settle_by_option(pl, r->path, rule, kind);
     }
-    note(pl, r->path, rule, kind, decision, false, false);
+    note(pl, r->path, rule, kind, decision, false, rule->decided);
     return k;
 }
 
@@ -141,11 +141,12 @@ static struct outcome both_changed(struct planner *pl, const struct row *r, cons
         molt__attrs_want(r->b, a, u, true, &clash);
         if (!clash)
             return (struct outcome){K_DIR, "directory-attributes", NULL};
-        if (rule->action == MOLT_POLICY_REFUSE)
+        /* A directory cannot be appended to: such a decision decides nothing. */
+        if (rule->action == MOLT_POLICY_REFUSE || (rule->decided && rule->action == MOLT_POLICY_APPEND))
             return (struct outcome){settle_by_option(pl, r->path, rule, "attributes"), "directory-attributes",
                                     rule};
         bool active = rule->action == MOLT_POLICY_ACTIVE || rule->action == MOLT_POLICY_MERGE;
-        note(pl, r->path, rule, "attributes", active ? "active" : "upgrade", false, false);
+        note(pl, r->path, rule, "attributes", active ? "active" : "upgrade", false, rule->decided);
         return (struct outcome){active ? K_ACTIVE : K_UPGRADE, "directory-attributes", rule};
     }
     bool splits = rule->action == MOLT_POLICY_MERGE || rule->action == MOLT_POLICY_REFUSE;
@@ -551,11 +552,20 @@ int molt_plan_pass(const struct molt_manifest *base, const struct molt_manifest 
                    const struct molt_policy *policy, enum molt_on_conflict on_conflict,
                    struct molt_plan **ret, struct molt_error **err)
 {
+    return molt_plan_pass_anew(base, prev, active, upgrade, policy, policy, on_conflict, ret, err);
+}
+
+int molt_plan_pass_anew(const struct molt_manifest *base, const struct molt_manifest *prev,
+                        const struct molt_manifest *active, const struct molt_manifest *upgrade,
+                        const struct molt_policy *prev_policy, const struct molt_policy *policy,
+                        enum molt_on_conflict on_conflict, struct molt_plan **ret, struct molt_error **err)
+{
     const struct molt_manifest *const m[4] = {base, prev, active, upgrade};
-    struct planner pl = {.policy = policy, .on_conflict = on_conflict};
+    struct planner pl = {.policy = prev_policy, .on_conflict = on_conflict};
     int rc = join(&pl, m, err);
     if (rc == 0) {
         resolve(&pl, false);
+        pl.policy = policy;
         pl.plan = molt_xcalloc(1, sizeof(*pl.plan));
         resolve(&pl, true);
         find_leaders(&pl);
@@ -564,6 +574,17 @@ int molt_plan_pass(const struct molt_manifest *base, const struct molt_manifest 
     }
     free(pl.v);
     return rc;
+}
+
+void molt_plan_count(const struct molt_plan *p, struct molt_plan_counts *ret)
+{
+    *ret = (struct molt_plan_counts){0};
+    for (size_t i = 0; i < p->n; i++) {
+        const struct molt_action *x = &p->v[i];
+        ret->by_act[x->act]++;
+        if (x->fetch == MOLT_FETCH_FULL && x->active && x->active->type == MOLT_T_REG)
+            ret->bytes += x->active->size;
+    }
 }
 
 void molt_plan_free(struct molt_plan *p)

@@ -31,6 +31,9 @@ enum molt_on_conflict { MOLT_ON_CONFLICT_REFUSE, MOLT_ON_CONFLICT_ACTIVE, MOLT_O
 #define MOLT_X(name, text) MOLT_ACT_##name,
 enum molt_act { MOLT_ACTS(MOLT_X) };
 #undef MOLT_X
+#define MOLT_X(name, text) +1
+enum { MOLT_N_ACTS = 0 MOLT_ACTS(MOLT_X) };
+#undef MOLT_X
 const char *molt_act_name(enum molt_act a);
 
 /* What a record of the active is needed for. */
@@ -72,6 +75,18 @@ int molt_plan_pass(const struct molt_manifest *base, const struct molt_manifest 
                    const struct molt_manifest *active, const struct molt_manifest *upgrade,
                    const struct molt_policy *policy, enum molt_on_conflict on_conflict,
                    struct molt_plan **ret, struct molt_error **err);
+/* The same after the policy changed: prev_policy decided in the pass before, which prev stands for. */
+int molt_plan_pass_anew(const struct molt_manifest *base, const struct molt_manifest *prev,
+                        const struct molt_manifest *active, const struct molt_manifest *upgrade,
+                        const struct molt_policy *prev_policy, const struct molt_policy *policy,
+                        enum molt_on_conflict on_conflict, struct molt_plan **ret, struct molt_error **err);
+/* What the plan would do: actions by kind, and how much content of the active it wants at most (of large files only the
+ * differences will come). */
+struct molt_plan_counts {
+    size_t by_act[MOLT_N_ACTS];
+    uint64_t bytes;
+};
+void molt_plan_count(const struct molt_plan *p, struct molt_plan_counts *ret);
 void molt_plan_free(struct molt_plan *p);
 static inline void molt__cleanup_plan(struct molt_plan **p)
 {
@@ -88,10 +103,5 @@ void molt_plan_need_hash(const struct molt_manifest *base, const struct molt_man
                          const struct molt_manifest *upgrade, const struct molt_policy *policy,
                          struct molt_need_hash *ret);
 void molt_need_hash_free(struct molt_need_hash *h);
-
-/* Compares the installed packages (name:arch and version, state "installed") of two dpkg status files.
- * Returns how many differ; *ret_list (malloc'd, may be NULL) holds "+name version", "-name version", "name v1
- * -> v2" lines. */
-size_t molt_dpkg_status_changed(const char *base_text, const char *active_text, char **ret_list);
 
 #endif

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "merge/policy.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
+#include "merge/manifest.h"
 
 #define POLICY_MAX (1u << 20)
 
@@ -14,9 +16,21 @@ const char molt_policy_debian_text[] =
 #include "merge/policy_debian.inc"
     ;
 
+const char molt_policy_rpm_text[] =
+#include "merge/policy_rpm.inc"
+    ;
+
+/* Rules for exact paths, found by search once they are sorted. */
+struct exact {
+    struct molt_rule *v;
+    size_t n, cap;
+};
+
 struct molt_policy {
     struct molt_rule *v;
     size_t n, cap;
+    const struct molt_policy *under; /* asked when no decision is made here; NULL: the rules above are */
+    struct exact decisions, conffiles;
 };
 
 static const struct molt_rule last_resort = {
@@ -140,24 +154,168 @@ int molt_policy_default(struct molt_policy **ret, struct molt_error **err)
                              ret, err);
 }
 
+static bool below_has(int rootfd, const char *path)
+{
+    CLEANUP_CLOSE int fd = molt_open_beneath(rootfd, path, O_PATH);
+    return fd >= 0;
+}
+
+/* The words of ID and ID_LIKE. */
+static bool os_is_rpm(int rootfd)
+{
+    static const char *const like[] = {"rhel", "fedora", "suse", "opensuse", "centos", "sles", "mageia"};
+    CLEANUP_CLOSE int etc = molt_open_beneath(rootfd, "etc/os-release", O_RDONLY | O_NONBLOCK);
+    CLEANUP_CLOSE int usr = molt_open_beneath(rootfd, "usr/lib/os-release", O_RDONLY | O_NONBLOCK);
+    char text[4096];
+    ssize_t n = usr >= 0 || etc >= 0 ? molt_pread_all(usr >= 0 ? usr : etc, text, sizeof(text) - 1, 0) : -1;
+    if (n <= 0)
+        return false;
+    text[n] = '\0';
+    char *save = NULL;
+    for (char *l = strtok_r(text, "\n", &save); l; l = strtok_r(NULL, "\n", &save)) {
+        if (strncmp(l, "ID=", 3) != 0 && strncmp(l, "ID_LIKE=", 8) != 0)
+            continue;
+        char *words = NULL;
+        for (char *w = strtok_r(strchr(l, '=') + 1, " \"'", &words); w; w = strtok_r(NULL, " \"'", &words))
+            for (size_t i = 0; i < COUNT(like); i++)
+                if (strcmp(w, like[i]) == 0)
+                    return true;
+    }
+    return false;
+}
+
+int molt_policy_choose(int rootfd, struct molt_policy **ret, const char **ret_name, struct molt_error **err)
+{
+    bool rpm = !below_has(rootfd, "var/lib/dpkg/status") &&
+               (below_has(rootfd, "var/lib/rpm") || below_has(rootfd, "usr/lib/sysimage/rpm") || os_is_rpm(rootfd));
+    if (ret_name)
+        *ret_name = rpm ? "rpm.policy" : "debian.policy";
+    return rpm ? molt_policy_parse(molt_policy_rpm_text, sizeof(molt_policy_rpm_text) - 1, "rpm.policy", ret, err)
+               : molt_policy_default(ret, err);
+}
+
+static void free_rules(struct molt_rule *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free((char *)v[i].pattern);
+        free((char *)v[i].reason);
+    }
+    free(v);
+}
+
 void molt_policy_free(struct molt_policy *p)
 {
     if (!p)
         return;
-    for (size_t i = 0; i < p->n; i++) {
-        free((char *)p->v[i].pattern);
-        free((char *)p->v[i].reason);
-    }
-    free(p->v);
+    free_rules(p->v, p->n);
+    free_rules(p->decisions.v, p->decisions.n);
+    free_rules(p->conffiles.v, p->conffiles.n);
     free(p);
 }
 
-const struct molt_rule *molt_policy_match(const struct molt_policy *p, const char *path)
+int molt_policy_action_of(const char *name)
+{
+    return name ? lookup(action_names, COUNT(action_names), name) : -1;
+}
+
+/* ---- rules for exact paths ---- */
+
+static int by_pattern(const void *a, const void *b)
+{
+    return strcmp(((const struct molt_rule *)a)->pattern, ((const struct molt_rule *)b)->pattern);
+}
+
+static void exact_add(struct exact *x, const struct molt_rule *r)
+{
+    MOLT_GROW(x->v, x->n, x->cap);
+    x->v[x->n++] = *r;
+}
+
+static void exact_sort(struct exact *x)
+{
+    if (x->n)
+        qsort(x->v, x->n, sizeof(*x->v), by_pattern);
+}
+
+static const struct molt_rule *exact_find(const struct exact *x, const char *path)
+{
+    const struct molt_rule key = {.pattern = path};
+    return x->n ? bsearch(&key, x->v, x->n, sizeof(*x->v), by_pattern) : NULL;
+}
+
+struct molt_policy *molt_policy_decide(const struct molt_policy *under, const struct molt_decision *v, size_t n)
+{
+    struct molt_policy *p = molt_xcalloc(1, sizeof(*p));
+    p->under = under;
+    for (size_t i = 0; i < n; i++) {
+        /* The class still tells what kind of path it is. */
+        const struct molt_rule r = {.class = molt_policy_match(under, v[i].path)->class,
+                                    .action = v[i].action,
+                                    .pattern = molt_xstrdup(v[i].path),
+                                    .reason = molt_xasprintf("decided in the resolve file, line %d", v[i].line),
+                                    .line = v[i].line,
+                                    .decided = true};
+        exact_add(&p->decisions, &r);
+    }
+    exact_sort(&p->decisions);
+    return p;
+}
+
+static bool decided_above(const struct molt_policy *top, const struct molt_policy *p, const char *path)
+{
+    for (; top != p; top = top->under)
+        if (exact_find(&top->decisions, path))
+            return true;
+    return false;
+}
+
+void molt_policy_each_decision(const struct molt_policy *p, void (*fn)(void *ctx, const struct molt_rule *r), void *ctx)
+{
+    for (const struct molt_policy *q = p; q; q = q->under)
+        for (size_t i = 0; i < q->decisions.n; i++)
+            if (!decided_above(p, q, q->decisions.v[i].pattern))
+                fn(ctx, &q->decisions.v[i]);
+}
+
+void molt_policy_add_conffiles(struct molt_policy *p, const struct molt_conffiles *c)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        const struct molt_rule r = {.class = MOLT_CLASS_ETC_TEXT,
+                                    .action = MOLT_POLICY_MERGE,
+                                    .pattern = molt_xstrdup(c->v[i].path),
+                                    .reason = molt_xasprintf("conffile of %s: as dpkg treats it", c->v[i].package)};
+        exact_add(&p->conffiles, &r);
+    }
+    exact_sort(&p->conffiles);
+}
+
+bool molt_policy_is_conffile(const struct molt_policy *p, const char *path)
+{
+    while (p && p->under)
+        p = p->under;
+    return p && exact_find(&p->conffiles, path);
+}
+
+static const struct molt_rule *first_rule(const struct molt_policy *p, const char *path)
 {
     for (size_t i = 0; p && i < p->n; i++)
         if (molt_glob_match(p->v[i].pattern, path))
             return &p->v[i];
     return &last_resort;
+}
+
+const struct molt_rule *molt_policy_match(const struct molt_policy *p, const char *path)
+{
+    const struct molt_rule *r;
+    for (; p && p->under; p = p->under)
+        if ((r = exact_find(&p->decisions, path)))
+            return r;
+    r = first_rule(p, path);
+    if (p && r->action == MOLT_POLICY_REFUSE && r->class != MOLT_CLASS_REFUSE) {
+        const struct molt_rule *c = exact_find(&p->conffiles, path);
+        return c ? c : r;
+    }
+    return r;
 }
 
 /* Matches one "[...]" set; *pattern moves behind it. An unclosed set is a plain '['. */

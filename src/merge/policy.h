@@ -48,6 +48,7 @@ struct molt_rule {
     const char *pattern; /* without the leading slash */
     const char *reason;  /* "" when none is given */
     int line;            /* 0: the built-in last rule */
+    bool decided;        /* an admin's decision about one path (molt_policy_decide) */
 };
 
 struct molt_policy;
@@ -58,12 +59,41 @@ int molt_policy_load(const char *path, struct molt_policy **ret, struct molt_err
 /* The policy for Debian that is built into the program (data/policy/debian.policy). */
 int molt_policy_default(struct molt_policy **ret, struct molt_error **err);
 extern const char molt_policy_debian_text[];
+/* Likewise for distributions with rpm (data/policy/rpm.policy). */
+extern const char molt_policy_rpm_text[];
+/* The built-in policy for the system in a tree: by its package database, else by os-release. *ret_name (may be NULL):
+ * "debian.policy" or "rpm.policy". */
+int molt_policy_choose(int rootfd, struct molt_policy **ret, const char **ret_name, struct molt_error **err);
 void molt_policy_free(struct molt_policy *p);
 static inline void molt__cleanup_policy(struct molt_policy **p)
 {
     molt_policy_free(*p);
 }
 #define CLEANUP_POLICY __attribute__((cleanup(molt__cleanup_policy)))
+
+/* What an admin decided about single paths. */
+struct molt_decision {
+    const char *path;
+    enum molt_policy_action action;
+    int line; /* of the resolve file */
+};
+/* A policy of decisions in front of `under` (borrowed; must outlive it), each path once. A later one may decide anew. */
+struct molt_policy *molt_policy_decide(const struct molt_policy *under, const struct molt_decision *v, size_t n);
+/* Calls fn for every decision in force. */
+void molt_policy_each_decision(const struct molt_policy *p, void (*fn)(void *ctx, const struct molt_rule *r), void *ctx);
+/* Paths that their packages declared to be configuration: where a rule would refuse one, it is merged as dpkg treats
+ * conffiles, unless the rule's class is refuse. Copied. */
+struct molt_conffile {
+    char *path, *package;
+};
+struct molt_conffiles {
+    struct molt_conffile *v;
+    size_t n, cap;
+};
+void molt_policy_add_conffiles(struct molt_policy *p, const struct molt_conffiles *c);
+bool molt_policy_is_conffile(const struct molt_policy *p, const char *path);
+/* -1: no such action. */
+int molt_policy_action_of(const char *name);
 
 /* Never NULL: the last resort is "data refuse". */
 const struct molt_rule *molt_policy_match(const struct molt_policy *p, const char *path);

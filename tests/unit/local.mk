@@ -54,6 +54,14 @@ tests_unit_test_merge_record_random_SOURCES = tests/unit/test_merge_record_rando
 	tests/unit/test_merge_util.h
 tests_unit_test_merge_record_random_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_resolve
+tests_unit_test_resolve_SOURCES = tests/unit/test_resolve.c
+tests_unit_test_resolve_LDADD = libmoltproto.la libmoltbase.la $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_merge_report
+tests_unit_test_merge_report_SOURCES = tests/unit/test_merge_report.c tests/unit/test_merge_util.h
+tests_unit_test_merge_report_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
+
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
 endif

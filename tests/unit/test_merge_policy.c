@@ -2,6 +2,8 @@
 /* Policy files, globs, text merges and the package database. */
 #include "test_merge_util.h"
 
+#include "merge/packages.h"
+
 static void globs(void **s)
 {
     (void)s;
