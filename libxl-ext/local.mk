@@ -19,4 +19,5 @@ LIBXLEXT_SOURCES = \
 	libxl-ext/upgrade_fold.c \
 	libxl-ext/upgrade_move.c \
 	libxl-ext/upgrade_switch.c \
+	libxl-ext/upgrade_wait.c \
 	libxl-ext/xlcfg.c

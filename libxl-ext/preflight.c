@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/strbuf.h"
 #include "disk.h"
+#include "proto/resolve.h"
 #include "upgrade.h"
 
 #define MIB (1024.0 * 1024)
@@ -196,6 +197,19 @@ static int check_recipe(struct preflight *f, struct molt_error **err)
     return molt_recipe_find(f->p->recipe ? f->p->recipe : "debian-security", f->params, err);
 }
 
+static int check_decisions(struct preflight *f, struct molt_error **err)
+{
+    size_t n = 0;
+    int r = f->p->resolve_file ? molt_resolve_load(f->p->resolve_file, NULL, &n, err) : 0;
+    if (r == 0 && (f->p->wait_hours < 0 || f->p->wait_hours > XENMOLT_WAIT_HOURS_MAX))
+        r = molt_error_set(err, MOLT_E_USAGE, "an operation waits 1 to %d hours, not %d", XENMOLT_WAIT_HOURS_MAX, f->p->wait_hours);
+    if (f->p->resolve_file)
+        molt_json_set_int(f->params, "decisions", (int64_t)n);
+    if (f->p->wait_hours)
+        molt_json_set_int(f->params, "wait_hours", f->p->wait_hours);
+    return r;
+}
+
 struct check {
     const char *name;
     int (*fn)(struct preflight *f, struct molt_error **err);
@@ -203,6 +217,7 @@ struct check {
 };
 static const struct check checks[] = {
     {"recipe", check_recipe, false},
+    {"decisions", check_decisions, false},
     {"domain", check_domain, false},
     {"operation", check_operation, true},
     {"configuration", check_config, true},

@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/strbuf.h"
+#include "engine/control.h"
 #include "guard.h"
 
 static const struct molt_step steps[] = {
@@ -43,10 +44,10 @@ static int up_open(struct molt_op *op, void **ret_priv, struct molt_error **err)
 static void up_close(struct molt_op *op, void *priv)
 {
     struct upgrade *u = priv;
-    (void)op;
     if (!u)
         return;
     molt_guard_stop(u->guard);
+    molt_control_end(molt_op_dir(op), -1); /* what a runner left that was killed while it waited */
     molt_chan_close(u->active);
     molt_chan_close(u->clone);
     free(u);

@@ -67,7 +67,22 @@ int step_reboot(struct molt_op *op, struct molt_error **err);
  * it. Can be tried again. */
 int up_fold(struct molt_op *op, const char *fact, const char *uuid, bool in_use, struct molt_error **err);
 int up_fold_new(struct molt_op *op, struct molt_error **err);
+/* upgrade_wait.c */
+#define UP_RESOLVE   "resolve"           /* in the operation's directory: the decisions it was given */
+#define UP_CONFLICTS "conflicts.resolve" /* likewise: the conflicts that ended it, as a resolve file to be edited */
+#define UP_REPORT_MAX (8u << 20)         /* bytes of an agent's report or plan */
+/* A bounded JSON text that the agent sends as the data of an answer, its strings made harmless. */
+int up_guest_json(struct molt_chan *c, const char *what, struct molt_json **ret, struct molt_error **err);
+/* The answer to a pass that met open conflicts: they become a note and the file UP_CONFLICTS, which the text of *err
+ * names. Returns the error's code. */
+int up_conflict(struct molt_op *op, struct molt_chan *clone, struct molt_error **err);
+/* Says which decisions met no conflict. */
+void up_warn_unused(struct molt_op *op);
+/* Where the operation was asked to: waits until it is told to go on (0), or ends: abort, time, an agent that is gone. */
+int up_wait(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct molt_error **err);
 /* upgrade_move.c */
+/* One pass of the merge, as the agent answers it; *ret may be NULL. */
+int up_merge_pass(struct molt_op *op, struct molt_chan *clone, struct molt_json **ret, struct molt_error **err);
 /* The merge report as a note; a failure to get it is no failure of the operation. */
 void up_note_merge(struct molt_op *op, struct molt_chan *clone);
 int step_premerge(struct molt_op *op, struct molt_error **err);

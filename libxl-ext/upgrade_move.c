@@ -6,12 +6,13 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/fsio.h"
 #include "base/strbuf.h"
 #include "guard.h"
+#include "proto/resolve.h"
 #include "upgrade.h"
 
 #define LONG_CALL_MS (20 * 60 * 1000)
-#define MAX_REPORT (8u << 20)
 #define MAX_FINAL 3
 
 static int long_call(struct molt_chan *c, const char *what, const struct molt_json *args, struct molt_json **ret, struct molt_error **err)
@@ -41,6 +42,13 @@ static int introduce(struct molt_op *op, struct molt_chan *active, struct molt_c
 static int merge_begin(struct molt_op *op, struct molt_chan *clone, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *a = molt_json_object();
+    CLEANUP_FREE char *path = molt_xasprintf("%s/" UP_RESOLVE, molt_op_dir(op)), *resolve = NULL;
+    if (molt_exists(path)) {
+        int r = molt_resolve_load(path, &resolve, NULL, err);
+        if (r < 0)
+            return r;
+        molt_json_set_string(a, "resolve", resolve);
+    }
     molt_json_set_string(a, "disk", MOLT_BASE_VDEV);
     molt_json_set_string(a, "fstype", up_param(op, "root_fs"));
     molt_json_set_string(a, "on_conflict", up_param(op, "on_conflict"));
@@ -48,29 +56,61 @@ static int merge_begin(struct molt_op *op, struct molt_chan *clone, struct molt_
     return long_call(clone, "merge-begin", a, NULL, err);
 }
 
-static int gather_text(void *ctx, const void *buf, size_t len, struct molt_error **err)
-{
-    struct molt_strbuf *b = ctx;
-    if (b->len + len > MAX_REPORT)
-        return molt_error_set(err, MOLT_E_PROTOCOL, "the merge report is too long");
-    molt_strbuf_add(b, buf, len);
-    return 0;
-}
-
 void up_note_merge(struct molt_op *op, struct molt_chan *clone)
 {
-    CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
-    CLEANUP_JSON struct molt_json *v = NULL;
-    struct molt_call call = {.data = gather_text, .ctx = &b, .timeout_ms = LONG_CALL_MS};
-    if (molt_call(clone, "merge-report", NULL, &call, NULL, NULL) == 0 && molt_json_parse(molt_strbuf_str(&b), b.len, &v, NULL) == 0)
-        molt_op_note(op, "merge", MOLT_STEAL_PTR(v));
+    struct molt_json *v = NULL;
+    if (up_guest_json(clone, "merge-report", &v, NULL) == 0)
+        molt_op_note(op, "merge", v);
 }
 
-static int pass(struct molt_op *op, struct molt_chan *clone, struct molt_json **ret, struct molt_error **err)
+int up_merge_pass(struct molt_op *op, struct molt_chan *clone, struct molt_json **ret, struct molt_error **err)
 {
     int r = long_call(clone, "merge-pass", NULL, ret, err);
-    if (r == MOLT_E_CONFLICT)
+    return r == MOLT_E_CONFLICT ? up_conflict(op, clone, err) : r;
+}
+
+/* Passes until little is left. */
+static int converge(struct molt_op *op, struct molt_chan *clone, struct molt_error **err)
+{
+    int r = 0;
+    for (int i = 0; r == 0 && i < MOLT_MAX_PREMERGE; i++) {
+        CLEANUP_JSON struct molt_json *st = NULL;
+        r = up_merge_pass(op, clone, &st, err);
+        int64_t actions = molt_json_get_int(st, "actions", 0);
+        if (r == 0)
+            molt_op_progress(op, -1, "merge pass %d: %lld paths, %lld bytes, %lld ms", i + 1, (long long)actions,
+                             (long long)molt_json_get_int(st, "bytes", 0), (long long)molt_json_get_int(st, "ms", 0));
+        if (molt_op_aborting(op))
+            return molt_error_set(err, MOLT_E_ABORTED, "aborted");
+        if (r == 0 && actions <= MOLT_PREMERGE_ENOUGH)
+            break;
+    }
+    return r;
+}
+
+static bool waits(struct molt_op *op)
+{
+    return up_param_int(op, "wait_hours") > 0;
+}
+
+/* The passes; in between, where that is wanted, an admin's look and word. */
+static int merge_and_wait(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct molt_error **err)
+{
+    int r = converge(op, clone, err);
+    /* Told to go on it does, unless there are new conflicts by then. */
+    for (bool waited = false; waits(op) && ((r == 0 && !waited) || r == MOLT_E_CONFLICT); waited = true) {
+        molt_error_clear(err); /* who waits is shown them */
+        r = up_wait(op, active, clone, err);
+        if (r == 0)
+            r = converge(op, clone, err);
+    }
+    /* Cheap by now; and the last moment at which it costs no freeze. */
+    if (r == 0)
+        r = long_call(clone, "merge-check", NULL, NULL, err);
+    if (r == 0) {
         up_note_merge(op, clone);
+        up_warn_unused(op);
+    }
     return r;
 }
 
@@ -86,18 +126,8 @@ int step_premerge(struct molt_op *op, struct molt_error **err)
     molt_op_progress(op, -1, "scanning base and upgraded tree");
     if (r == 0)
         r = merge_begin(op, clone, err);
-    for (int i = 0; r == 0 && i < MOLT_MAX_PREMERGE; i++) {
-        CLEANUP_JSON struct molt_json *st = NULL;
-        r = pass(op, clone, &st, err);
-        int64_t actions = molt_json_get_int(st, "actions", 0);
-        if (r == 0)
-            molt_op_progress(op, -1, "merge pass %d: %lld paths, %lld bytes, %lld ms", i + 1, (long long)actions,
-                             (long long)molt_json_get_int(st, "bytes", 0), (long long)molt_json_get_int(st, "ms", 0));
-        if (molt_op_aborting(op))
-            return molt_error_set(err, MOLT_E_ABORTED, "aborted");
-        if (r == 0 && actions <= MOLT_PREMERGE_ENOUGH)
-            break;
-    }
+    if (r == 0)
+        r = merge_and_wait(op, active, clone, err);
     if (r < 0)
         return r;
     molt_json_set_string(args, "unit", up_param(op, "workload"));
@@ -199,7 +229,7 @@ static int final_passes(struct molt_op *op, struct molt_chan *clone, struct molt
 {
     for (int i = 0; i < MAX_FINAL; i++) {
         CLEANUP_JSON struct molt_json *last = NULL;
-        int r = pass(op, clone, &last, err);
+        int r = up_merge_pass(op, clone, &last, err);
         if (r < 0)
             return r;
         molt_op_note(op, "final_pass", molt_json_copy(last));

@@ -57,7 +57,12 @@ typedef struct xenmolt_upgrade_params {
     const char *recipe_arg;  /* argument for the recipe (debian-release: suite), NULL: none */
     const char *on_conflict; /* "refuse" (NULL), "active" or "upgrade" */
     int keep_active;         /* nonzero: a retention time (op-commit --older-than) leaves the old domain alone */
+    const char *resolve_file; /* decisions about single conflicts (xenmolt-policy(5)), NULL: none */
+    int wait_hours;          /* behind the first merge wait so long for xenmolt_op_continue(); 0: do not wait */
 } xenmolt_upgrade_params;
+
+#define XENMOLT_WAIT_HOURS 24      /* what `guest-upgrade --wait` without a number means */
+#define XENMOLT_WAIT_HOURS_MAX 168 /* a week: the clone's memory and the overlays are held all the time */
 
 /* Preflight only; nothing is changed. *ret_json: {domain, ok, checks [{name, ok, code, detail, remedy}], estimate {..}}.
  * Returns the code of the first failed check (with *ret_json set all the same), or 0. */
@@ -77,6 +82,15 @@ int xenmolt_op_commit(xenmolt *x, const char *id, xenmolt_error **err);
 /* Brings the retained old domain back as the domain of that name; what clients wrote since the pivot is lost, and
  * therefore must be confirmed by discard_new_writes. */
 int xenmolt_op_rollback(xenmolt *x, const char *id, int discard_new_writes, xenmolt_error **err);
+
+/* An upgrade that waits (wait_hours), named by its id, the unique beginning of one, or its domain. */
+/* Lets it go on, after one more pass of the merge. MOLT_E_CONFLICT, and it waits on, while conflicts are open. */
+int xenmolt_op_continue(xenmolt *x, const char *id, xenmolt_error **err);
+/* Its merge as of now. resolve_file (NULL: none) gives it decisions first. dry_run, or a resolve_file: *ret_json is the
+ * plan; otherwise a pass is made, and *ret_json tells of it (xenmolt-report(7)). */
+int xenmolt_delta_merge(xenmolt *x, const char *id, int dry_run, const char *resolve_file, char **ret_json, xenmolt_error **err);
+/* Whether a resolve file can be used: MOLT_E_USAGE with file, line and reason when it cannot. */
+int xenmolt_resolve_check(const char *file, xenmolt_error **err);
 
 /* Watches one domain that this library created and acts on its shutdown as its configuration says (on_reboot, ...).
  * Returns when the domain is gone for good. */

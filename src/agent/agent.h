@@ -102,6 +102,9 @@ int h_verify(struct molt_request *rq, struct molt_json *reply, struct molt_error
 
 int h_merge_begin(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_merge_pass(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_merge_plan(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_merge_resolve(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_merge_check(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_merge_report(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 void merge_free(struct session *s);
 

@@ -15,6 +15,8 @@
 #include "base/clock.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
+#include "merge/packages.h"
+#include "proto/resolve.h"
 
 #define BASE_DIR MOLT_AGENT_RUN "/base"
 #define STASH_DIR MOLT_AGENT_LIB "/stash"
@@ -22,7 +24,9 @@
 
 struct merge_state {
     struct molt_merge *merge;
-    struct molt_policy *policy;
+    /* The policy, and what was decided in front of it: each rests on the one before, the last is in force. */
+    struct molt_policy **policies;
+    size_t n_policies, cap_policies;
     int rootfd, basefd;
     struct peer_stream stream;
     bool called;
@@ -34,7 +38,9 @@ void merge_free(struct session *s)
     if (!m)
         return;
     molt_merge_free(m->merge);
-    molt_policy_free(m->policy);
+    while (m->n_policies)
+        molt_policy_free(m->policies[--m->n_policies]);
+    free(m->policies);
     molt_msg_clear(&m->stream.msg);
     molt_error_free(m->stream.error);
     if (m->rootfd >= 0)
@@ -122,7 +128,52 @@ static int settle(struct merge_state *m, int r, struct molt_error **err)
     return r;
 }
 
-/* {"disk": "xvdy", "fstype", "on_conflict", "snapshot_ns"}: mounts the base, scans base and this tree. */
+static void push_policy(struct merge_state *m, struct molt_policy *p)
+{
+    MOLT_GROW(m->policies, m->n_policies, m->cap_policies);
+    m->policies[m->n_policies++] = p;
+}
+
+static const struct molt_policy *policy_of(const struct merge_state *m)
+{
+    return m->n_policies ? m->policies[m->n_policies - 1] : NULL;
+}
+
+/* The administrator's policy, or the one for this system; with the conffiles of both systems' packages. */
+static int load_policy(struct merge_state *m, struct molt_error **err)
+{
+    struct molt_policy *p = NULL;
+    struct molt_conffiles c = {0};
+    int r = molt_exists(USER_POLICY) ? molt_policy_load(USER_POLICY, &p, err) : molt_policy_choose(m->rootfd, &p, NULL, err);
+    if (r == 0) {
+        push_policy(m, p);
+        r = molt_packages_conffiles(m->rootfd, &c, err);
+    }
+    if (r == 0)
+        r = molt_packages_conffiles(m->basefd, &c, err);
+    if (r == 0)
+        molt_policy_add_conffiles(p, &c);
+    molt_conffiles_clear(&c);
+    return r;
+}
+
+/* A resolve file's text, which the host has checked: checked again. NULL: none. */
+static int decide(struct merge_state *m, const char *text, size_t *ret_n, struct molt_error **err)
+{
+    CLEANUP_RESOLVE struct molt_resolve *v = NULL;
+    int r = text ? molt_resolve_parse(text, strlen(text), "resolve", &v, err) : 0;
+    if (r < 0 || !text)
+        return r;
+    CLEANUP_FREE struct molt_decision *d = molt_xcalloc(v->n + 1, sizeof(*d));
+    for (size_t i = 0; i < v->n; i++)
+        d[i] = (struct molt_decision){v->v[i].path, (enum molt_policy_action)molt_policy_action_of(v->v[i].action), v->v[i].line};
+    push_policy(m, molt_policy_decide(policy_of(m), d, v->n));
+    if (ret_n)
+        *ret_n = v->n;
+    return 0;
+}
+
+/* {"disk": "xvdy", "fstype", "on_conflict", "snapshot_ns", "resolve": text}: mounts the base, scans base and this tree. */
 int h_merge_begin(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
@@ -138,9 +189,11 @@ int h_merge_begin(struct molt_request *rq, struct molt_json *reply, struct molt_
     if (r == 0)
         r = open_dirs(m, err);
     if (r == 0)
-        r = molt_exists(USER_POLICY) ? molt_policy_load(USER_POLICY, &m->policy, err) : molt_policy_default(&m->policy, err);
+        r = load_policy(m, err);
+    if (r == 0)
+        r = decide(m, molt_json_get_string(rq->args, "resolve"), NULL, err);
     struct molt_merge_opts o = {
-        .rootfd = m->rootfd, .basefd = m->basefd, .stash = STASH_DIR, .policy = m->policy, .exclude = peer_exclude, .log = s->log,
+        .rootfd = m->rootfd, .basefd = m->basefd, .stash = STASH_DIR, .policy = policy_of(m), .exclude = peer_exclude, .log = s->log,
         .on_conflict = molt_streq(oc, "active") ? MOLT_ON_CONFLICT_ACTIVE : molt_streq(oc, "upgrade") ? MOLT_ON_CONFLICT_UPGRADE : MOLT_ON_CONFLICT_REFUSE,
         .snapshot_ns = molt_json_get_int(rq->args, "snapshot_ns", 0),
     };
@@ -157,15 +210,23 @@ int h_merge_begin(struct molt_request *rq, struct molt_json *reply, struct molt_
     return r;
 }
 
+static int need_merge(const struct session *s, struct molt_error **err)
+{
+    if (!s->merge || !s->merge->merge || !s->peer)
+        return molt_error_set(err, MOLT_E_STATE, "peer-connect and merge-begin come first");
+    return 0;
+}
+
 int h_merge_pass(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
     struct molt_pass_stats st = {0};
-    if (!s->merge || !s->merge->merge || !s->peer)
-        return molt_error_set(err, MOLT_E_STATE, "peer-connect and merge-begin come first");
+    int r = need_merge(s, err);
+    if (r < 0)
+        return r;
     struct molt_merge_peer peer = {ask_peer, s};
     unsigned flags = molt_json_get_bool(rq->args, "dry", false) ? MOLT_PASS_DRY : 0;
-    int r = settle(s->merge, molt_merge_pass(s->merge->merge, &peer, flags, &st, err), err);
+    r = settle(s->merge, molt_merge_pass(s->merge->merge, &peer, flags, &st, err), err);
     molt_json_set_int(reply, "number", st.number);
     molt_json_set_int(reply, "actions", (int64_t)st.actions);
     molt_json_set_int(reply, "vanished", (int64_t)st.vanished);
@@ -189,4 +250,53 @@ int h_merge_report(struct molt_request *rq, struct molt_json *reply, struct molt
     CLEANUP_JSON struct molt_json *v = molt_merge_report(s->merge->merge);
     CLEANUP_FREE char *text = molt_json_print(v, false);
     return molt_request_data(rq, text, strlen(text), err);
+}
+
+/* The plan as of now, with differences, as data; changes nothing. */
+int h_merge_plan(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    struct molt_pass_stats st = {0};
+    CLEANUP_JSON struct molt_json *v = NULL;
+    int r = need_merge(s, err);
+    if (r < 0)
+        return r;
+    struct molt_merge_peer peer = {ask_peer, s};
+    r = settle(s->merge, molt_merge_plan(s->merge->merge, &peer, &st, &v, err), err);
+    if (r < 0)
+        return r;
+    molt_json_set_int(reply, "conflicts_open", (int64_t)st.conflicts_open);
+    molt_json_set_int(reply, "ms", st.ms);
+    CLEANUP_FREE char *text = molt_json_print(v, false);
+    return molt_request_data(rq, text, strlen(text), err);
+}
+
+/* {"resolve": text}: decisions that count from the next pass on, in front of earlier ones. */
+int h_merge_resolve(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    size_t n = 0;
+    const char *text = molt_json_get_string(rq->args, "resolve");
+    int r = need_merge(s, err);
+    if (r == 0 && !text)
+        r = molt_error_set(err, MOLT_E_PROTOCOL, "merge-resolve: no text");
+    if (r == 0)
+        r = decide(s->merge, text, &n, err);
+    if (r < 0)
+        return r;
+    molt_merge_set_policy(s->merge->merge, policy_of(s->merge));
+    molt_json_set_int(reply, "decisions", (int64_t)n);
+    return 0;
+}
+
+/* Whether the active's packages are still the base's. */
+int h_merge_check(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    (void)reply;
+    int r = need_merge(s, err);
+    if (r < 0)
+        return r;
+    struct molt_merge_peer peer = {ask_peer, s};
+    return settle(s->merge, molt_merge_check_packages(s->merge->merge, &peer, err), err);
 }

@@ -84,6 +84,8 @@ int cli_op_log(struct cli *cli, int argc, char **argv);
 int cli_op_abort(struct cli *cli, int argc, char **argv);
 int cli_op_commit(struct cli *cli, int argc, char **argv);
 int cli_op_rollback(struct cli *cli, int argc, char **argv);
+int cli_op_continue(struct cli *cli, int argc, char **argv);
+int cli_delta_merge(struct cli *cli, int argc, char **argv);
 int cli_op_recover(struct cli *cli, int argc, char **argv);
 int cli_domain_monitor(struct cli *cli, int argc, char **argv);
 int cli_shim_install(struct cli *cli, int argc, char **argv);

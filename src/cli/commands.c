@@ -18,12 +18,20 @@ const struct cli_command cli_commands[] = {
      "  --recipe NAME|FILE       how to upgrade: debian-security (default), debian-release, or a script of yours\n"
      "  --to SUITE               argument of the recipe; without --recipe it implies debian-release\n"
      "  --on-conflict WHO        active, upgrade or refuse (default): who wins where no merge rule decides\n"
+     "  --resolve FILE           decisions about single conflicts, as the file that an earlier operation left\n"
+     "  --wait[=HOURS]           merge, then wait (default 24 hours) for op-continue; look by delta-merge -n\n"
      "  -n, --dry-run            check only: print each check, then the estimate; change nothing\n"
      "  --report FILE            write the report (JSON) there\n"
      "  --keep-active            keep the old domain, also from op-commit --older-than\n"
      "  --json                   events as JSON lines on stdout, the report as the last line\n" COMMON
      "\nCtrl-C asks for an abort: everything is undone and the guest runs on as before.\n",
      true, cli_guest_upgrade},
+    {"delta-merge", "[-n | --resolve FILE] [--json] DOMAIN|OPERATION", "Look at, decide or advance the merge of an upgrade that waits",
+     "For an upgrade that was started with --wait and waits. Without an option it makes a pass of the merge now.\n\n"
+     "  -n, --dry-run            show the plan as of now: counts, bytes, conflicts with both sides and a diff\n"
+     "  --resolve FILE           give it these decisions, then show what is left\n"
+     "  --json                   the same as JSON\n" COMMON,
+     true, cli_delta_merge},
     {"op-list", "[--json]", "List operations", "  --json                   as a JSON array\n" COMMON, true,
      cli_op_list},
     {"op-show", "[--json | --report] OPERATION", "Show one operation",
@@ -36,6 +44,8 @@ const struct cli_command cli_commands[] = {
     {"op-abort", "[--wait SECONDS] OPERATION", "Stop an operation before its point of no return, and undo it",
      "  --wait SECONDS           wait so long for its end (default 600; 0: only ask)\n" COMMON, true,
      cli_op_abort},
+    {"op-continue", "OPERATION|DOMAIN", "Let an upgrade that waits go on", "Refused while conflicts are open.\n\n" COMMON, true,
+     cli_op_continue},
     {"op-commit", "OPERATION | --older-than HOURS", "Delete what a finished operation retains: the old domain and its disks",
      "  --older-than HOURS       all that ended so long ago, but for those with --keep-active: a retention time\n" COMMON,
      true, cli_op_commit},

@@ -1,6 +1,7 @@
 CLI_SOURCES = \
 	src/cli/cli.h \
 	src/cli/commands.c \
+	src/cli/delta.c \
 	src/cli/interrupt.c \
 	src/cli/main.c \
 	src/cli/ops.c \

@@ -304,6 +304,12 @@ static int do_recover(xenmolt *x, const char *id, const struct ops_options *o, x
     return xenmolt_op_recover(x, id, err);
 }
 
+static int do_continue(xenmolt *x, const char *id, const struct ops_options *o, xenmolt_error **err)
+{
+    (void)o;
+    return xenmolt_op_continue(x, id, err);
+}
+
 int cli_op_abort(struct cli *cli, int argc, char **argv)
 {
     struct ops_options o = {.wait_s = ABORT_WAIT_S};
@@ -381,6 +387,14 @@ int cli_op_recover(struct cli *cli, int argc, char **argv)
     int r = parse(cli, &o, "", argc, argv);
 
     return r >= 0 ? r : act(cli, &o, argc, argv, do_recover, "recovered");
+}
+
+int cli_op_continue(struct cli *cli, int argc, char **argv)
+{
+    struct ops_options o = {0};
+    int r = parse(cli, &o, "", argc, argv);
+
+    return r >= 0 ? r : act(cli, &o, argc, argv, do_continue, "goes on");
 }
 
 int cli_domain_monitor(struct cli *cli, int argc, char **argv)

@@ -111,6 +111,9 @@ static void event_terminal(struct cli_progress *p, const xenmolt_event *e)
             fprintf(stderr, "operation %s\n", e->operation ? e->operation : "?");
         else if (molt_streq(e->name, "undoing"))
             fprintf(stderr, "going back\n");
+        else if (molt_streq(e->name, "waiting"))
+            fprintf(stderr, "waiting; xenmolt delta-merge -n %s shows the merge, op-continue goes on, op-abort undoes\n",
+                    e->operation ? e->operation : "OPERATION");
         else if (p->verbose)
             fprintf(stderr, "state: %s\n", e->name ? e->name : "?");
     } else if (molt_streq(e->kind, "check") && p->verbose) {

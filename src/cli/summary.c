@@ -171,6 +171,8 @@ static void print_merge(const struct molt_json *m)
         return;
     }
     printf("%zu conflicts\n", molt_json_size(conflicts));
+    if (molt_json_size(molt_json_get(m, "unused_decisions")))
+        printf("    %zu decisions of the resolve file met no conflict\n", molt_json_size(molt_json_get(m, "unused_decisions")));
     for (size_t i = 0; i < molt_json_size(conflicts); i++) {
         const struct molt_json *c = molt_json_at(conflicts, i);
         const char *path = molt_json_get_string(c, "path"), *cls = molt_json_get_string(c, "class");

@@ -18,6 +18,15 @@ struct upgrade {
     bool dry_run, json;
 };
 
+/* 0: no such number. */
+static int hours(const char *text)
+{
+    char *end;
+    long n = strtol(text, &end, 10);
+
+    return end != text && !*end && n >= 1 && n <= XENMOLT_WAIT_HOURS_MAX ? (int)n : 0;
+}
+
 /* -1: go on; else the exit status. */
 static int parse(struct cli *cli, struct upgrade *u, int argc, char **argv)
 {
@@ -26,6 +35,8 @@ static int parse(struct cli *cli, struct upgrade *u, int argc, char **argv)
         {"recipe", required_argument, NULL, 'r'},
         {"to", required_argument, NULL, 't'},
         {"on-conflict", required_argument, NULL, 'c'},
+        {"resolve", required_argument, NULL, 'S'},
+        {"wait", optional_argument, NULL, 'W'},
         {"dry-run", no_argument, NULL, 'n'},
         {"report", required_argument, NULL, 'R'},
         {"keep-active", no_argument, NULL, 'k'},
@@ -42,6 +53,12 @@ static int parse(struct cli *cli, struct upgrade *u, int argc, char **argv)
         case 'r': p->recipe = optarg; break;
         case 't': p->recipe_arg = optarg; break;
         case 'c': p->on_conflict = optarg; break;
+        case 'S': p->resolve_file = optarg; break;
+        case 'W':
+            p->wait_hours = optarg ? hours(optarg) : XENMOLT_WAIT_HOURS;
+            if (p->wait_hours < 1)
+                return cli_usage(cli, "--wait takes a number of hours from 1 to %d, not %s", XENMOLT_WAIT_HOURS_MAX, optarg);
+            break;
         case 'R': u->report_file = optarg; break;
         case 'k': p->keep_active = 1; break;
         case 'j': u->json = true; break;
@@ -205,10 +222,14 @@ static int run(struct cli *cli, const struct upgrade *u)
 int cli_guest_upgrade(struct cli *cli, int argc, char **argv)
 {
     struct upgrade u = {.params = {.size = sizeof(u.params)}, .dry_run = cli->dry_run};
+    xenmolt_error *err = NULL;
     int r = parse(cli, &u, argc, argv);
 
     if (r >= 0)
         return r;
+    /* Before anything else: an admin's typing error costs no upgrade. */
+    if (u.params.resolve_file && (r = xenmolt_resolve_check(u.params.resolve_file, &err)) < 0)
+        return cli_result(cli, r, err);
     if (u.report_file && (r = check_report_file(cli, u.report_file)) != 0)
         return r;
     return u.dry_run ? preflight(cli, &u) : run(cli, &u);

@@ -34,6 +34,7 @@ enum molt_probe {
 #define MOLT_OP_STATES(X)                                                            \
     X(NEW, "new")                 /* created, no step begun */                       \
     X(RUNNING, "running")         /* reversible steps */                             \
+    X(WAITING, "waiting")         /* a reversible step waits to be told to go on */  \
     X(PIVOTING, "pivoting")       /* INTENT of the pivot written */                  \
     X(FORWARD, "forward")         /* pivot DONE, finishing */                        \
     X(UNDOING, "undoing")         /* going back */                                   \
@@ -135,6 +136,10 @@ struct molt_json *molt_op_phases(const struct molt_op *op);
 /* Why the operation failed: {step, code (name as in MOLT_CODES), text, then (the same, of a failed undo)}, or NULL. */
 const struct molt_json *molt_op_failure(const struct molt_op *op);
 void molt_op_progress(struct molt_op *op, int percent, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The step in work begins or ends to wait for an admin: state WAITING, back to RUNNING; the time does not count against
+ * the step's limit. Only from RUNNING and WAITING. */
+int molt_op_wait_begin(struct molt_op *op, struct molt_error **err);
+int molt_op_wait_end(struct molt_op *op, struct molt_error **err);
 bool molt_op_aborting(struct molt_op *op); /* an abort was asked for; cheap enough to poll */
 int64_t molt_op_deadline_ms(const struct molt_op *op); /* CLOCK_MONOTONIC ms by which enter should be over */
 

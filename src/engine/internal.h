@@ -86,6 +86,7 @@ struct molt_op {
     struct molt_journal journal;
     struct molt_log log;
     int64_t deadline_ms;
+    int64_t wait_ms; /* since when the step waits */
     void *priv;
     bool opened;
 };

@@ -1,5 +1,6 @@
 ENGINE_SOURCES = \
 	src/engine/engine.h src/engine/internal.h \
+	src/engine/control.c src/engine/control.h \
 	src/engine/journal.c \
 	src/engine/lock.c \
 	src/engine/operation.c \

@@ -22,7 +22,8 @@ static const char *const state_texts[] = {
 /* Legal changes, [from][to]. */
 static const bool state_matrix[N_STATES][N_STATES] = {
     [MOLT_OP_NEW] = {[MOLT_OP_RUNNING] = true, [MOLT_OP_FAILED] = true, [MOLT_OP_ABORTED] = true},
-    [MOLT_OP_RUNNING] = {[MOLT_OP_PIVOTING] = true, [MOLT_OP_UNDOING] = true},
+    [MOLT_OP_RUNNING] = {[MOLT_OP_WAITING] = true, [MOLT_OP_PIVOTING] = true, [MOLT_OP_UNDOING] = true},
+    [MOLT_OP_WAITING] = {[MOLT_OP_RUNNING] = true, [MOLT_OP_UNDOING] = true},
     [MOLT_OP_PIVOTING] = {[MOLT_OP_FORWARD] = true, [MOLT_OP_UNDOING] = true, [MOLT_OP_STUCK] = true},
     [MOLT_OP_FORWARD] = {[MOLT_OP_DONE] = true, [MOLT_OP_STUCK] = true},
     [MOLT_OP_UNDOING] = {[MOLT_OP_FAILED] = true, [MOLT_OP_ABORTED] = true, [MOLT_OP_STUCK] = true},
@@ -372,6 +373,21 @@ void molt_op_note(struct molt_op *op, const char *key, struct molt_json *v)
         molt_warn(&op->log, "%s is not noted: %s", key, molt_error_text(err));
 }
 
+int molt_op_wait_begin(struct molt_op *op, struct molt_error **err)
+{
+    op->wait_ms = molt_mono_ms();
+    return molt__op_set_state(op, MOLT_OP_WAITING, err);
+}
+
+int molt_op_wait_end(struct molt_op *op, struct molt_error **err)
+{
+    int r = molt__op_set_state(op, MOLT_OP_RUNNING, err);
+
+    if (op->deadline_ms != INT64_MAX)
+        op->deadline_ms += molt_mono_ms() - op->wait_ms;
+    return r;
+}
+
 void molt_op_progress(struct molt_op *op, int percent, const char *fmt, ...)
 {
     CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
@@ -393,5 +409,6 @@ bool molt__op_abort_requested(const struct molt_op *op)
 bool molt_op_aborting(struct molt_op *op)
 {
     /* Past the pivot there is no way back, and on the way back there is nothing left to abort. */
-    return (op->state == MOLT_OP_NEW || op->state == MOLT_OP_RUNNING) && molt__op_abort_requested(op);
+    return (op->state == MOLT_OP_NEW || op->state == MOLT_OP_RUNNING || op->state == MOLT_OP_WAITING) &&
+           molt__op_abort_requested(op);
 }

@@ -87,6 +87,7 @@ int molt__recover_locked(struct molt_op *op, struct molt_error **err)
     switch (phase) {
     case MOLT_OP_NEW: /* no step begun: nothing is there to undo */
         return molt__op_set_state(op, molt__op_abort_requested(op) ? MOLT_OP_ABORTED : MOLT_OP_FAILED, err);
+    case MOLT_OP_WAITING: /* who waited is gone, and with it what had been brought so far */
     case MOLT_OP_RUNNING: /* the guest runs as before; an upgrade cut in half is not taken up again */
         return back(op, err);
     case MOLT_OP_PIVOTING: /* the world knows which side owns the guest */ return settle(op, err);
@@ -130,7 +131,8 @@ static bool abortable(const struct molt_op *op)
 {
     if (op->state == MOLT_OP_STUCK)
         return op->stuck_from == MOLT_OP_UNDOING;
-    return op->state == MOLT_OP_NEW || op->state == MOLT_OP_RUNNING || op->state == MOLT_OP_UNDOING;
+    return op->state == MOLT_OP_NEW || op->state == MOLT_OP_RUNNING || op->state == MOLT_OP_WAITING ||
+           op->state == MOLT_OP_UNDOING;
 }
 
 static int wait_for_end(struct molt_engine *e, const char *id, int wait_ms, struct molt_error **err)
