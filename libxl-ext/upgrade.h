@@ -70,6 +70,7 @@ int up_fold_new(struct molt_op *op, struct molt_error **err);
 /* upgrade_wait.c */
 #define UP_RESOLVE   "resolve"           /* in the operation's directory: the decisions it was given */
 #define UP_CONFLICTS "conflicts.resolve" /* likewise: the conflicts that ended it, as a resolve file to be edited */
+#define UP_MAX_WAITS 3 /* that new conflicts, met after op-continue, make it wait again */
 #define UP_REPORT_MAX (8u << 20)         /* bytes of an agent's report or plan */
 /* A bounded JSON text that the agent sends as the data of an answer, its strings made harmless. */
 int up_guest_json(struct molt_chan *c, const char *what, struct molt_json **ret, struct molt_error **err);

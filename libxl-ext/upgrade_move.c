@@ -98,7 +98,9 @@ static int merge_and_wait(struct molt_op *op, struct molt_chan *active, struct m
 {
     int r = converge(op, clone, err);
     /* Told to go on it does, unless there are new conflicts by then. */
-    for (bool waited = false; waits(op) && ((r == 0 && !waited) || r == MOLT_E_CONFLICT); waited = true) {
+    for (int i = 0; waits(op) && ((r == 0 && i == 0) || (r == MOLT_E_CONFLICT && i < UP_MAX_WAITS)); i++) {
+        if (r == 0)
+            up_note_merge(op, clone);
         molt_error_clear(err); /* who waits is shown them */
         r = up_wait(op, active, clone, err);
         if (r == 0)

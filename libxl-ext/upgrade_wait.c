@@ -65,7 +65,11 @@ int up_conflict(struct molt_op *op, struct molt_chan *clone, struct molt_error *
     }
     if (local)
         molt_warn(molt_op_log(op), "no file of the conflicts: %s", molt_error_text(local));
-    molt_op_note(op, "merge", merge);
+    /* Who waits asks again and again; the journal has what it began with. */
+    if (molt_op_state(op) == MOLT_OP_WAITING)
+        molt_json_free(merge);
+    else
+        molt_op_note(op, "merge", merge);
     return MOLT_E_CONFLICT;
 }
 
@@ -215,7 +219,6 @@ int up_wait(struct molt_op *op, struct molt_chan *active, struct molt_chan *clon
     if (r == 0)
         r = molt_op_wait_begin(op, err);
     if (r == 0) {
-        up_note_merge(op, clone);
         int64_t open = molt_json_get_int(molt_json_get(molt_op_notes(op), "merge"), "conflicts_open", 0);
         molt_op_note(op, "waits_until", molt_json_string(w.until));
         molt_op_progress(op, -1, "waiting until %s, %lld conflicts open; see: xenmolt delta-merge -n %s; then: xenmolt op-continue %s, or op-abort", w.until,

@@ -163,6 +163,8 @@ static void print_show(const struct molt_json *v)
         cli_format_value("", molt_json_at(params, i), &b);
         printf("%-10s %s=%s\n", i ? "" : "params", molt_json_key_at(params, i), molt_strbuf_str(&b));
     }
+    if (molt_streq(str(v, "state"), "waiting"))
+        printf("%-10s until %s; xenmolt delta-merge -n %s shows the merge\n", "waits", str(molt_json_get(v, "notes"), "waits_until"), str(v, "id"));
     if (molt_json_size(molt_json_get(v, "phases")))
         printf("steps\n");
     print_phases(molt_json_get(v, "phases"));

@@ -86,7 +86,7 @@ static void add_unused(void *ctx, const struct molt_rule *r)
     for (size_t i = 0; i < u->w->n; i++)
         if (u->w->v[i].c.rule == r)
             return;
-    if (molt_json_size(u->list) >= MOLT_REPORT_UNUSED)
+    if (molt_json_size(u->list) >= MOLT_REPORT_UNUSED || strlen(r->pattern) > MOLT_REPORT_BYTES / MOLT_REPORT_UNUSED)
         return;
     struct molt_json *o = molt_json_object();
     CLEANUP_FREE char *path = molt_path_text(r->pattern);
@@ -102,17 +102,21 @@ void molt__report_conflicts(const struct molt_merge *m, struct molt_json *o)
     molt__merge_view(m, &w);
     struct molt_json *list = molt_json_array(), *settled = molt_json_array();
     CLEANUP_FREE const char **paths = molt_xcalloc(MOLT_REPORT_CONFLICTS + 1, sizeof(*paths));
-    size_t listed = 0, others = 0, open = 0;
+    size_t listed = 0, others = 0, open = 0, bytes = 0, shown = 0, omitted[2] = {0};
     for (size_t i = 0; i < w.n; i++) {
         const struct molt__view_conflict *x = &w.v[i];
         bool is_listed = molt__view_listed(x);
         size_t nth = is_listed ? listed++ : others++;
         open += x->c.open;
-        if (nth >= (is_listed ? MOLT_REPORT_CONFLICTS : MOLT_REPORT_SETTLED))
+        /* A path may be long, and be four times so as text; it stands in an entry, and its rule's pattern may be it. */
+        bytes += 400 + 2 * strlen(x->c.path);
+        if (nth >= (is_listed ? MOLT_REPORT_CONFLICTS : MOLT_REPORT_SETTLED) || bytes > MOLT_REPORT_BYTES) {
+            omitted[is_listed]++;
             continue;
+        }
         struct molt_json *c = conflict_json(x);
         if (is_listed) {
-            paths[nth] = x->c.path;
+            paths[shown++] = x->c.path;
             molt_json_set_bool(c, "open", x->c.open);
             molt_json_set(c, "base", side_json(w.base, x->c.path));
             molt_json_set(c, "active", side_json(w.latest, x->c.path));
@@ -127,10 +131,10 @@ void molt__report_conflicts(const struct molt_merge *m, struct molt_json *o)
     molt_json_set(o, "conflicts", list);
     molt_json_set(o, "settled", settled);
     molt_json_set(o, "unused_decisions", u.list);
-    if (listed > MOLT_REPORT_CONFLICTS)
-        molt_json_set_int(o, "conflicts_omitted", (int64_t)(listed - MOLT_REPORT_CONFLICTS));
-    if (others > MOLT_REPORT_SETTLED)
-        molt_json_set_int(o, "settled_omitted", (int64_t)(others - MOLT_REPORT_SETTLED));
+    if (omitted[true])
+        molt_json_set_int(o, "conflicts_omitted", (int64_t)omitted[true]);
+    if (omitted[false])
+        molt_json_set_int(o, "settled_omitted", (int64_t)omitted[false]);
     free(w.v);
 }
 

@@ -51,6 +51,34 @@ bad guest-upgrade --report "$scratch/none/report" web1
 err_has "cannot be written"
 bad guest-upgrade --report "$scratch" web1
 err_has "is a directory"
+printf 'active /a\nwin /b\n' >"$scratch/decisions"
+bad guest-upgrade --resolve "$scratch/decisions" web1
+err_has "$scratch/decisions:2: unknown action 'win'"
+printf 'active /a\ndrop /a\n' >"$scratch/decisions"
+bad guest-upgrade --resolve "$scratch/decisions" web1
+err_has "$scratch/decisions:2: the path of line 1 again"
+bad delta-merge --resolve "$scratch/decisions" web1
+err_has "$scratch/decisions:2:"
+printf 'active etc/passwd\n' >"$scratch/decisions"
+bad guest-upgrade --resolve "$scratch/decisions" -n web1
+err_has "$scratch/decisions:1: want a path that begins with '/'"
+head -c 300000 /dev/zero | tr '\0' '#' >"$scratch/decisions"
+bad guest-upgrade --resolve "$scratch/decisions" web1
+bad guest-upgrade --resolve "$scratch/no-such-file" web1
+err_has "no-such-file"
+bad guest-upgrade --resolve "$scratch" web1
+for hours in 0 -1 169 soon 1x ''; do
+    bad guest-upgrade --wait="$hours" web1
+    err_has "1 to 168"
+done
+bad delta-merge
+err_has "DOMAIN is missing"
+bad delta-merge -n
+bad delta-merge web1 web2
+printf 'active /a\n' >"$scratch/decisions"
+bad delta-merge -n --resolve "$scratch/decisions" web1
+bad op-continue
+bad op-continue a b
 bad op-list word
 bad op-show
 bad op-show a b
@@ -96,6 +124,12 @@ for c in op-show op-log op-abort op-commit op-recover "op-rollback --discard-new
     expect 17 "$XENMOLT" $c gu-20000101-000000-0000
     out_empty
     err_has "no operation gu-20000101-000000-0000"
+done
+
+for c in op-continue "delta-merge -n" delta-merge "delta-merge --json --resolve $scratch/decisions"; do
+    expect 17 "$XENMOLT" $c web1
+    out_empty
+    err_has "no operation web1"
 done
 
 # A state directory that cannot be made.

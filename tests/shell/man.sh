@@ -20,6 +20,7 @@ for c in $("$XENMOLT" --help | sed -n 's/^  \([a-z][a-z-]*\)  .*/\1/p'); do
     grep -qF "B<$c>" "$man/xenmolt.8.pod" || fail "xenmolt.8 does not name $c"
     case $c in
     guest-upgrade) page=xenmolt-guest-upgrade.8 ;;
+    delta-merge) page=xenmolt-delta-merge.8 ;;
     op-*) page=xenmolt-op.8 ;;
     *) page=xenmolt.8 ;;
     esac

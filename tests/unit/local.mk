@@ -62,6 +62,10 @@ UNIT_TESTS += tests/unit/test_merge_report
 tests_unit_test_merge_report_SOURCES = tests/unit/test_merge_report.c tests/unit/test_merge_util.h
 tests_unit_test_merge_report_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_control
+tests_unit_test_control_SOURCES = tests/unit/test_control.c
+tests_unit_test_control_LDADD = libmoltengine.la libmoltbase.la $(UNIT_LIBS)
+
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
 endif

@@ -373,6 +373,11 @@ static void decisions_between_passes(void **s)
     assert_file(t.u, "prices.xenmolt-upgrade", "upgrade\n");
     CLEANUP_JSON struct molt_json *v = molt_merge_report(x.m);
     assert_string_equal(molt_json_get_string(conflict(v, "conflicts", "/prices"), "kind"), "text-overlap");
+    CLEANUP_JSON struct molt_json *plan = NULL;
+    assert_ok(molt_merge_plan(x.m, &x.vt, &x.stats, &plan, err));
+    const struct molt_json *overlap = conflict(plan, "conflicts", "/prices");
+    assert_string_equal(molt_json_get_string(overlap, "decision"), "active");
+    assert_string_equal(molt_json_get_string(overlap, "diff"), "--- active\n+++ upgrade\n@@ -1 +1 @@\n-active\n+upgrade\n");
     CLEANUP_POLICY struct molt_policy *p5 = decide(&x, p4, "prices", MOLT_POLICY_ACTIVE);
     CLEANUP_POLICY struct molt_policy *p6 = decide(&x, p5, "no/such", MOLT_POLICY_DROP);
     usleep(50000); /* past the ticks in which an equal ctime proves nothing */
