@@ -37,7 +37,8 @@ struct session {
     char *frozen_unit;     /* workload that we stopped and not yet gave away */
     char *prepared_unit;   /* workload whose restore was prepared here and that was not thawed */
     struct merge_state *merge;
-    struct molt_recorder *recorder; /* of the root file system, NULL: none */
+    struct molt_recorder *recorder; /* NULL: none */
+    char *recorded[64];    /* where its roots are mounted ("/" first), NULL behind the last */
     char *no_recorder;     /* why there is none although the host asked for it */
     struct molt_json *pins; /* what the active side told of its pins */
 };
@@ -47,7 +48,7 @@ int agent_supervise(struct molt_log *log);
 /* session.c: serves one connection to its end and takes back what was left open. */
 void agent_session(struct molt_chan *host, struct molt_log *log);
 /* init.c: we are PID 1 of a clone: prepares the upgrade target, then becomes the real init. */
-int agent_init_main(char *const argv[]);
+int agent_init_main(char *const argv[], struct molt_log *log);
 /* announce.c: xenstore. */
 int agent_announce(struct molt_error **err);
 /* Whether dom0 has told (by the pivot's transaction) that this domain was replaced. */

@@ -4,6 +4,7 @@
  *   - the upgrade target, which starts nothing that acts on the world,
  *   - a mask of the workload's unit,
  *   - volatile journal storage, so that the merge meets no journal of the clone's own,
+ * begins to record what changes,
  * moves the PID counter past the PIDs that the workload will need, and becomes the real init.
  * Kernel command line: xenmolt.mode=upgrade|final xenmolt.unit=UNIT xenmolt.pidbase=N systemd.unit=xenmolt.target
  */
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "agent/clonerecord.h"
 #include "base/cleanup.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
@@ -72,7 +74,7 @@ static void mask(const char *unit)
         perror("xenmolt-agent: mask the workload");
 }
 
-int agent_init_main(char *const argv[])
+int agent_init_main(char *const argv[], struct molt_log *log)
 {
     struct stat root, run;
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NOEXEC | MS_NODEV, NULL);
@@ -85,6 +87,7 @@ int agent_init_main(char *const argv[])
         CLEANUP_FREE char *pidbase = cmdline_value(cmdline, "xenmolt.pidbase");
         write_target(molt_streq(mode, "final"));
         mask(unit);
+        clonerecord_begin(argv[0], !molt_streq(mode, "final"), log);
         if (pidbase) {
             /* pid_max may still be 32768 here; systemd raises it later from sysctl.d. */
             molt_write_file("/proc/sys/kernel/pid_max", "4194304", 7, 0644, NULL);

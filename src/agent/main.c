@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "agent/clonerecord.h"
 #include "procmig/restore.h"
 
 static void log_stderr(void *ctx, enum molt_log_level level, const char *line)
@@ -20,16 +21,18 @@ int main(int argc, char *argv[])
 {
     struct molt_log log = {MOLT_LOG_INFO, log_stderr, NULL};
     if (getpid() == 1)
-        return agent_init_main(argv);
+        return agent_init_main(argv, &log);
     signal(SIGPIPE, SIG_IGN);
     if (argc == 3 && !strcmp(argv[1], "restore-exec"))
         return molt_restore_exec(argv[2]);
+    if (argc == 2 && !strcmp(argv[1], "record-save"))
+        return clonerecord_save(&log);
     if (argc == 2 && !strcmp(argv[1], "--version")) {
         printf("xenmolt-agent %s (protocol %d)\n", PACKAGE_VERSION, MOLT_PROTO_VERSION);
         return 0;
     }
     if (argc == 1 || (argc == 2 && !strcmp(argv[1], "serve")))
         return agent_supervise(&log) < 0 ? 1 : 0;
-    fprintf(stderr, "usage: xenmolt-agent [serve | --version | restore-exec SPEC]\n");
+    fprintf(stderr, "usage: xenmolt-agent [serve | --version | restore-exec SPEC | record-save]\n");
     return 2;
 }

@@ -9,25 +9,28 @@
 #include <sys/sysmacros.h>
 
 #include "agent/agent.h"
+#include "agent/clonerecord.h"
 #include "agent/peer.h"
+#include "agent/trees.h"
 #include "agent/warm.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
+#include "merge/merges.h"
 #include "merge/packages.h"
 #include "proto/resolve.h"
 
-#define BASE_DIR MOLT_AGENT_RUN "/base"
-#define STASH_DIR MOLT_AGENT_LIB "/stash"
 #define USER_POLICY MOLT_AGENT_ETC "/merge.policy"
 
 struct merge_state {
-    struct molt_merge *merge;
+    struct molt_merges *merge;
     /* The policy, and what was decided in front of it: each rests on the one before, the last is in force. */
     struct molt_policy **policies;
     size_t n_policies, cap_policies;
-    int rootfd, basefd;
+    struct agent_trees trees;
+    struct warm warm;
+    char *tree; /* where the file system is mounted that questions are about */
     struct peer_stream stream;
     bool called;
 };
@@ -37,64 +40,16 @@ void merge_free(struct session *s)
     struct merge_state *m = s->merge;
     if (!m)
         return;
-    molt_merge_free(m->merge);
+    molt_merges_free(m->merge);
     while (m->n_policies)
         molt_policy_free(m->policies[--m->n_policies]);
     free(m->policies);
     molt_msg_clear(&m->stream.msg);
     molt_error_free(m->stream.error);
-    if (m->rootfd >= 0)
-        close(m->rootfd);
-    if (m->basefd >= 0)
-        close(m->basefd);
-    umount2(BASE_DIR, MNT_DETACH);
-    molt_remove_tree(STASH_DIR, NULL);
+    trees_close(&m->trees);
+    free(m->tree);
     free(m);
     s->merge = NULL;
-}
-
-/* The device that shows the base's copy of this root: the root's device with its disk's name replaced. */
-static int base_device(const char *disk, char **ret, struct molt_error **err)
-{
-    struct stat st;
-    char link[512];
-    if (stat("/", &st) < 0)
-        return molt_error_errno(err, "stat /");
-    CLEANUP_FREE char *sys = molt_xasprintf("/sys/dev/block/%u:%u", major(st.st_dev), minor(st.st_dev));
-    ssize_t n = readlink(sys, link, sizeof(link) - 1);
-    if (n < 0)
-        return molt_error_errno(err, "%s", sys);
-    link[n] = 0;
-    const char *name = strrchr(link, '/') + 1; /* "xvda" or "xvda2" */
-    size_t digits = strlen(name);
-    while (digits && name[digits - 1] >= '0' && name[digits - 1] <= '9')
-        digits--;
-    *ret = molt_xasprintf("/dev/%s%s", disk, name + digits);
-    return 0;
-}
-
-static int mount_base(const char *disk, const char *fstype, struct molt_error **err)
-{
-    CLEANUP_FREE char *dev = NULL;
-    int r = base_device(disk, &dev, err);
-    if (r == 0)
-        r = molt_mkdir_p(BASE_DIR, 0700, err);
-    if (r < 0)
-        return r;
-    /* Frozen at the snapshot, so its journal is empty; it must not be replayed into a read-only disk anyway. */
-    const char *opts = !strcmp(fstype, "xfs") ? "norecovery,nouuid" : "noload";
-    if (mount(dev, BASE_DIR, fstype, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, opts) < 0)
-        return molt_error_errno(err, "mount the base disk %s", dev);
-    return 0;
-}
-
-static int open_dirs(struct merge_state *m, struct molt_error **err)
-{
-    int r = molt_tree_open("/", &m->rootfd, err);
-    if (r < 0)
-        return r;
-    m->basefd = open(BASE_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return m->basefd < 0 ? molt_error_errno(err, "open the base") : 0;
 }
 
 static int ask_peer(void *ctx, enum molt_merge_question q, const void *req, size_t len, struct molt_source *ret, struct molt_error **err)
@@ -108,10 +63,34 @@ static int ask_peer(void *ctx, enum molt_merge_question q, const void *req, size
     m->called = true;
     m->stream.chan = s->peer;
     molt_json_set_int(args, "q", q);
+    molt_json_set_string(args, "tree", m->tree ? m->tree : "/");
     if ((r = peer_stream_begin(&m->stream, "merge", args, req, len, true, err)) < 0)
         return r;
     *ret = (struct molt_source){peer_stream_read, &m->stream};
     return 0;
+}
+
+static void select_tree(void *ctx, const char *prefix)
+{
+    struct merge_state *m = ((struct session *)ctx)->merge;
+    free(m->tree);
+    m->tree = molt_xasprintf("/%s", prefix);
+}
+
+static void on_scanning(void *ctx, bool begin)
+{
+    struct merge_state *m = ctx;
+    int fds[2 * MOUNTS_MAX];
+    size_t n = 0;
+    if (!begin) {
+        warm_end(&m->warm);
+        return;
+    }
+    for (size_t i = 0; i < m->trees.n; i++) {
+        fds[n++] = m->trees.v[i].basefd;
+        fds[n++] = m->trees.v[i].rootfd;
+    }
+    warm_start(&m->warm, fds, n);
 }
 
 /* Ends the last question's answer, so that the ring is free for other calls. The cause behind a cut stream is what
@@ -144,13 +123,13 @@ static int load_policy(struct merge_state *m, struct molt_error **err)
 {
     struct molt_policy *p = NULL;
     struct molt_conffiles c = {0};
-    int r = molt_exists(USER_POLICY) ? molt_policy_load(USER_POLICY, &p, err) : molt_policy_choose(m->rootfd, &p, NULL, err);
+    int r = molt_exists(USER_POLICY) ? molt_policy_load(USER_POLICY, &p, err) : molt_policy_choose(m->trees.v[0].rootfd, &p, NULL, err);
     if (r == 0) {
         push_policy(m, p);
-        r = molt_packages_conffiles(m->rootfd, &c, err);
+        r = molt_packages_conffiles(m->trees.v[0].rootfd, &c, err);
     }
     if (r == 0)
-        r = molt_packages_conffiles(m->basefd, &c, err);
+        r = molt_packages_conffiles(m->trees.v[0].basefd, &c, err);
     if (r == 0)
         molt_policy_add_conffiles(p, &c);
     molt_conffiles_clear(&c);
@@ -173,40 +152,85 @@ static int decide(struct merge_state *m, const char *text, size_t *ret_n, struct
     return 0;
 }
 
-/* {"disk": "xvdy", "fstype", "on_conflict", "snapshot_ns", "resolve": text}: mounts the base, scans base and this tree. */
+/* "disks", or the older "disk": the base of the disk that the root file system is on. */
+static int disks_of(const struct molt_json *args, struct molt_json **ret, struct molt_error **err)
+{
+    const char *base = molt_json_get_string(args, "disk");
+    const struct molt_json *list = molt_json_get(args, "disks");
+    char *names[2];
+    struct stat st;
+    if (list) {
+        *ret = molt_json_copy(list);
+        return 0;
+    }
+    if (!base || stat("/", &st) < 0)
+        return molt_error_set(err, MOLT_E_PROTOCOL, "merge-begin: bad arguments");
+    size_t n = mounts_disks(st.st_dev, names, 2);
+    *ret = molt_json_array();
+    for (size_t i = 0; i < n; i++) {
+        struct molt_json *d = molt_json_object();
+        molt_json_set_string(d, "vdev", names[i]);
+        molt_json_set_string(d, "base", base);
+        molt_json_append(*ret, d);
+        free(names[i]);
+    }
+    return 0;
+}
+
+static int begin_merges(struct session *s, const struct molt_json *args, const struct clone_changes *c, struct molt_error **err)
+{
+    struct merge_state *m = s->merge;
+    struct molt_merge_opts o[MOUNTS_MAX];
+    const char *oc = molt_json_get_string(args, "on_conflict");
+    for (size_t i = 0; i < m->trees.n; i++) {
+        const struct agent_tree *t = &m->trees.v[i];
+        o[i] = (struct molt_merge_opts){
+            .prefix = t->prefix, .rootfd = t->rootfd, .basefd = t->basefd, .stash = t->stash, .policy = policy_of(m), .exclude = t->exclude, .log = s->log,
+            .on_conflict = molt_streq(oc, "active") ? MOLT_ON_CONFLICT_ACTIVE : molt_streq(oc, "upgrade") ? MOLT_ON_CONFLICT_UPGRADE : MOLT_ON_CONFLICT_REFUSE,
+            .snapshot_ns = molt_json_get_int(args, "snapshot_ns", 0), .scanning = on_scanning, .ctx = m,
+        };
+        if (i > 0 || c->why_not[0])
+            continue;
+        o[i].changed = c->v;
+        o[i].n_changed = c->n;
+        o[i].changed_inodes = c->inodes;
+        o[i].n_changed_inodes = c->n_inodes;
+    }
+    return molt_merges_new(o, m->trees.n, &m->merge, err);
+}
+
+/* {"disks": [{"vdev": "xvda", "base": "xvdy"}], "on_conflict", "snapshot_ns", "resolve": text}: mounts the bases, takes what was recorded
+ * here. */
 int h_merge_begin(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
-    const char *disk = molt_json_get_string(rq->args, "disk"), *fstype = molt_json_get_string(rq->args, "fstype");
-    const char *oc = molt_json_get_string(rq->args, "on_conflict");
-    if (!disk || !fstype || strchr(disk, '/') || !s->peer)
+    CLEANUP_JSON struct molt_json *disks = NULL;
+    CLEANUP_CHANGES struct clone_changes changes = {.n = 0};
+    if (!s->peer)
         return molt_error_set(err, MOLT_E_PROTOCOL, "merge-begin: bad arguments");
     merge_free(s);
-    struct merge_state *m = s->merge = molt_xcalloc(1, sizeof(*m));
-    m->rootfd = m->basefd = -1;
     int64_t t0 = molt_mono_ms();
-    int r = mount_base(disk, fstype, err);
-    if (r == 0)
-        r = open_dirs(m, err);
+    int r = disks_of(rq->args, &disks, err);
+    if (r < 0)
+        return r;
+    struct merge_state *m = s->merge = molt_xcalloc(1, sizeof(*m));
+    clonerecord_take(&changes);
+    if (changes.why_not[0])
+        molt_warn(s->log, "base and upgraded tree are scanned: %s", changes.why_not);
+    r = trees_open(disks, &m->trees, err);
     if (r == 0)
         r = load_policy(m, err);
     if (r == 0)
         r = decide(m, molt_json_get_string(rq->args, "resolve"), NULL, err);
-    struct molt_merge_opts o = {
-        .rootfd = m->rootfd, .basefd = m->basefd, .stash = STASH_DIR, .policy = policy_of(m), .exclude = peer_exclude, .log = s->log,
-        .on_conflict = molt_streq(oc, "active") ? MOLT_ON_CONFLICT_ACTIVE : molt_streq(oc, "upgrade") ? MOLT_ON_CONFLICT_UPGRADE : MOLT_ON_CONFLICT_REFUSE,
-        .snapshot_ns = molt_json_get_int(rq->args, "snapshot_ns", 0),
-    };
-    if (r == 0) {
-        struct warm warm;
-        warm_start(&warm, (const int[]){m->basefd, m->rootfd}, 2);
-        r = molt_merge_new(&o, &m->merge, err);
-        warm_end(&warm);
-    }
-    struct molt_merge_peer peer = {ask_peer, s};
     if (r == 0)
-        r = settle(m, molt_merge_check_packages(m->merge, &peer, err), err);
+        r = begin_merges(s, rq->args, &changes, err);
+    struct molt_merge_peer peer = {ask_peer, s, select_tree};
+    if (r == 0)
+        r = settle(m, molt_merges_check_packages(m->merge, &peer, err), err);
     molt_json_set_int(reply, "ms", molt_mono_ms() - t0);
+    molt_json_set_bool(reply, "recorded", !changes.why_not[0]);
+    if (changes.why_not[0])
+        molt_json_set_string(reply, "reason", changes.why_not);
     return r;
 }
 
@@ -224,9 +248,9 @@ int h_merge_pass(struct molt_request *rq, struct molt_json *reply, struct molt_e
     int r = need_merge(s, err);
     if (r < 0)
         return r;
-    struct molt_merge_peer peer = {ask_peer, s};
+    struct molt_merge_peer peer = {ask_peer, s, select_tree};
     unsigned flags = molt_json_get_bool(rq->args, "dry", false) ? MOLT_PASS_DRY : 0;
-    r = settle(s->merge, molt_merge_pass(s->merge->merge, &peer, flags, &st, err), err);
+    r = settle(s->merge, molt_merges_pass(s->merge->merge, &peer, flags, &st, err), err);
     molt_json_set_int(reply, "number", st.number);
     molt_json_set_int(reply, "actions", (int64_t)st.actions);
     molt_json_set_int(reply, "vanished", (int64_t)st.vanished);
@@ -234,6 +258,7 @@ int h_merge_pass(struct molt_request *rq, struct molt_json *reply, struct molt_e
     molt_json_set_int(reply, "bytes", (int64_t)st.bytes);
     molt_json_set_int(reply, "ms", st.ms);
     molt_json_set_int(reply, "scan_ms", st.scan_ms);
+    molt_json_set_int(reply, "looked_at", (int64_t)st.looked_at);
     molt_json_set_bool(reply, "recorded", st.recorded);
     if (*st.reason)
         molt_json_set_string(reply, "reason", st.reason);
@@ -247,7 +272,7 @@ int h_merge_report(struct molt_request *rq, struct molt_json *reply, struct molt
     (void)reply;
     if (!s->merge || !s->merge->merge)
         return molt_error_set(err, MOLT_E_STATE, "no merge was begun");
-    CLEANUP_JSON struct molt_json *v = molt_merge_report(s->merge->merge);
+    CLEANUP_JSON struct molt_json *v = molt_merges_report(s->merge->merge);
     CLEANUP_FREE char *text = molt_json_print(v, false);
     return molt_request_data(rq, text, strlen(text), err);
 }
@@ -261,8 +286,8 @@ int h_merge_plan(struct molt_request *rq, struct molt_json *reply, struct molt_e
     int r = need_merge(s, err);
     if (r < 0)
         return r;
-    struct molt_merge_peer peer = {ask_peer, s};
-    r = settle(s->merge, molt_merge_plan(s->merge->merge, &peer, &st, &v, err), err);
+    struct molt_merge_peer peer = {ask_peer, s, select_tree};
+    r = settle(s->merge, molt_merges_plan(s->merge->merge, &peer, &st, &v, err), err);
     if (r < 0)
         return r;
     molt_json_set_int(reply, "conflicts_open", (int64_t)st.conflicts_open);
@@ -284,7 +309,7 @@ int h_merge_resolve(struct molt_request *rq, struct molt_json *reply, struct mol
         r = decide(s->merge, text, &n, err);
     if (r < 0)
         return r;
-    molt_merge_set_policy(s->merge->merge, policy_of(s->merge));
+    molt_merges_set_policy(s->merge->merge, policy_of(s->merge));
     molt_json_set_int(reply, "decisions", (int64_t)n);
     return 0;
 }
@@ -297,6 +322,6 @@ int h_merge_check(struct molt_request *rq, struct molt_json *reply, struct molt_
     int r = need_merge(s, err);
     if (r < 0)
         return r;
-    struct molt_merge_peer peer = {ask_peer, s};
-    return settle(s->merge, molt_merge_check_packages(s->merge->merge, &peer, err), err);
+    struct molt_merge_peer peer = {ask_peer, s, select_tree};
+    return settle(s->merge, molt_merges_check_packages(s->merge->merge, &peer, err), err);
 }

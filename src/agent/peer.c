@@ -23,12 +23,18 @@
 #define ACCEPT_MS 120000
 #define BUFFER (256u << 10)
 
-const char *const peer_exclude[] = {"proc", "sys", "dev", "run", "var/lib/xenmolt", "lost+found", "usr/sbin/policy-rc.d", NULL};
+/* A file system that the other side asks about. */
+struct served_tree {
+    char *dir;
+    int rootfd;
+    const char **exclude;
+    struct molt_merge_server *merge;
+};
 
 struct peer_state {
     const struct session *session;
-    int rootfd;
-    struct molt_merge_server *merge;
+    struct served_tree trees[MOUNTS_MAX];
+    size_t n_trees;
     struct molt_pins *pins;
 };
 
@@ -61,23 +67,62 @@ static int gather(void *ctx, const void *buf, size_t len, struct molt_error **er
     return 0;
 }
 
+static void serve_recorded(const struct session *s, struct served_tree *t)
+{
+    unsigned i = 0;
+    while (s->recorded[i] && strcmp(s->recorded[i], t->dir) != 0)
+        i++;
+    if (s->recorder && s->recorded[i])
+        molt_merge_server_record(t->merge, s->recorder, i, NULL);
+    else
+        molt_merge_server_record(t->merge, NULL, 0,
+                                 s->no_recorder ? s->no_recorder : s->recorder ? "it is not recorded" : "no recording was begun");
+}
+
+/* The tree of the file system that is mounted at dir, which must be one of the guest's own. */
+static int find_tree(struct peer_state *s, const char *dir, struct served_tree **ret, struct molt_error **err)
+{
+    CLEANUP_MOUNTS struct agent_mounts m = {.n = 0};
+    for (size_t i = 0; i < s->n_trees; i++)
+        if (strcmp(s->trees[i].dir, dir) == 0) {
+            *ret = &s->trees[i];
+            return 0;
+        }
+    int r = mounts_read(&m, err);
+    size_t i = 0;
+    while (r == 0 && i < m.n && strcmp(m.v[i].dir, dir) != 0)
+        i++;
+    if (r < 0 || i == m.n || s->n_trees == MOUNTS_MAX)
+        return r < 0 ? r : molt_error_set(err, MOLT_E_UNSUPPORTED, "the running guest has no file system of its own at %.200s", dir);
+    struct served_tree *t = &s->trees[s->n_trees];
+    *t = (struct served_tree){.rootfd = -1};
+    if ((r = molt_tree_open(dir, &t->rootfd, err)) < 0)
+        return r;
+    t->dir = molt_xstrdup(dir);
+    t->exclude = trees_exclude(dir + 1);
+    t->merge = molt_merge_server_new(t->rootfd, t->exclude);
+    serve_recorded(s->session, t);
+    s->n_trees++;
+    *ret = t;
+    return 0;
+}
+
+/* {"q", "tree": where it is mounted}, the question's own bytes as upload */
 static int p_merge(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct peer_state *s = rq->ctx;
     CLEANUP_STRBUF struct molt_strbuf req = MOLT_STRBUF_INIT;
     struct out o = {rq, MOLT_STRBUF_INIT};
+    struct served_tree *t;
+    const char *dir = molt_json_get_string(rq->args, "tree");
     (void)reply;
     int r = molt_request_upload(rq, MOLT_MERGE_REQUEST_MAX, gather, &req, err);
+    if (r == 0)
+        r = find_tree(s, dir ? dir : "/", &t, err);
     if (r < 0)
         return r;
-    if (!s->merge) {
-        if ((r = molt_tree_open("/", &s->rootfd, err)) < 0)
-            return r;
-        s->merge = molt_merge_server_new(s->rootfd, peer_exclude);
-        molt_merge_server_record(s->merge, s->session->recorder, 0, s->session->no_recorder ? s->session->no_recorder : "no recording was begun");
-    }
     struct molt_sink sink = {out_write, &o};
-    r = molt_merge_serve(s->merge, (enum molt_merge_question)molt_json_get_int(rq->args, "q", 0), molt_strbuf_str(&req), req.len, &sink, err);
+    r = molt_merge_serve(t->merge, (enum molt_merge_question)molt_json_get_int(rq->args, "q", 0), molt_strbuf_str(&req), req.len, &sink, err);
     if (r == 0 && out_flush(&o) < 0)
         r = molt_error_errno(err, "send");
     molt_strbuf_free(&o.b);
@@ -123,12 +168,13 @@ static int p_images(struct molt_request *rq, struct molt_json *reply, struct mol
 void peer_serve(struct molt_chan *chan, const struct session *session)
 {
     static const struct molt_handler handlers[] = {{"merge", p_merge}, {"pins", p_pins}, {"pin", p_pin}, {"images", p_images}, {NULL, NULL}};
-    struct peer_state s = {.session = session, .rootfd = -1};
+    struct peer_state s = {.session = session};
     CLEANUP_ERROR struct molt_error *err = NULL;
     while (molt_serve_one(chan, handlers, &s, -1, &err) == 0)
         molt_error_clear(&err);
     molt_info(session->log, "peer gone: %s", molt_error_text(err));
-    molt_merge_server_free(s.merge);
+    for (size_t i = 0; i < s.n_trees; i++)
+        molt_merge_server_free(s.trees[i].merge);
     molt_pins_free(s.pins);
 }
 

@@ -4,10 +4,8 @@
 #define MOLT_AGENT_PEER_H
 
 #include "agent/agent.h"
+#include "agent/trees.h"
 #include "merge/merge.h"
-
-/* Left out of manifests on both sides. */
-extern const char *const peer_exclude[];
 
 /* A request whose answer is read as a stream. */
 struct peer_stream {

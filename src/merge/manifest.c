@@ -70,26 +70,31 @@ struct molt_entry *molt_manifest_add(struct molt_manifest *m, const struct molt_
     return d;
 }
 
-struct molt_entry *molt_manifest_find(const struct molt_manifest *m, const char *path)
+size_t molt_manifest_lower(const struct molt_manifest *m, const char *path)
 {
     size_t lo = 0, hi = m->n;
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
-        int c = molt_path_cmp(m->v[mid].path, path);
-        if (c == 0)
-            return &m->v[mid];
-        if (c < 0)
+        if (molt_path_cmp(m->v[mid].path, path) < 0)
             lo = mid + 1;
         else
             hi = mid;
     }
-    return NULL;
+    return lo;
+}
+
+struct molt_entry *molt_manifest_find(const struct molt_manifest *m, const char *path)
+{
+    size_t i = molt_manifest_lower(m, path);
+    return i < m->n && strcmp(m->v[i].path, path) == 0 ? &m->v[i] : NULL;
 }
 
 bool molt_entry_same_inode(const struct molt_entry *a, const struct molt_entry *b)
 {
     if (a == b || !a || !b)
         return a == b;
+    if (a->flags & b->flags & MOLT_EF_AS_BASE)
+        return true;
     return a->ino == b->ino && a->ctime_ns == b->ctime_ns && a->type == b->type &&
            !((a->flags | b->flags) & MOLT_EF_RACY);
 }
@@ -118,13 +123,11 @@ static int by_inode(const void *x, const void *y)
     return a < b ? -1 : a > b; /* entries lie in tree order */
 }
 
-int molt_manifest_finish(struct molt_manifest *m, struct molt_error **err)
+void molt_manifest_relink(struct molt_manifest *m)
 {
     size_t n = 0;
     for (size_t i = 0; i < m->n; i++) {
         m->v[i].link_sig = 0;
-        if (i && molt_path_cmp(m->v[i - 1].path, m->v[i].path) >= 0)
-            return molt_error_set(err, MOLT_E_PROTOCOL, "manifest is out of order at entry %zu", i);
         n += m->v[i].nlink > 1 && m->v[i].type != MOLT_T_DIR;
     }
     CLEANUP_FREE struct molt_entry **v = molt_xmalloc((n + 1) * sizeof(*v));
@@ -140,7 +143,63 @@ int molt_manifest_finish(struct molt_manifest *m, struct molt_error **err)
         for (size_t k = i; k < j && j - i > 1; k++)
             v[k]->link_sig = sig ? sig : 1;
     }
+}
+
+int molt_manifest_finish(struct molt_manifest *m, struct molt_error **err)
+{
+    for (size_t i = 1; i < m->n; i++)
+        if (molt_path_cmp(m->v[i - 1].path, m->v[i].path) >= 0)
+            return molt_error_set(err, MOLT_E_PROTOCOL, "manifest is out of order at entry %zu", i);
+    molt_manifest_relink(m);
     return 0;
+}
+
+static void replace_entry(struct molt_manifest *m, struct molt_entry *d, const struct molt_entry *e)
+{
+    const char *path = d->path;
+    *d = *e;
+    d->path = path;
+    d->target = e->target ? arena_add(m->arena, e->target) : NULL;
+}
+
+void molt_manifest_update(struct molt_manifest *m, const struct molt_manifest *set, const char *const *paths, size_t n)
+{
+    struct molt_entry *old = m->v;
+    size_t n_old = m->n, from = 0, j = 0, changes = 0;
+    /* Most paths of a pass are known: those are replaced where they are. */
+    for (size_t i = 0; i < n; i++) {
+        size_t at = molt_manifest_lower(m, paths[i]);
+        bool here = at < m->n && strcmp(m->v[at].path, paths[i]) == 0;
+        const struct molt_entry *e = molt_manifest_find(set, paths[i]);
+        if (here && e)
+            replace_entry(m, &m->v[at], e);
+        else
+            changes += here != (e != NULL);
+    }
+    if (changes == 0)
+        return;
+    m->v = NULL;
+    m->n = m->cap = 0;
+    m->cap = n_old + changes;
+    m->v = molt_xmalloc(m->cap * sizeof(*m->v));
+    const struct molt_manifest was = {.v = old, .n = n_old};
+    for (size_t i = 0; i < n; i++) {
+        size_t at = molt_manifest_lower(&was, paths[i]);
+        bool here = at < n_old && strcmp(old[at].path, paths[i]) == 0;
+        while (j < set->n && molt_path_cmp(set->v[j].path, paths[i]) < 0)
+            j++;
+        bool there = j < set->n && strcmp(set->v[j].path, paths[i]) == 0;
+        if (here == there)
+            continue;
+        memcpy(m->v + m->n, old + from, (at - from) * sizeof(*old));
+        m->n += at - from;
+        from = at + here;
+        if (there)
+            molt_manifest_add(m, &set->v[j]);
+    }
+    memcpy(m->v + m->n, old + from, (n_old - from) * sizeof(*old));
+    m->n += n_old - from;
+    free(old);
 }
 
 int molt_hash_fd(int fd, uint64_t *ret_hash, struct molt_error **err)

@@ -22,6 +22,7 @@ enum molt_type { MOLT_T_REG = 1, MOLT_T_DIR, MOLT_T_LNK, MOLT_T_CHR, MOLT_T_BLK,
 #define MOLT_EF_APPEND    2u
 #define MOLT_EF_MOUNT     4u /* a mount point: attributes are the mount's, contents not listed */
 #define MOLT_EF_RACY      8u /* changed so shortly before the scan that an equal ctime proves nothing */
+#define MOLT_EF_AS_BASE   16u /* the base's own entry, or the same for sure; never on the wire */
 #define MOLT_EF_INODE     (MOLT_EF_IMMUTABLE | MOLT_EF_APPEND)
 #define MOLT_EF_ALL       15u
 
@@ -79,6 +80,9 @@ struct molt_look {
 };
 int molt_manifest_look(int rootfd, const struct molt_scan_opts *opts, const struct molt_look *v, size_t n,
                        struct molt_manifest *ret, struct molt_manifest *drop, struct molt_error **err);
+/* The entries of these paths as they are, none forced to be racy, for a subtree with all below it. ref is not used. */
+int molt_manifest_stat(int rootfd, const struct molt_scan_opts *opts, const struct molt_look *v, size_t n,
+                       struct molt_manifest *ret, struct molt_error **err);
 /* The entry of an open file (O_PATH serves), path "", target malloc'd. -1: cannot be read. */
 int molt_entry_of_fd(int fd, struct molt_entry *ret);
 
@@ -98,7 +102,13 @@ static inline void molt__cleanup_manifest(struct molt_manifest **m)
 
 struct molt_entry *molt_manifest_find(const struct molt_manifest *m,
                                       const char *path); /* NULL when not there */
-/* Provably the same: inode, ctime and type agree and neither is racy. */
+/* Index of the first entry that is path or comes behind it. */
+size_t molt_manifest_lower(const struct molt_manifest *m, const char *path);
+/* Each of these paths (in tree order, each once) becomes as set says: replaced, added (strings are copied), or removed
+ * when set has it not. link_sig is taken as it is: molt_manifest_relink computes it anew for the whole manifest. */
+void molt_manifest_update(struct molt_manifest *m, const struct molt_manifest *set, const char *const *paths, size_t n);
+void molt_manifest_relink(struct molt_manifest *m);
+/* Provably the same, at one path: inode, ctime and type agree and neither is racy; or both are as in the base. */
 bool molt_entry_same_inode(const struct molt_entry *a, const struct molt_entry *b);
 
 /* Wire form: one block (wire.h), front-coded paths. */
@@ -116,6 +126,10 @@ int molt_manifest_delta_read(const struct molt_manifest *older, const struct mol
  * their number, each under a path of its own, in order. */
 int molt_manifest_recorded_write(const struct molt_manifest *set, const struct molt_manifest *drop,
                                  const struct molt_manifest *inodes, const struct molt_sink *sink,
+                                 struct molt_error **err);
+/* The three parts by themselves, checked; each is new. */
+int molt_manifest_recorded_parts(const struct molt_source *src, struct molt_manifest **ret_set,
+                                 struct molt_manifest **ret_drop, struct molt_manifest **ret_inodes,
                                  struct molt_error **err);
 /* What is not named is proven to be as in older. proven: older's content was fetched whole, so that nothing of the rest
  * is racy any more, neither in the result nor in older itself. */

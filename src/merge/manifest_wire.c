@@ -366,20 +366,34 @@ static void join_recorded(struct molt_manifest *older, bool proven, const struct
     free(above.v);
 }
 
-int molt_manifest_recorded_read(struct molt_manifest *older, bool proven, const struct molt_source *src,
-                                struct molt_manifest **ret, struct molt_error **err)
+int molt_manifest_recorded_parts(const struct molt_source *src, struct molt_manifest **ret_set,
+                                 struct molt_manifest **ret_drop, struct molt_manifest **ret_inodes,
+                                 struct molt_error **err)
 {
     CLEANUP_FREE char *buf = NULL;
     CLEANUP_MANIFEST struct molt_manifest *set = molt_manifest_new(), *drop = molt_manifest_new();
-    CLEANUP_MANIFEST struct molt_manifest *m = molt_manifest_new(), *inodes = molt_manifest_new();
+    CLEANUP_MANIFEST struct molt_manifest *inodes = molt_manifest_new();
     struct reader r = {.path = MOLT_STRBUF_INIT, .target = MOLT_STRBUF_INIT};
-    struct by_ino by_ino = {0};
     uint64_t n_set;
     int rc = read_head(src, MAGIC_RECORDED, &buf, &r, &n_set, err);
     if (rc == 0)
         rc = read_delta(&r, n_set, set, drop, inodes, err);
     molt_strbuf_free(&r.path);
     molt_strbuf_free(&r.target);
+    if (rc < 0)
+        return rc;
+    *ret_set = MOLT_STEAL_PTR(set);
+    *ret_drop = MOLT_STEAL_PTR(drop);
+    *ret_inodes = MOLT_STEAL_PTR(inodes);
+    return 0;
+}
+
+int molt_manifest_recorded_read(struct molt_manifest *older, bool proven, const struct molt_source *src,
+                                struct molt_manifest **ret, struct molt_error **err)
+{
+    CLEANUP_MANIFEST struct molt_manifest *set = NULL, *drop = NULL, *inodes = NULL, *m = molt_manifest_new();
+    struct by_ino by_ino = {0};
+    int rc = molt_manifest_recorded_parts(src, &set, &drop, &inodes, err);
     if (rc < 0)
         return rc;
     collect(&by_ino, set, true);

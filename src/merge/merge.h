@@ -17,6 +17,7 @@
 #include "merge/plan.h"
 #include "merge/policy.h"
 #include "merge/record.h"
+#include "merge/sparse.h"
 
 enum molt_merge_question {
     /* What changed. Request: one byte of enum molt_merge_since, or empty for LAST. Reply: a block of the same that says
@@ -40,9 +41,12 @@ struct molt_merge_peer {
     int (*call)(void *ctx, enum molt_merge_question q, const void *req, size_t len, struct molt_source *ret,
                 struct molt_error **err);
     void *ctx;
+    /* Which of several trees the questions from here on are about (its prefix); may be NULL where there is one. */
+    void (*select)(void *ctx, const char *prefix);
 };
 
 struct molt_merge_opts {
+    const char *prefix; /* where the tree is mounted, without slashes at its ends: "" or NULL for the root, "var/log" */
     int rootfd,
         basefd; /* the clone's tree and the base's (molt_tree_open); borrowed, must outlive the merge */
     /* Directory below rootfd (a leading slash is ignored), made when missing (the parent must be there) and
@@ -53,20 +57,31 @@ struct molt_merge_opts {
     enum molt_on_conflict on_conflict;
     const char *const *exclude; /* NULL-terminated, as in the scan; borrowed; give the same to the server */
     int64_t snapshot_ns; /* moment of the snapshot by the guest's clock, 0: not known; see racy_from_ns */
+    /* What changed on the upgrade's side since the snapshot, complete (more does no harm), in tree order, with the inodes
+     * whose names are not known. Then only what either side changed is looked at. NULL: it is found by a scan. */
+    const struct molt_look *changed;
+    size_t n_changed;
+    const struct molt_inode_ref *changed_inodes;
+    size_t n_changed_inodes;
+    /* Told before (true) and after a scan of base and upgrade; may be NULL. */
+    void (*scanning)(void *ctx, bool begin);
+    void *ctx;
     struct molt_log *log;
 };
 
 struct molt_merge;
-/* Scans base and upgrade: to be called before any pass, when the clone is quiet. */
+/* Looks at base and upgrade: to be called before any pass, when the clone is quiet. */
 int molt_merge_new(const struct molt_merge_opts *opts, struct molt_merge **ret, struct molt_error **err);
 void molt_merge_free(struct molt_merge *m);
 
 struct molt_pass_stats {
     unsigned number; /* 1 for the first */
     size_t actions, vanished, conflicts_open;
+    size_t looked_at; /* paths that the plan was made of */
     uint64_t bytes;
     int64_t ms, scan_ms; /* the whole pass; until the delta had arrived */
     bool recorded;       /* what changed came from a recording */
+    bool whole;          /* planned on the whole trees, because one side's recording did not suffice */
     char reason[160];    /* why not; "" when there is none */
 };
 #define MOLT_PASS_DRY     1u /* plan and report only; the next pass sees the same differences again */

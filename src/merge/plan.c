@@ -59,6 +59,7 @@ struct row {
     struct outcome prev, now;
     const char *leader; /* first path of the active's hard-link group that is the active's */
     bool touched;
+    uint8_t count; /* enum molt_count_kind */
 };
 
 struct planner {
@@ -126,13 +127,12 @@ static enum kind settle(struct planner *pl, const struct row *r, const struct mo
     return k;
 }
 
-static struct outcome both_changed(struct planner *pl, const struct row *r, const struct molt_entry *a,
+static struct outcome both_changed(struct planner *pl, struct row *r, const struct molt_entry *a,
                                    unsigned da, unsigned du)
 {
     const struct molt_entry *u = r->u;
     if (!(molt__diff(a, u) & MOLT__D_STRONG)) {
-        if (pl->plan)
-            pl->plan->both_same++;
+        r->count = MOLT_COUNT_SAME;
         return (struct outcome){K_UPGRADE, "both-same", NULL};
     }
     const struct molt_rule *rule = molt_policy_match(pl->policy, r->path);
@@ -159,16 +159,13 @@ static struct outcome both_changed(struct planner *pl, const struct row *r, cons
     return (struct outcome){settle(pl, r, a, rule, kind, false), kind, rule};
 }
 
-static struct outcome one_path(struct planner *pl, const struct row *r, const struct molt_entry *a)
+static struct outcome one_path(struct planner *pl, struct row *r, const struct molt_entry *a)
 {
     unsigned da = molt__diff(r->b, a), du = molt__diff(r->b, r->u);
     bool sa = da & MOLT__D_STRONG, su = du & MOLT__D_STRONG;
     if (sa && su)
         return both_changed(pl, r, a, da, du);
-    if (pl->plan) {
-        pl->plan->active_only += sa;
-        pl->plan->upgrade_only += su;
-    }
+    r->count = sa ? MOLT_COUNT_ACTIVE : su ? MOLT_COUNT_UPGRADE : MOLT_COUNT_NONE;
     if (sa || (da && !su && !du))
         return (struct outcome){K_ACTIVE, "active-only", NULL};
     if (da && du && !su && r->b->type != MOLT_T_DIR)
@@ -205,8 +202,9 @@ static size_t file_vs_directory(struct planner *pl, size_t i, bool now)
         o.kind = settle(pl, r, a, o.rule, o.why, true);
     } else {
         o.kind = active_changed ? K_ACTIVE : K_UPGRADE;
-        if (pl->plan)
-            *(active_changed ? &pl->plan->active_only : &pl->plan->upgrade_only) += end - i;
+        for (size_t k = i; k < end; k++)
+            if (pl->v[k].b || pl->v[k].u || (now ? pl->v[k].a : pl->v[k].p)) /* else an earlier pass saw it last */
+                pl->v[k].count = active_changed ? MOLT_COUNT_ACTIVE : MOLT_COUNT_UPGRADE;
     }
     for (size_t k = i; k < end; k++)
         *(now ? &pl->v[k].now : &pl->v[k].prev) = o;
@@ -258,6 +256,8 @@ static bool is_mount(const struct row *r)
 
 static void resolve(struct planner *pl, bool now)
 {
+    for (size_t i = 0; i < pl->n; i++)
+        pl->v[i].count = MOLT_COUNT_NONE;
     for (size_t i = 0; i < pl->n;) {
         struct row *r = &pl->v[i];
         const struct molt_entry *a = now ? r->a : r->p;
@@ -437,7 +437,7 @@ static void emit_mixed(struct emit *e, struct row *r, bool stash)
             want.xattr_hash != r->u->xattr_hash ? MOLT_FETCH_META : MOLT_FETCH_NONE, &want, false);
         return;
     case K_KEEP_BESIDE:
-        add(&e->put, r, MOLT_ACT_KEEP_BESIDE, r->a ? MOLT_FETCH_FULL : MOLT_FETCH_NONE, r->a, stash);
+        add(&e->put, r, MOLT_ACT_KEEP_BESIDE, MOLT_FETCH_FULL, r->a, stash);
         return;
     case K_BESIDE:
         if (r->prev.kind != K_UPGRADE && r->prev.kind != K_BESIDE)
@@ -463,8 +463,11 @@ static void emit_row(struct emit *e, struct row *r, bool clearing)
         return;
     if (molt__is_dir(res)) {
         emit_dir(e, r, was);
-    } else if (k == K_KEEP_BESIDE) {
+    } else if (k == K_KEEP_BESIDE && res) {
         emit_mixed(e, r, stash);
+    } else if (k == K_KEEP_BESIDE) {
+        /* Behind what is below it: an earlier pass may have made a directory here. */
+        add(clearing ? &e->clear : &e->del, r, MOLT_ACT_KEEP_BESIDE, MOLT_FETCH_NONE, NULL, stash);
     } else if (!res) {
         if (was || r->u)
             add(clearing ? &e->clear : &e->del, r, MOLT_ACT_DELETE, MOLT_FETCH_NONE, NULL, stash);
@@ -494,6 +497,38 @@ static struct row *find_row(const struct planner *pl, const char *path)
     return NULL;
 }
 
+/* The upgrade's name for the same file that is there, or comes first in this pass; NULL: path itself is that one. What has
+ * no row is there. */
+static const char *other_name(const struct planner *pl, const struct molt_manifest *upgrade, const struct molt_entry *u)
+{
+    for (size_t i = 0; i < upgrade->n; i++) {
+        const struct molt_entry *e = &upgrade->v[i];
+        if (e->ino != u->ino || e->link_sig != u->link_sig)
+            continue;
+        if (strcmp(e->path, u->path) == 0)
+            return NULL;
+        const struct row *r = find_row(pl, e->path);
+        if (!r || r->now.kind == K_UPGRADE)
+            return e->path;
+    }
+    return NULL;
+}
+
+/* Files that the upgrade has under several names come back as one. */
+static void link_restored(const struct planner *pl, const struct molt_manifest *upgrade, struct actions *put)
+{
+    for (size_t i = 0; i < put->n; i++) {
+        struct molt_action *x = &put->v[i];
+        if (x->act != MOLT_ACT_RESTORE || !x->upgrade->link_sig || find_row(pl, x->path)->now.kind != K_UPGRADE)
+            continue;
+        const char *name = other_name(pl, upgrade, x->upgrade);
+        if (name) {
+            x->act = MOLT_ACT_HARDLINK;
+            x->link = name;
+        }
+    }
+}
+
 static void touch_parents(struct planner *pl, const struct actions *l)
 {
     for (size_t i = 0; i < l->n; i++) {
@@ -516,7 +551,7 @@ static void take(struct molt_plan *p, struct actions *l, bool reverse)
     free(l->v);
 }
 
-static void emit_all(struct planner *pl)
+static void emit_all(struct planner *pl, const struct molt_manifest *upgrade)
 {
     struct emit e = {0};
     const char *room = NULL; /* below it, deletions clear the way */
@@ -531,6 +566,7 @@ static void emit_all(struct planner *pl)
             room = r->path;
         emit_row(&e, r, room && room != r->path);
     }
+    link_restored(pl, upgrade, &e.put);
     touch_parents(pl, &e.clear);
     touch_parents(pl, &e.put);
     touch_parents(pl, &e.del);
@@ -545,6 +581,20 @@ static void emit_all(struct planner *pl)
     take(pl->plan, &e.put, false);
     take(pl->plan, &e.del, true);
     take(pl->plan, &e.meta, true);
+}
+
+static void count(const struct planner *pl, struct molt_plan *p)
+{
+    for (size_t i = 0; i < pl->n; i++) {
+        const struct row *r = &pl->v[i];
+        if (r->count == MOLT_COUNT_NONE)
+            continue;
+        p->active_only += r->count == MOLT_COUNT_ACTIVE;
+        p->upgrade_only += r->count == MOLT_COUNT_UPGRADE;
+        p->both_same += r->count == MOLT_COUNT_SAME;
+        MOLT_GROW(p->counted, p->n_counted, p->cap_counted);
+        p->counted[p->n_counted++] = (struct molt_counted){r->path, r->count};
+    }
 }
 
 int molt_plan_pass(const struct molt_manifest *base, const struct molt_manifest *prev,
@@ -568,8 +618,9 @@ int molt_plan_pass_anew(const struct molt_manifest *base, const struct molt_mani
         pl.policy = policy;
         pl.plan = molt_xcalloc(1, sizeof(*pl.plan));
         resolve(&pl, true);
+        count(&pl, pl.plan);
         find_leaders(&pl);
-        emit_all(&pl);
+        emit_all(&pl, upgrade);
         *ret = pl.plan;
     }
     free(pl.v);
@@ -593,5 +644,6 @@ void molt_plan_free(struct molt_plan *p)
         return;
     free(p->v);
     free(p->conflicts);
+    free(p->counted);
     free(p);
 }

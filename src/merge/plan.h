@@ -61,12 +61,21 @@ struct molt_conflict {
     bool listed;          /* a conflict in the report; false: settled by a policy rule that is made for it */
 };
 
+/* By whom a path was changed, as the report counts it. */
+enum molt_count_kind { MOLT_COUNT_NONE, MOLT_COUNT_ACTIVE, MOLT_COUNT_UPGRADE, MOLT_COUNT_SAME };
+struct molt_counted {
+    const char *path;
+    uint8_t kind; /* enum molt_count_kind, not NONE */
+};
+
 struct molt_plan {
     struct molt_action *v;
     size_t n, cap;
     struct molt_conflict *conflicts; /* of the whole comparison, not of this pass only */
     size_t n_conflicts, cap_conflicts, n_open;
     size_t active_only, upgrade_only, both_same; /* paths, of the whole comparison */
+    struct molt_counted *counted;                /* the same, one by one, in tree order */
+    size_t n_counted, cap_counted;
 };
 
 /* All pointers in the result point into the four manifests and the policy, which must outlive it. prev is the

@@ -98,6 +98,12 @@ static bool same_size(const struct molt_entry *x, const struct molt_entry *y)
            !molt_entry_same_inode(x, y);
 }
 
+/* Nothing but the nearness of the snapshot makes them doubtful. */
+static bool looks_same(const struct molt_entry *x, const struct molt_entry *y)
+{
+    return same_size(x, y) && x->ino == y->ino && x->ctime_ns == y->ctime_ns;
+}
+
 static const struct molt_entry *next_at(const struct molt_manifest *m, size_t *i, const char *path)
 {
     while (*i < m->n && molt_path_cmp(m->v[*i].path, path) < 0)
@@ -128,7 +134,7 @@ void molt_plan_need_hash(const struct molt_manifest *base, const struct molt_man
             continue;
         }
         /* Journals are large and change all the time; equal or not, the upgrade's stays. */
-        if (molt_policy_match(policy, a->path)->action == MOLT_POLICY_BESIDE)
+        if (molt_policy_match(policy, a->path)->action == MOLT_POLICY_BESIDE && !looks_same(a, b))
             continue;
         if (same_size(a, u) || same_size(a, b))
             need(&la, a);
@@ -145,8 +151,9 @@ void molt_plan_need_hash(const struct molt_manifest *base, const struct molt_man
         if (b->type != MOLT_T_REG)
             continue;
         const struct molt_entry *a = next_at(active, &ia, b->path), *u = next_at(upgrade, &iu, b->path);
-        if (!molt_entry_same_inode(a, b) && same_size(u, b) &&
-            molt_policy_match(policy, b->path)->action != MOLT_POLICY_BESIDE) {
+        bool wanted = !molt_entry_same_inode(a, b) && same_size(u, b) &&
+                      molt_policy_match(policy, b->path)->action != MOLT_POLICY_BESIDE;
+        if (wanted || looks_same(u, b)) {
             need(&lu, u);
             need(&lb, b);
         }

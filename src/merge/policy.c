@@ -31,6 +31,8 @@ struct molt_policy {
     size_t n, cap;
     const struct molt_policy *under; /* asked when no decision is made here; NULL: the rules above are */
     struct exact decisions, conffiles;
+    const struct molt_policy *of; /* with prefix: nothing but another name for each path */
+    char *prefix;
 };
 
 static const struct molt_rule last_resort = {
@@ -210,6 +212,7 @@ void molt_policy_free(struct molt_policy *p)
     free_rules(p->v, p->n);
     free_rules(p->decisions.v, p->decisions.n);
     free_rules(p->conffiles.v, p->conffiles.n);
+    free(p->prefix);
     free(p);
 }
 
@@ -271,6 +274,8 @@ static bool decided_above(const struct molt_policy *top, const struct molt_polic
 
 void molt_policy_each_decision(const struct molt_policy *p, void (*fn)(void *ctx, const struct molt_rule *r), void *ctx)
 {
+    if (p && p->of)
+        p = p->of;
     for (const struct molt_policy *q = p; q; q = q->under)
         for (size_t i = 0; i < q->decisions.n; i++)
             if (!decided_above(p, q, q->decisions.v[i].pattern))
@@ -289,8 +294,24 @@ void molt_policy_add_conffiles(struct molt_policy *p, const struct molt_conffile
     exact_sort(&p->conffiles);
 }
 
+struct molt_policy *molt_policy_below(const struct molt_policy *of, const char *prefix)
+{
+    struct molt_policy *p = molt_xcalloc(1, sizeof(*p));
+    p->of = of;
+    p->prefix = molt_xstrdup(prefix);
+    return p;
+}
+
+static char *outer_path(const struct molt_policy *p, const char *path)
+{
+    return molt_xasprintf("%s%s%s", p->prefix, *path ? "/" : "", path);
+}
+
 bool molt_policy_is_conffile(const struct molt_policy *p, const char *path)
 {
+    CLEANUP_FREE char *outer = p && p->of ? outer_path(p, path) : NULL;
+    if (outer)
+        return molt_policy_is_conffile(p->of, outer);
     while (p && p->under)
         p = p->under;
     return p && exact_find(&p->conffiles, path);
@@ -307,6 +328,9 @@ static const struct molt_rule *first_rule(const struct molt_policy *p, const cha
 const struct molt_rule *molt_policy_match(const struct molt_policy *p, const char *path)
 {
     const struct molt_rule *r;
+    CLEANUP_FREE char *outer = p && p->of ? outer_path(p, path) : NULL;
+    if (outer)
+        return molt_policy_match(p->of, outer);
     for (; p && p->under; p = p->under)
         if ((r = exact_find(&p->decisions, path)))
             return r;

@@ -81,6 +81,8 @@ struct molt_decision {
 struct molt_policy *molt_policy_decide(const struct molt_policy *under, const struct molt_decision *v, size_t n);
 /* Calls fn for every decision in force. */
 void molt_policy_each_decision(const struct molt_policy *p, void (*fn)(void *ctx, const struct molt_rule *r), void *ctx);
+/* `of` (borrowed; must outlive it) for the paths of a tree that is mounted at prefix. */
+struct molt_policy *molt_policy_below(const struct molt_policy *of, const char *prefix);
 /* Paths that their packages declared to be configuration: where a rule would refuse one, it is merged as dpkg treats
  * conffiles, unless the rule's class is refuse. Copied. */
 struct molt_conffile {

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -35,8 +36,9 @@
 
 struct molt_recorder {
     int ctl, journal;
+    bool attached; /* to one that was spawned */
     pid_t pid, owner;
-    char *dir, *file;
+    char *dir, *file, *socket;
     struct rec_root *roots;
     size_t n_roots;
 };
@@ -142,17 +144,25 @@ static void close_others(int *keep, size_t n)
     }
 }
 
-static void child(struct molt_recorder *r, const struct molt_recorder_opts *o, int fan, int ctl)
+/* One of ctl and listener is -1. */
+static void child(struct molt_recorder *r, const struct molt_recorder_opts *o, int fan, int ctl, int listener)
 {
-    struct recorder c = {.o = o, .roots = r->roots, .n_roots = r->n_roots, .fan = fan, .ctl = ctl, .journal = r->journal};
+    struct recorder c = {.o = o, .roots = r->roots, .n_roots = r->n_roots, .fan = fan, .ctl = ctl, .listener = listener, .journal = r->journal};
     CLEANUP_FREE int *keep = molt_xmalloc((3 + 2 * r->n_roots) * sizeof(*keep));
     size_t n = 0;
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
-    signal(SIGTERM, SIG_DFL);
-    if (getppid() != r->owner)
-        _exit(0);
+    if (listener < 0) {
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
+        signal(SIGTERM, SIG_DFL);
+        if (getppid() != r->owner)
+            _exit(0);
+    } else {
+        signal(SIGPIPE, SIG_IGN);
+        setsid();
+        if (o->title)
+            o->title[0] = '@';
+    }
     keep[n++] = fan;
-    keep[n++] = ctl;
+    keep[n++] = ctl >= 0 ? ctl : listener;
     keep[n++] = r->journal;
     for (size_t i = 0; i < r->n_roots; i++) {
         keep[n++] = r->roots[i].treefd;
@@ -164,9 +174,8 @@ static void child(struct molt_recorder *r, const struct molt_recorder_opts *o, i
     rec_run(&c);
 }
 
-static int start(struct molt_recorder *r, const struct molt_recorder_opts *o, struct molt_error **err)
+static int open_roots(struct molt_recorder *r, const struct molt_recorder_opts *o, struct molt_error **err)
 {
-    int pair[2];
     size_t n = 0;
     while (o->roots[n])
         n++;
@@ -177,10 +186,29 @@ static int start(struct molt_recorder *r, const struct molt_recorder_opts *o, st
         if (rc < 0)
             return rc;
     }
+    return 0;
+}
+
+/* Everything from here on is in the queue of *ret_fan. */
+static int arm(struct molt_recorder *r, const struct molt_recorder_opts *o, int *ret_fan, struct molt_error **err)
+{
+    int rc = open_roots(r, o, err);
+    if (rc < 0)
+        return rc;
     CLEANUP_CLOSE int fan = open_fanotify(err);
-    int rc = fan < 0 ? fan : open_journal(r, o, err);
+    rc = fan < 0 ? fan : open_journal(r, o, err);
     if (rc == 0)
-        rc = mark_roots(fan, r->roots, n, err);
+        rc = mark_roots(fan, r->roots, r->n_roots, err);
+    if (rc == 0)
+        *ret_fan = MOLT_STEAL_FD(fan);
+    return rc;
+}
+
+static int start(struct molt_recorder *r, const struct molt_recorder_opts *o, struct molt_error **err)
+{
+    int pair[2];
+    CLEANUP_CLOSE int fan = -1;
+    int rc = arm(r, o, &fan, err);
     if (rc < 0)
         return rc;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
@@ -191,18 +219,24 @@ static int start(struct molt_recorder *r, const struct molt_recorder_opts *o, st
     if (pid < 0)
         return molt_error_errno(err, "fork");
     if (pid == 0) {
-        child(r, o, fan, theirs);
+        child(r, o, fan, theirs, -1);
         _exit(0);
     }
     r->pid = pid;
     return 0;
 }
 
-int molt_recorder_start(const struct molt_recorder_opts *o, struct molt_recorder **ret, struct molt_error **err)
+static struct molt_recorder *new_recorder(void)
 {
     struct molt_recorder *r = molt_xcalloc(1, sizeof(*r));
     r->ctl = r->journal = -1;
     r->owner = getpid();
+    return r;
+}
+
+int molt_recorder_start(const struct molt_recorder_opts *o, struct molt_recorder **ret, struct molt_error **err)
+{
+    struct molt_recorder *r = new_recorder();
     int rc = start(r, o, err);
     if (rc < 0) {
         molt_recorder_stop(r);
@@ -210,6 +244,97 @@ int molt_recorder_start(const struct molt_recorder_opts *o, struct molt_recorder
     }
     *ret = r;
     return 0;
+}
+
+static int socket_at(const char *path, struct sockaddr_un *ret, struct molt_error **err)
+{
+    *ret = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof(ret->sun_path))
+        return molt_error_set(err, MOLT_E_USAGE, "%s: too long for a socket", path);
+    strcpy(ret->sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    return fd >= 0 ? fd : molt_error_errno(err, "socket");
+}
+
+static int spawn(struct molt_recorder *r, const struct molt_recorder_opts *o, struct molt_error **err)
+{
+    CLEANUP_CLOSE int fan = -1;
+    struct sockaddr_un to;
+    int rc = arm(r, o, &fan, err);
+    if (rc < 0)
+        return rc;
+    CLEANUP_CLOSE int listener = socket_at(o->socket, &to, err);
+    if (listener < 0)
+        return listener;
+    unlink(o->socket);
+    if (bind(listener, (struct sockaddr *)&to, sizeof(to)) < 0 || chmod(o->socket, 0600) < 0 || listen(listener, 4) < 0)
+        return molt_error_errno(err, "listen at %s", o->socket);
+    pid_t pid = fork();
+    if (pid < 0)
+        return molt_error_errno(err, "fork");
+    if (pid == 0) {
+        child(r, o, fan, -1, listener);
+        _exit(0);
+    }
+    return 0;
+}
+
+static void free_recorder(struct molt_recorder *r)
+{
+    if (r->ctl >= 0)
+        close(r->ctl);
+    if (r->journal >= 0)
+        close(r->journal);
+    free_roots(r->roots, r->n_roots);
+    free(r->dir);
+    free(r->file);
+    free(r->socket);
+    free(r);
+}
+
+int molt_recorder_spawn(const struct molt_recorder_opts *o, struct molt_error **err)
+{
+    struct molt_recorder *r = new_recorder();
+    int rc = spawn(r, o, err);
+    free_recorder(r);
+    return rc < 0 ? molt_error_prefix(err, "record") : 0;
+}
+
+static int attach(struct molt_recorder *r, const struct molt_recorder_opts *o, struct molt_error **err)
+{
+    struct sockaddr_un to;
+    r->attached = true;
+    int rc = open_roots(r, o, err);
+    if (rc < 0)
+        return rc;
+    r->ctl = socket_at(o->socket, &to, err);
+    if (r->ctl < 0)
+        return r->ctl;
+    if (connect(r->ctl, (struct sockaddr *)&to, sizeof(to)) < 0)
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "no recorder listens at %s: %s", o->socket, strerror(errno));
+    r->socket = molt_xstrdup(o->socket);
+    r->dir = molt_xstrdup(o->journal_dir);
+    r->file = molt_xasprintf("%s/journal", o->journal_dir);
+    r->journal = open(r->file, O_RDONLY | O_CLOEXEC);
+    return r->journal < 0 ? molt_error_errno(err, "open %s", r->file) : 0;
+}
+
+int molt_recorder_attach(const struct molt_recorder_opts *o, struct molt_recorder **ret, struct molt_error **err)
+{
+    struct molt_recorder *r = new_recorder();
+    int rc = attach(r, o, err);
+    if (rc < 0) {
+        free_recorder(r);
+        return molt_error_prefix(err, "record");
+    }
+    *ret = r;
+    return 0;
+}
+
+void molt_recorder_detach(struct molt_recorder *r)
+{
+    if (r)
+        free_recorder(r);
 }
 
 pid_t molt_recorder_pid(const struct molt_recorder *r)
@@ -222,10 +347,14 @@ void molt_recorder_stop(struct molt_recorder *r)
     if (!r)
         return;
     bool owner = r->owner == getpid();
-    if (r->ctl >= 0) {
-        if (owner)
-            shutdown(r->ctl, SHUT_RDWR); /* copies in other processes notwithstanding */
-        close(r->ctl);
+    const char quit = REC_QUIT;
+    if (r->attached && r->ctl >= 0) {
+        /* Nobody waits for it: its end is the end of the connection. */
+        unlink(r->socket);
+        if (send(r->ctl, &quit, 1, MSG_NOSIGNAL) == 1)
+            recv(r->ctl, &(char){0}, 1, 0);
+    } else if (r->ctl >= 0 && owner) {
+        shutdown(r->ctl, SHUT_RDWR); /* copies in other processes notwithstanding */
     }
     if (owner && r->pid > 0) {
         kill(r->pid, SIGKILL); /* it has nothing to put in order */
@@ -236,12 +365,7 @@ void molt_recorder_stop(struct molt_recorder *r)
         unlink(r->file);
         rmdir(r->dir);
     }
-    if (r->journal >= 0)
-        close(r->journal);
-    free_roots(r->roots, r->n_roots);
-    free(r->dir);
-    free(r->file);
-    free(r);
+    free_recorder(r);
 }
 
 int rec_open_handle(int fsfd, struct file_handle *h)
@@ -288,7 +412,8 @@ static void lost(struct molt_dirty_set *s, const char *why)
 static bool ask(struct molt_recorder *r, struct rec_answer *a)
 {
     ssize_t n;
-    if (send(r->ctl, "s", 1, MSG_NOSIGNAL) != 1)
+    const char request = REC_ASK;
+    if (send(r->ctl, &request, 1, MSG_NOSIGNAL) != 1)
         return false;
     do
         n = recv(r->ctl, a, sizeof(*a), 0);
@@ -345,35 +470,92 @@ static void sort_paths(struct molt_dirty_set *s)
     s->n = out;
 }
 
-struct molt_dirty_set *molt_recorder_sync(struct molt_recorder *r, uint64_t *position)
+/* The bytes of a journal, which the set keeps. */
+static void parse_all(struct molt_dirty_set *s, char *buf, size_t len)
 {
-    struct molt_dirty_set *s = molt_xcalloc(1, sizeof(*s));
-    struct rec_answer a;
-    uint64_t from = *position;
-    if (!ask(r, &a)) {
-        lost(s, "the recorder is gone");
-        return s;
-    }
-    *position = a.end;
-    a.broken[sizeof(a.broken) - 1] = '\0';
-    if (a.broken[0])
-        lost(s, a.broken);
-    else if (from < a.base)
-        lost(s, "the journal of changes became too long");
-    else if (from > a.end || a.end - from > SIZE_MAX / 2)
-        lost(s, "the journal of changes is not the one that was read before");
-    if (s->lost)
-        return s;
-    size_t len = (size_t)(a.end - from);
-    s->buf = molt_xmalloc(len + 1);
-    if (!read_range(r->journal, from, len, s->buf)) {
-        lost(s, "the journal of changes cannot be read");
-        return s;
-    }
-    struct molt_mem m = {(unsigned char *)s->buf, len, 0};
+    struct molt_mem m = {(unsigned char *)buf, len, 0};
+    s->buf = buf;
     while (!s->lost && m.off < m.len)
         if (!parse(s, &m))
             lost(s, "the journal of changes is damaged");
     sort_paths(s);
+}
+
+/* What the recorder says of itself. False: told why. */
+static bool usable(struct molt_dirty_set *s, struct rec_answer *a, uint64_t from)
+{
+    a->broken[sizeof(a->broken) - 1] = '\0';
+    if (a->broken[0])
+        lost(s, a->broken);
+    else if (from < a->base)
+        lost(s, "the journal of changes became too long");
+    else if (from > a->end || a->end - from > SIZE_MAX / 2)
+        lost(s, "the journal of changes is not the one that was read before");
+    return !s->lost;
+}
+
+/* NULL: told why. */
+static char *read_journal(struct molt_recorder *r, struct molt_dirty_set *s, uint64_t *position, size_t *ret_len)
+{
+    struct rec_answer a;
+    uint64_t from = *position;
+    if (!ask(r, &a)) {
+        lost(s, "the recorder is gone");
+        return NULL;
+    }
+    *position = a.end;
+    if (!usable(s, &a, from))
+        return NULL;
+    *ret_len = (size_t)(a.end - from);
+    CLEANUP_FREE char *buf = molt_xmalloc(*ret_len + 1);
+    if (!read_range(r->journal, from, *ret_len, buf)) {
+        lost(s, "the journal of changes cannot be read");
+        return NULL;
+    }
+    return MOLT_STEAL_PTR(buf);
+}
+
+struct molt_dirty_set *molt_recorder_sync(struct molt_recorder *r, uint64_t *position)
+{
+    struct molt_dirty_set *s = molt_xcalloc(1, sizeof(*s));
+    size_t len;
+    char *buf = read_journal(r, s, position, &len);
+    if (buf)
+        parse_all(s, buf, len);
+    return s;
+}
+
+int molt_recorder_save(struct molt_recorder *r, const char *path, struct molt_error **err)
+{
+    CLEANUP_DIRTY_SET struct molt_dirty_set *s = molt_xcalloc(1, sizeof(*s));
+    uint64_t position = 0;
+    size_t len;
+    s->buf = read_journal(r, s, &position, &len);
+    if (!s->buf)
+        return molt_error_set(err, MOLT_E_STATE, "record: %s", s->lost);
+    CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return molt_error_errno(err, "open %s", path);
+    const struct molt_sink sink = molt_sink_fd(&fd);
+    int rc = molt_block_write(&sink, s->buf, len, err);
+    if (rc == 0 && fsync(fd) < 0)
+        rc = molt_error_errno(err, "write %s", path);
+    return rc;
+}
+
+struct molt_dirty_set *molt_dirty_set_load(const char *path)
+{
+    struct molt_dirty_set *s = molt_xcalloc(1, sizeof(*s));
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    const struct molt_source src = molt_source_fd(&fd);
+    char *buf;
+    size_t len;
+    if (fd < 0)
+        lost(s, "the last boot left no journal of changes");
+    else if (molt_block_read(&src, MOLT_RECORD_MAX_JOURNAL, &buf, &len, &err) < 0)
+        lost(s, "the last boot's journal of changes is damaged");
+    else
+        parse_all(s, buf, len);
     return s;
 }

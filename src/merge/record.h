@@ -25,6 +25,11 @@ struct molt_recorder_opts {
     /* Made when missing, removed with the journal by molt_recorder_stop. Where it lies on a recorded file system, it
      * must be below an excluded path. */
     const char *journal_dir;
+    /* For molt_recorder_spawn and _attach: where the recorder listens (only root may get there). */
+    const char *socket;
+    /* For molt_recorder_spawn: argv[0] of this process. The recorder's begins with '@', so that systemd leaves it alive
+     * until the end (systemd.io, "Storage Daemons for the Root File System"). NULL: it does not. */
+    char *title;
     size_t max_paths;     /* 0: MOLT_RECORD_MAX_PATHS */
     uint64_t max_journal; /* 0: MOLT_RECORD_MAX_JOURNAL */
     struct molt_log *log;
@@ -36,6 +41,15 @@ int molt_recorder_start(const struct molt_recorder_opts *o, struct molt_recorder
 /* Ends the child, frees. In a process forked from the one that started it: frees only its own part. */
 void molt_recorder_stop(struct molt_recorder *r);
 pid_t molt_recorder_pid(const struct molt_recorder *r);
+
+/* A recorder that outlives its parent; whoever attaches asks it. When spawn returns 0, everything from now on is recorded.
+ * One who is attached ends it by molt_recorder_stop, or leaves it by molt_recorder_detach. */
+int molt_recorder_spawn(const struct molt_recorder_opts *o, struct molt_error **err);
+/* roots, journal_dir and socket as the one who spawned it gave them. */
+int molt_recorder_attach(const struct molt_recorder_opts *o, struct molt_recorder **ret, struct molt_error **err);
+void molt_recorder_detach(struct molt_recorder *r);
+/* All that was recorded, into the new file path (synced): what a boot leaves for the next. */
+int molt_recorder_save(struct molt_recorder *r, const char *path, struct molt_error **err);
 
 #define MOLT_DIRTY_SUBTREE 1u /* everything below it must be looked at, too */
 
@@ -62,6 +76,8 @@ struct molt_dirty_set {
  * returned before this one is in it. Never fails: what fails is a loss. Callable from any process forked from the one
  * that started the recorder, one at a time. */
 struct molt_dirty_set *molt_recorder_sync(struct molt_recorder *r, uint64_t *position);
+/* What molt_recorder_save wrote; a file that is missing or damaged is a loss. */
+struct molt_dirty_set *molt_dirty_set_load(const char *path);
 void molt_dirty_set_free(struct molt_dirty_set *s);
 static inline void molt__cleanup_dirty_set(struct molt_dirty_set **s)
 {

@@ -143,7 +143,12 @@ static void check_inode(struct recorder *c, struct event *e, const char *path)
         fstatat(c->roots[e->root].fsfd, path, &there, AT_SYMLINK_NOFOLLOW) == 0 && there.st_ino == st.st_ino &&
         there.st_dev == st.st_dev)
         return;
-    rec_add_inode(c, e->root, e->target.h.handle_type, e->target.h.f_handle, e->target.h.handle_bytes);
+    /* The kernel often knows the one name that it has by now. */
+    CLEANUP_FREE char *now = st.st_nlink == 1 ? path_of(c, e->root, fd) : NULL;
+    if (now)
+        rec_add(c, e->root, now, 0);
+    else
+        rec_add_inode(c, e->root, e->target.h.handle_type, e->target.h.f_handle, e->target.h.handle_bytes);
 }
 
 static void take(struct recorder *c, struct event *e)

@@ -14,6 +14,10 @@
 #define REC_INODE 'I' /* handle type, counted handle */
 #define REC_LOST  'L' /* counted reason */
 
+/* What is asked: one byte. */
+#define REC_ASK  's' /* all that changed until now; answered by struct rec_answer */
+#define REC_QUIT 'q' /* a spawned recorder's end */
+
 struct rec_root {
     char *path; /* as in this mount namespace, without a trailing slash: "" for "/" */
     int treefd; /* molt_tree_open */
@@ -50,7 +54,9 @@ struct recorder {
     const struct molt_recorder_opts *o;
     struct rec_root *roots;
     size_t n_roots;
-    int fan, ctl, journal;
+    int fan, journal;
+    int ctl;      /* who asks; -1: nobody is there */
+    int listener; /* -1: there is one asker, and without it no reason to live */
     uint64_t seed;
     struct rec_set dirty, seen;
     struct rec_dir *dirs;

@@ -174,12 +174,6 @@ static size_t queued(struct recorder *c)
 
 static bool answer(struct recorder *c)
 {
-    char request;
-    ssize_t n = recv(c->ctl, &request, 1, MSG_DONTWAIT);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return true;
-    if (n <= 0)
-        return false;
     cut_journal(c);
     c->may_hush = false;
     /* What comes later belongs to the next sync, or a busy guest would keep us. */
@@ -196,10 +190,33 @@ static bool answer(struct recorder *c)
     return send(c->ctl, &a, sizeof(a), MSG_NOSIGNAL) == (ssize_t)sizeof(a);
 }
 
+static int control_fd(const struct recorder *c)
+{
+    return c->ctl >= 0 ? c->ctl : c->listener;
+}
+
+/* A question, a new asker, or the end of one. False: there is nobody left to record for. */
+static bool control(struct recorder *c)
+{
+    char request;
+    if (c->ctl < 0) {
+        c->ctl = accept4(c->listener, NULL, NULL, SOCK_CLOEXEC);
+        return true;
+    }
+    ssize_t n = recv(c->ctl, &request, 1, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return true;
+    if (n == 1 && request == REC_ASK && answer(c))
+        return true;
+    close(c->ctl);
+    c->ctl = -1;
+    return c->listener >= 0 && !(n == 1 && request == REC_QUIT);
+}
+
 /* Waits for a while, unless the queue fills. False: there is a question. */
 static bool be_lazy(struct recorder *c)
 {
-    struct pollfd p = {c->ctl, POLLIN, 0};
+    struct pollfd p = {control_fd(c), POLLIN, 0};
     for (int ms = 0; ms < LAZY_MS && queued(c) < MANY; ms += STEP_MS)
         if (poll(&p, 1, STEP_MS) != 0)
             return false;
@@ -210,10 +227,10 @@ void rec_run(struct recorder *c)
 {
     c->may_hush = true;
     for (;;) {
-        struct pollfd p[2] = {{c->ctl, POLLIN, 0}, {c->fan, POLLIN, 0}};
+        struct pollfd p[2] = {{control_fd(c), POLLIN, 0}, {c->fan, POLLIN, 0}};
         if (poll(p, 2, -1) < 0 && errno != EINTR)
             return;
-        if (p[0].revents && !answer(c))
+        if (p[0].revents && !control(c))
             return;
         if (p[0].revents || !p[1].revents || !be_lazy(c))
             continue;

@@ -427,23 +427,56 @@ int molt_manifest_scan(int rootfd, const struct molt_scan_opts *opts, struct mol
     return rc;
 }
 
-/* One path of a list, its parent opened as fd. Adds it to the manifest, or to what is dropped. */
-static int look_at(struct scan *s, int fd, const char *name, const struct molt_look *l, struct molt_manifest *drop,
-                   struct molt_error **err)
+/* The looks at a list of paths, in tree order: the directory of the last one stays open. */
+struct looks {
+    struct scan s;
+    struct molt_manifest *drop; /* NULL: plain entries, nothing is forced to be racy */
+    char *at;                   /* the directory that fd has open */
+    int fd;
+    const char *done; /* what lies below it was walked or is gone */
+};
+
+static int open_dir_of(struct looks *l, const char *path, struct molt_error **err)
 {
-    struct molt_entry e = {.path = l->path}, gone = {.path = l->path};
+    const char *cut = strrchr(path, '/');
+    size_t len = cut ? (size_t)(cut - path) : 0;
+    if (l->at && strlen(l->at) == len && memcmp(l->at, path, len) == 0)
+        return 0;
+    free(l->at);
+    l->at = molt_xstrndup(path, len);
+    if (l->fd >= 0)
+        close(l->fd);
+    l->fd = molt_open_beneath(l->s.rootfd, l->at, O_PATH | O_DIRECTORY);
+    if (l->fd < 0 && errno != ENOENT && errno != ENOTDIR && errno != ELOOP && errno != EXDEV)
+        return molt_error_errno(err, "open a directory");
+    return 0;
+}
+
+/* Adds the path to the manifest, or to what is dropped. */
+static int look_at(struct looks *l, const struct molt_look *k, struct molt_error **err)
+{
+    const char *cut = strrchr(k->path, '/'), *name = cut ? cut + 1 : k->path;
+    struct molt_entry e = {.path = k->path}, gone = {.path = k->path};
     size_t hint = 0;
-    bool there = fd >= 0 && stat_entry(s, fd, *name ? name : ".", &e, &hint);
+    int rc = open_dir_of(l, k->path, err);
+    if (rc < 0)
+        return rc;
+    bool there = l->fd >= 0 && stat_entry(&l->s, l->fd, *name ? name : ".", &e, &hint);
     const bool is_dir = there && e.type == MOLT_T_DIR && !(e.flags & MOLT_EF_MOUNT);
-    if (!is_dir || l->subtree)
-        molt_manifest_add(drop, &gone);
+    if (!is_dir || k->subtree) {
+        l->done = k->path;
+        if (l->drop)
+            molt_manifest_add(l->drop, &gone);
+    }
     if (there) {
-        e.flags |= MOLT_EF_RACY;
-        e.content_hash = 0;
-        molt_manifest_add(s->m, &e);
+        if (l->drop) {
+            e.flags |= MOLT_EF_RACY;
+            e.content_hash = 0;
+        }
+        molt_manifest_add(l->s.m, &e);
     }
     free((char *)e.target);
-    return is_dir && l->subtree ? walk_below(s, l->path, err) : 0;
+    return is_dir && k->subtree ? walk_below(&l->s, k->path, err) : 0;
 }
 
 /* Entries that a walk found and that are listed themselves. */
@@ -458,39 +491,37 @@ static void mark_listed(struct molt_manifest *m, const struct molt_look *v, size
     }
 }
 
+static int look(int rootfd, const struct molt_scan_opts *opts, const struct molt_look *v, size_t n,
+                struct molt_manifest *ret, struct molt_manifest *drop, struct molt_error **err)
+{
+    CLEANUP_FREE char *dents = molt_xmalloc(DENTS_BUF);
+    struct looks l = {.s = scan_begin(rootfd, opts, ret, dents), .drop = drop, .fd = -1};
+    struct molt_entry root;
+    int rc = stat_root(&l.s, &root, err);
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        if (!l.done || !molt_path_below(v[i].path, l.done))
+            rc = look_at(&l, &v[i], err);
+    scan_end(&l.s);
+    free(l.at);
+    if (l.fd >= 0)
+        close(l.fd);
+    return rc < 0 ? rc : molt_manifest_finish(ret, err);
+}
+
 int molt_manifest_look(int rootfd, const struct molt_scan_opts *opts, const struct molt_look *v, size_t n,
                        struct molt_manifest *ret, struct molt_manifest *drop, struct molt_error **err)
 {
-    CLEANUP_FREE char *dents = molt_xmalloc(DENTS_BUF);
-    struct scan s = scan_begin(rootfd, opts, ret, dents);
-    struct molt_entry root;
-    CLEANUP_FREE char *at = NULL; /* the directory that fd has open */
-    CLEANUP_CLOSE int fd = -1;
-    int rc = stat_root(&s, &root, err);
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        const char *path = v[i].path, *cut = strrchr(path, '/');
-        /* Below what was walked or is gone: told already. */
-        if (drop->n && molt_path_below(path, drop->v[drop->n - 1].path))
-            continue;
-        size_t len = cut ? (size_t)(cut - path) : 0;
-        if (!at || strlen(at) != len || memcmp(at, path, len) != 0) {
-            free(at);
-            at = molt_xstrndup(path, len);
-            if (fd >= 0)
-                close(fd);
-            fd = molt_open_beneath(rootfd, at, O_PATH | O_DIRECTORY);
-            if (fd < 0 && errno != ENOENT && errno != ENOTDIR && errno != ELOOP && errno != EXDEV)
-                rc = molt_error_errno(err, "open a directory");
-        }
-        if (rc == 0)
-            rc = look_at(&s, fd, cut ? cut + 1 : path, &v[i], drop, err);
-    }
-    scan_end(&s);
-    if (rc == 0)
-        rc = molt_manifest_finish(ret, err);
-    if (rc == 0)
-        mark_listed(ret, v, n);
-    return rc < 0 ? rc : molt_manifest_finish(drop, err);
+    int rc = look(rootfd, opts, v, n, ret, drop, err);
+    if (rc < 0)
+        return rc;
+    mark_listed(ret, v, n);
+    return molt_manifest_finish(drop, err);
+}
+
+int molt_manifest_stat(int rootfd, const struct molt_scan_opts *opts, const struct molt_look *v, size_t n,
+                       struct molt_manifest *ret, struct molt_error **err)
+{
+    return look(rootfd, opts, v, n, ret, NULL, err);
 }
 
 int molt_entry_of_fd(int fd, struct molt_entry *ret)

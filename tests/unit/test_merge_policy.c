@@ -182,6 +182,21 @@ static void paths_as_text(void **s)
     assert_true(molt_path_cmp("a\x01", "a/x") > 0);
 }
 
+/* Rules are about paths as the guest sees them, also for a file system that is mounted somewhere. */
+static void below_a_mount_point(void **state)
+{
+    (void)state;
+    static const char rules[] = "log append /var/log/**\ndata active /var\nidentity upgrade /var/log/a/b\n";
+    CLEANUP_POLICY struct molt_policy *p = NULL, *log = NULL, *var = NULL;
+    assert_ok(molt_policy_parse(rules, sizeof(rules) - 1, "rules", &p, err));
+    log = molt_policy_below(p, "var/log");
+    var = molt_policy_below(p, "var");
+    assert_int_equal(molt_policy_match(log, "syslog")->class, MOLT_CLASS_LOG);
+    assert_int_equal(molt_policy_match(log, "")->class, MOLT_CLASS_LOG);
+    assert_int_equal(molt_policy_match(var, "")->action, MOLT_POLICY_ACTIVE);
+    assert_int_equal(molt_policy_match(var, "lib/x")->line, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -193,6 +208,7 @@ int main(void)
         cmocka_unit_test(texts_merge_or_overlap),
         cmocka_unit_test(package_sets),
         cmocka_unit_test(paths_as_text),
+        cmocka_unit_test(below_a_mount_point),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

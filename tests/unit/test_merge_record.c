@@ -356,6 +356,74 @@ static void no_recording_says_why(void **state)
     side_end(&s);
 }
 
+/* --- a recorder that outlives the process that started it --- */
+
+static void spawned(struct molt_recorder_opts *o, const char *const *roots, char *journal, char *sock)
+{
+    *o = (struct molt_recorder_opts){.roots = roots, .exclude = exclude, .journal_dir = journal, .socket = sock};
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct molt_error *e = NULL;
+        _exit(molt_recorder_spawn(o, &e) < 0);
+    }
+    int status = -1;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
+static bool has_path(const struct molt_dirty_set *d, const char *path)
+{
+    for (size_t i = 0; i < d->n; i++)
+        if (strcmp(d->v[i].path, path) == 0)
+            return true;
+    return false;
+}
+
+static void touch_file(const char *name)
+{
+    int fd = openat(tree, name, O_CREAT | O_WRONLY, 0644);
+    assert_true(fd >= 0);
+    close(fd);
+}
+
+static void a_spawned_one_waits_to_be_asked(void **state)
+{
+    (void)state;
+    NEED_RECORDING();
+    CLEANUP_FREE char *root = at("a"), *journal = at("spawned"), *sock = at("sock"), *saved = at("saved");
+    const char *const roots[] = {root, NULL};
+    struct molt_recorder_opts o;
+    struct molt_recorder *r = NULL;
+    uint64_t pos = 0;
+    fill_tree();
+    spawned(&o, roots, journal, sock);
+    touch_file("one");
+    assert_ok(molt_recorder_attach(&o, &r, err));
+    CLEANUP_DIRTY_SET struct molt_dirty_set *first = molt_recorder_sync(r, &pos);
+    assert_null(first->lost);
+    assert_true(has_path(first, "one") && !has_path(first, "two"));
+    molt_recorder_detach(r);
+    touch_file("two");
+    assert_ok(molt_recorder_attach(&o, &r, err)); /* it went on, and the next one who asks gets all of it */
+    assert_ok(molt_recorder_save(r, saved, err));
+    CLEANUP_DIRTY_SET struct molt_dirty_set *all = molt_dirty_set_load(saved);
+    assert_null(all->lost);
+    assert_true(has_path(all, "one") && has_path(all, "two"));
+    molt_recorder_stop(r);
+    struct molt_error *e = NULL;
+    assert_int_equal(molt_recorder_attach(&o, &r, &e), MOLT_E_UNSUPPORTED);
+    molt_error_free(e);
+    /* What was saved and is not whole is no help. */
+    int fd = open(saved, O_WRONLY);
+    assert_true(fd >= 0 && pwrite(fd, "?", 1, 12) == 1);
+    close(fd);
+    CLEANUP_DIRTY_SET struct molt_dirty_set *damaged = molt_dirty_set_load(saved);
+    assert_non_null(damaged->lost);
+    unlink(saved);
+    CLEANUP_DIRTY_SET struct molt_dirty_set *none = molt_dirty_set_load(saved);
+    assert_non_null(none->lost);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -363,7 +431,7 @@ int main(void)
         cmocka_unit_test(busy_files_are_told_again),
         cmocka_unit_test(overflow_falls_back),      cmocka_unit_test(bounds_fall_back),
         cmocka_unit_test(dead_recorder_falls_back), cmocka_unit_test(from_the_base_again),
-        cmocka_unit_test(no_recording_says_why),
+        cmocka_unit_test(no_recording_says_why),    cmocka_unit_test(a_spawned_one_waits_to_be_asked),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

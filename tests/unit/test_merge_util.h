@@ -182,7 +182,7 @@ UNUSED static void session_start(struct session *s, struct trees *t, const char 
                                 .exclude = no_exclude};
     assert_ok(molt_merge_new(&o, &s->m, err));
     s->peer.server = molt_merge_server_new(t->a, no_exclude);
-    s->vt = (struct molt_merge_peer){peer_call, &s->peer};
+    s->vt = (struct molt_merge_peer){.call = peer_call, .ctx = &s->peer};
 }
 
 #define session_pass(s) assert_ok(molt_merge_pass((s)->m, &(s)->vt, MOLT_PASS_NO_SYNC, &(s)->stats, err))

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Recording in the clone. Each of its boots begins it before the real init runs, with the journal in /run; what the first
+ * boot told is saved at the very end of its shutdown (systemd-shutdown(8), system-shutdown/) and read by the last one.
+ */
+#ifndef MOLT_AGENT_CLONERECORD_H
+#define MOLT_AGENT_CLONERECORD_H
+
+#include "base/log.h"
+#include "merge/merge.h"
+
+/* In PID 1, /run mounted. title: its argv[0]. A failure is told, and makes the merge scan. */
+void clonerecord_begin(char *title, bool first_boot, struct molt_log *log);
+/* xenmolt-agent record-save: to be run when nothing else runs any more. */
+int clonerecord_save(struct molt_log *log);
+
+/* What changed on the clone's root file system since it was cloned, as molt_merge_opts takes it. */
+struct clone_changes {
+    struct molt_dirty_set *sets[2]; /* of the first boot and of this one */
+    struct molt_look *v;
+    size_t n;
+    struct molt_inode_ref *inodes;
+    size_t n_inodes;
+    char why_not[200]; /* not empty: not known */
+};
+/* Ends the recording. */
+void clonerecord_take(struct clone_changes *ret);
+void clonerecord_clear(struct clone_changes *c);
+#define CLEANUP_CHANGES __attribute__((cleanup(clonerecord_clear)))
+
+#endif

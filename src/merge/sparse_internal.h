@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef MOLT_MERGE_SPARSE_INTERNAL_H
+#define MOLT_MERGE_SPARSE_INTERNAL_H
+
+#include "merge/sparse.h"
+
+#define SPARSE_DEEP 1u /* in `flags` of a known path: so is all that lies below it */
+
+struct molt_sparse {
+    struct molt_sparse_opts o;
+    struct molt_manifest *known; /* paths; `mode` is their molt_count_kind in the last plan, `flags` see above */
+    struct molt_trees t;         /* of the known paths; a path that is in none of them is nowhere */
+    struct molt_manifest *linked; /* of the last answer: files with several names, and those without one that was told */
+    struct molt_pathset pending; /* changed, or got known, since the last pass that was carried out */
+    struct molt_pathset racy;    /* of the active, what may be racy */
+    struct molt_counts counts;
+    const char *lacks;
+    bool started, has_links;
+    bool settled; /* what is pending is only to be reconsidered: the active's side of it was carried out */
+};
+
+/* e is another name of what changed to `now`. */
+void molt_sparse_follow(struct molt_entry *e, const struct molt_entry *now);
+
+#endif
