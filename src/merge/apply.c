@@ -226,38 +226,15 @@ static int put_dir(struct run *r, const struct molt_action *x, const struct molt
         molt__clear_inode_flags(fd, name);
         unlinkat(fd, name, 0);
     }
-    if (mkdirat(fd, name, 0700) < 0 && errno != EEXIST) {
+    static const struct molt_record none;
+    if (mkdirat(fd, name, 0700) == 0) {
+        if (!rec && !x->want.xattr_hash)
+            rec = &none; /* not what a new directory inherits */
+    } else if (errno != EEXIST) {
         CLEANUP_FREE char *text = molt_path_text(x->path);
         return molt_error_errno(err, "make the directory %s", text);
     }
     return molt__set_attrs(&r->place, name, &x->want, rec, err);
-}
-
-/* In place: attributes only. What the clone lost since it was scanned is counted, not mourned. */
-static int set_meta(struct run *r, const struct molt_action *x, const struct molt_record *rec,
-                    struct molt_error **err)
-{
-    const char *name;
-    struct stat st;
-    CLEANUP_ERROR struct molt_error *missing = NULL;
-    int rc = molt__place_at(&r->place, x->path, &name, &missing);
-    if (rc < 0) {
-        molt_error_move(err, MOLT_STEAL_PTR(missing));
-        return rc;
-    }
-    if (rc > 0 || fstatat(r->place.dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
-        CLEANUP_FREE char *text = molt_path_text(x->path);
-        molt_warn(r->a->log, "%s: not there any more", text);
-        r->a->vanished++;
-        return 0;
-    }
-    if (!S_ISDIR(st.st_mode) && x->act == MOLT_ACT_DIR_META)
-        return 0;
-    molt__clear_inode_flags(r->place.dirfd, name);
-    rc = molt__set_attrs(&r->place, name, &x->want, rec, err);
-    if (rc == 0)
-        molt__set_inode_flags(&r->place, name, &x->want);
-    return rc;
 }
 
 static int delete_path(struct run *r, const struct molt_action *x, struct molt_error **err)
@@ -303,6 +280,8 @@ static int hardlink(struct run *r, const struct molt_action *x, struct molt_erro
         r->a->vanished++;
         return 0;
     }
+    if (rc == 0) /* no link can be made to an immutable file: they were taken off */
+        molt__set_inode_flags(&r->place, name, &x->want);
     return rc;
 }
 
@@ -337,22 +316,60 @@ static int restore_end(void *ctx, uint64_t size, struct molt_error **err)
     return rc < 0 ? rc : put_end(&r->put, r->name, &r->rec->e, r->rec, err);
 }
 
-/* The base's version is the upgrade's: a pack from one directory of ours into the other, by way of a file. */
-static int restore_from_base(struct run *r, const struct molt_action *x, struct molt_error **err)
+/* A file of its own at x's path, as it is in the tree at fd: a pack from one directory of ours into the other, by way of a
+ * file. Leaves r->rec. */
+static int copy_anew(struct run *r, const struct molt_action *x, int from, struct molt_error **err)
 {
+    const struct molt_record *rec = r->rec;
     CLEANUP_CLOSE int fd = openat(r->a->stashfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (fd < 0)
         return molt_error_errno(err, "make a temporary file in the stash");
     const struct molt_pack_path p = {.path = x->path};
     struct molt_sink sink = molt_sink_fd(&fd);
-    int rc = molt_pack_send(r->a->basefd, &p, 1, &sink, err);
+    int rc = molt_pack_send(from, &p, 1, &sink, err);
     if (rc < 0)
         return rc;
     if (lseek(fd, 0, SEEK_SET) < 0)
         return molt_error_errno(err, "seek");
     struct molt_source src = molt_source_fd(&fd);
     const struct molt_pack_handler h = {restore_begin, on_data, restore_end, r};
-    return molt_pack_recv(&src, &p, 1, &h, NULL, err);
+    rc = molt_pack_recv(&src, &p, 1, &h, NULL, err);
+    r->rec = rec;
+    r->skip = false;
+    return rc;
+}
+
+/* In place: attributes only. What the clone lost since it was scanned is counted, not mourned. */
+static int set_meta(struct run *r, const struct molt_action *x, const struct molt_record *rec,
+                    struct molt_error **err)
+{
+    const char *name;
+    struct stat st;
+    CLEANUP_ERROR struct molt_error *missing = NULL;
+    int rc = molt__place_at(&r->place, x->path, &name, &missing);
+    if (rc < 0) {
+        molt_error_move(err, MOLT_STEAL_PTR(missing));
+        return rc;
+    }
+    if (rc > 0 || fstatat(r->place.dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+        CLEANUP_FREE char *text = molt_path_text(x->path);
+        molt_warn(r->a->log, "%s: not there any more", text);
+        r->a->vanished++;
+        return 0;
+    }
+    if (!S_ISDIR(st.st_mode) && x->act == MOLT_ACT_DIR_META)
+        return 0;
+    if (x->unshare && st.st_nlink > 1) {
+        r->name = name;
+        rc = copy_anew(r, x, r->a->rootfd, err);
+        if (rc < 0)
+            return rc;
+    }
+    molt__clear_inode_flags(r->place.dirfd, name);
+    rc = molt__set_attrs(&r->place, name, &x->want, rec, err);
+    if (rc == 0)
+        molt__set_inode_flags(&r->place, name, &x->want);
+    return rc;
 }
 
 static int restore(struct run *r, const struct molt_action *x, struct molt_error **err)
@@ -363,10 +380,12 @@ static int restore(struct run *r, const struct molt_action *x, struct molt_error
         return rc > 0 ? MOLT_E_INTERNAL : rc;
     molt__stash_name(x->path, name);
     rc = molt__link_over(&r->place, r->a->stashfd, name, r->name, err);
+    if (rc == 0)
+        molt__set_inode_flags(&r->place, r->name, &x->want);
     if (rc <= 0)
         return rc;
     if (molt_entry_same_inode(x->base, x->upgrade))
-        return restore_from_base(r, x, err);
+        return copy_anew(r, x, r->a->basefd, err); /* the base's version is the upgrade's */
     return set_meta(r, x, NULL, err); /* only its attributes were ever touched */
 }
 
@@ -456,6 +475,24 @@ static void beside_name(const char *name, char out[MOLT_NAME_LIMIT + 64])
         snprintf(out, MOLT_NAME_LIMIT + 64, "%s" MOLT_BESIDE_ACTIVE, name);
 }
 
+/* Puts the file in place. Of one that is made of both sides, the extended attributes may be the upgrade's: the record has
+ * the active's. */
+static int end_put(struct run *r, struct molt_error **err)
+{
+    const struct molt_action *x = r->cur;
+    const struct molt_entry *u = x->upgrade;
+    if (!u || x->want.xattr_hash == x->active->xattr_hash || x->want.xattr_hash != u->xattr_hash)
+        return put_end(&r->put, r->name, &x->want, r->rec, err);
+    char name[40];
+    struct stat st;
+    molt__stash_name(x->path, name);
+    bool stashed = fstatat(r->a->stashfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    struct molt_record *own = molt__xattrs_of(stashed ? r->a->stashfd : r->place.dirfd, stashed ? name : r->name);
+    int rc = put_end(&r->put, r->name, &x->want, own, err);
+    molt__xattrs_free(own);
+    return rc;
+}
+
 static int end_content(struct run *r, uint64_t size, struct molt_error **err)
 {
     const struct molt_action *x = r->cur;
@@ -485,7 +522,7 @@ static int end_content(struct run *r, uint64_t size, struct molt_error **err)
     default:
         break;
     }
-    return rc < 0 ? rc : put_end(&r->put, r->name, &x->want, r->rec, err);
+    return rc < 0 ? rc : end_put(r, err);
 }
 
 static int on_end(void *ctx, uint64_t size, struct molt_error **err)

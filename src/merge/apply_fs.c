@@ -123,6 +123,38 @@ static int set_xattrs(struct molt__place *p, const char *name, const struct molt
     return 0;
 }
 
+struct molt_record *molt__xattrs_of(int dirfd, const char *name)
+{
+    char path[MOLT_NAME_LIMIT + 40];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", dirfd, name);
+    struct molt_record *r = molt_xcalloc(1, sizeof(*r));
+    size_t cap = 0;
+    r->buf = molt_xmalloc(XATTR_LIST_MAX);
+    CLEANUP_FREE unsigned char *value = molt_xmalloc(XATTR_SIZE_MAX);
+    ssize_t len = llistxattr(path, r->buf, XATTR_LIST_MAX);
+    for (ssize_t i = 0; i < len; i += (ssize_t)strlen(r->buf + i) + 1) {
+        ssize_t n = lgetxattr(path, r->buf + i, value, XATTR_SIZE_MAX);
+        if (n < 0)
+            continue;
+        MOLT_GROW(r->xattrs, r->n_xattrs, cap);
+        unsigned char *copy = molt_xmalloc((size_t)n + 1);
+        memcpy(copy, value, (size_t)n);
+        r->xattrs[r->n_xattrs++] = (struct molt_xattr){r->buf + i, copy, (size_t)n};
+    }
+    return r;
+}
+
+void molt__xattrs_free(struct molt_record *r)
+{
+    for (size_t i = 0; r && i < r->n_xattrs; i++)
+        free((unsigned char *)r->xattrs[i].value);
+    if (r) {
+        free(r->xattrs);
+        free(r->buf);
+    }
+    free(r);
+}
+
 /* fchmodat follows a symlink at the end; a descriptor that names the inode does not. */
 static int change_mode(int dirfd, const char *name, mode_t mode)
 {

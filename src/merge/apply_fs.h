@@ -28,6 +28,9 @@ int molt__make_node(struct molt__place *p, const char *tmp, const struct molt_en
 /* Owner, mode, xattrs (r NULL: as they are; else exactly r's), times; without the inode flags. */
 int molt__set_attrs(struct molt__place *p, const char *name, const struct molt_entry *want,
                     const struct molt_record *r, struct molt_error **err);
+/* The extended attributes that name in dirfd has, for molt__set_attrs. */
+struct molt_record *molt__xattrs_of(int dirfd, const char *name);
+void molt__xattrs_free(struct molt_record *r);
 void molt__set_inode_flags(struct molt__place *p, const char *name, const struct molt_entry *want);
 /* Takes immutable and append-only off name, so that it can be changed or replaced. */
 void molt__clear_inode_flags(int dirfd, const char *name);

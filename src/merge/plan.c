@@ -60,6 +60,7 @@ struct row {
     const char *leader; /* first path of the active's hard-link group that is the active's */
     bool touched;
     uint8_t count; /* enum molt_count_kind */
+    bool unshare; /* not all names of the upgrade's inode get these attributes */
 };
 
 struct planner {
@@ -338,6 +339,32 @@ static void find_leaders(struct planner *pl)
     free(v);
 }
 
+/* The upgrade's file with attributes of the active's is changed in place; unless another of its names is settled otherwise. */
+static void find_shared(struct planner *pl)
+{
+    struct link_ref *v = NULL;
+    size_t n = 0, cap = 0;
+    for (size_t i = 0; i < pl->n; i++) {
+        const struct row *r = &pl->v[i];
+        if (r->u && r->u->link_sig && r->u->type != MOLT_T_DIR) {
+            MOLT_GROW(v, n, cap);
+            v[n++] = (struct link_ref){r->u->ino, i};
+        }
+    }
+    if (n)
+        qsort(v, n, sizeof(*v), by_ino);
+    for (size_t i = 0, end; i < n; i = end) {
+        bool split = false, other = false;
+        for (end = i; end < n && v[end].ino == v[i].ino; end++) {
+            split |= pl->v[v[end].row].now.kind == K_SPLIT_U;
+            other |= pl->v[v[end].row].now.kind == K_UPGRADE || pl->v[v[end].row].now.kind == K_BESIDE;
+        }
+        for (size_t k = i; k < end; k++)
+            pl->v[v[k].row].unshare = split && other;
+    }
+    free(v);
+}
+
 struct actions {
     struct molt_action *v;
     size_t n, cap;
@@ -435,6 +462,7 @@ static void emit_mixed(struct emit *e, struct row *r, bool stash)
         want.mtime_ns = r->u->mtime_ns;
         add(&e->put, r, MOLT_ACT_SET_META,
             want.xattr_hash != r->u->xattr_hash ? MOLT_FETCH_META : MOLT_FETCH_NONE, &want, false);
+        e->put.v[e->put.n - 1].unshare = r->unshare;
         return;
     case K_KEEP_BESIDE:
         add(&e->put, r, MOLT_ACT_KEEP_BESIDE, MOLT_FETCH_FULL, r->a, stash);
@@ -465,7 +493,7 @@ static void emit_row(struct emit *e, struct row *r, bool clearing)
         emit_dir(e, r, was);
     } else if (k == K_KEEP_BESIDE && res) {
         emit_mixed(e, r, stash);
-    } else if (k == K_KEEP_BESIDE) {
+    } else if (k == K_KEEP_BESIDE && !molt__is_dir(r->u)) {
         /* Behind what is below it: an earlier pass may have made a directory here. */
         add(clearing ? &e->clear : &e->del, r, MOLT_ACT_KEEP_BESIDE, MOLT_FETCH_NONE, NULL, stash);
     } else if (!res) {
@@ -620,6 +648,7 @@ int molt_plan_pass_anew(const struct molt_manifest *base, const struct molt_mani
         resolve(&pl, true);
         count(&pl, pl.plan);
         find_leaders(&pl);
+        find_shared(&pl);
         emit_all(&pl, upgrade);
         *ret = pl.plan;
     }

@@ -48,6 +48,7 @@ struct molt_action {
     const struct molt_entry *upgrade, *base;
     struct molt_entry want;       /* type, mode, owner, mtime, inode flags that the result has */
     bool stash;                   /* save the upgrade's version first (once) */
+    bool unshare;                 /* SET_META: other names of this inode are to stay as they are */
     const struct molt_rule *rule; /* the policy's, where it decided; else NULL */
     const char *why;              /* name of the plan rule: "active-only", "deleted-vs-changed", ... */
 };

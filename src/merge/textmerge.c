@@ -37,7 +37,8 @@ int molt_merge_text(const char *base, size_t base_len, const char *active, size_
     CLEANUP_CLOSE int fu = memory_file(upgrade, upgrade_len, pu);
     if (fb < 0 || fa < 0 || fu < 0)
         return molt_error_errno(err, "memory for a text merge");
-    char *const argv[] = {(char *)"diff3", (char *)"-m", pa, pb, pu, NULL};
+    /* -E: the same change on both sides is no overlap. */
+    char *const argv[] = {(char *)"diff3", (char *)"-m", (char *)"-E", pa, pb, pu, NULL};
     struct molt_run_opts opts = {.timeout_ms = DIFF3_TIMEOUT_MS,
                                  .max_output = base_len + active_len + upgrade_len + 65536};
     CLEANUP_FREE char *out = NULL;

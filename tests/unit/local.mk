@@ -40,6 +40,13 @@ UNIT_TESTS += tests/unit/test_merge_random
 tests_unit_test_merge_random_SOURCES = tests/unit/test_merge_random.c tests/unit/test_merge_util.h
 tests_unit_test_merge_random_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
 
+# The reference model: a share of it in each run; `tests/run model` for long.
+UNIT_TESTS += tests/model/merge_model
+tests_model_merge_model_SOURCES = tests/model/main.c tests/model/world.c tests/model/world.h tests/model/ops.c \
+	tests/model/ops_run.c tests/model/tree.c tests/model/expect.c tests/model/compare.c tests/model/model.h
+tests_model_merge_model_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tests/model
+tests_model_merge_model_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_hold
 tests_unit_test_hold_SOURCES = tests/unit/test_hold.c libxl-ext/hold.c libxl-ext/hold.h libxl-ext/rtnl.c libxl-ext/rtnl.h
 tests_unit_test_hold_CFLAGS = $(AM_CFLAGS) $(LIBNL_CFLAGS)
