@@ -69,6 +69,17 @@ static int put_begin_in_place(struct put *p, struct molt__place *place, const ch
     return 0;
 }
 
+static bool all_zero(const char *p, size_t n)
+{
+    return n == 0 || (*p == 0 && memcmp(p, p + 1, n - 1) == 0);
+}
+
+/* Differences bring the holes of a file as zeros: a page of them becomes a hole again. */
+static bool put_hole(struct put *p, uint64_t off, size_t len)
+{
+    return fallocate(p->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) == 0;
+}
+
 static int put_data(struct put *p, uint64_t off, const void *data, size_t len, struct molt_error **err)
 {
     while (len) {
@@ -168,6 +179,17 @@ static int append_upgrade(struct run *r, uint64_t size, struct molt_error **err)
     return n < 0 ? molt_error_errno(err, "read the upgrade's version") : 0;
 }
 
+/* "system.journal" -> "system@xenmolt-active.journal", which journalctl reads; others NAME.xenmolt-active. */
+static void beside_name(const char *name, char out[MOLT_NAME_LIMIT + 64])
+{
+    size_t n = strlen(name), suffix = sizeof(".journal") - 1;
+    if (n > suffix && strcmp(name + n - suffix, ".journal") == 0)
+        snprintf(out, MOLT_NAME_LIMIT + 64, "%.*s%cxenmolt-active.journal", (int)(n - suffix), name,
+                 strchr(name, '@') ? '-' : '@');
+    else
+        snprintf(out, MOLT_NAME_LIMIT + 64, "%s" MOLT_BESIDE_ACTIVE, name);
+}
+
 /* The upgrade's version, out of the stash, as NAME.xenmolt-upgrade. */
 static int lay_beside(struct run *r, struct molt_error **err)
 {
@@ -180,6 +202,31 @@ static int lay_beside(struct run *r, struct molt_error **err)
     snprintf(beside, sizeof(beside), "%s" MOLT_BESIDE_UPGRADE, r->name);
     int rc = molt__link_over(&r->place, r->a->stashfd, stash, beside, err);
     return rc < 0 ? rc : 0;
+}
+
+static void remove_beside(struct run *r, const char *beside)
+{
+    molt__place_unlock(&r->place);
+    molt__clear_inode_flags(r->place.dirfd, beside);
+    unlinkat(r->place.dirfd, beside, 0);
+}
+
+/* Of an earlier pass, whose outcome was another. */
+static int unbeside(struct run *r, const struct molt_action *x, struct molt_error **err)
+{
+    const char *name;
+    char beside[MOLT_NAME_LIMIT + 64];
+    CLEANUP_ERROR struct molt_error *missing = NULL;
+    int rc = molt__place_at(&r->place, x->path, &name, &missing);
+    if (rc < 0)
+        molt_error_move(err, MOLT_STEAL_PTR(missing));
+    if (rc)
+        return rc < 0 ? rc : 0;
+    beside_name(name, beside);
+    remove_beside(r, beside);
+    snprintf(beside, sizeof(beside), "%s" MOLT_BESIDE_UPGRADE, name);
+    remove_beside(r, beside);
+    return 0;
 }
 
 /* 1: merged, the new file holds the result; 0: they overlap. */
@@ -211,6 +258,20 @@ static int stash(struct run *r, const struct molt_action *x, const char *name, s
     return x->stash ? molt__stash_save(&r->place, r->a->stashfd, x->path, name, err) : 0;
 }
 
+/* A directory without the active's xattrs: none (a new one inherits some), or those that the upgrade gave it. */
+static int put_dir_own(struct run *r, const struct molt_action *x, const char *name, struct molt_error **err)
+{
+    static const struct molt_record none;
+    char stash[40];
+    struct molt_record *own = NULL;
+    molt__stash_name(x->path, stash);
+    if (x->want.xattr_hash && molt_xattr_hash(r->a->stashfd, stash) == x->want.xattr_hash)
+        own = molt__xattrs_of(r->a->stashfd, stash);
+    int rc = molt__set_attrs(&r->place, name, &x->want, x->want.xattr_hash ? own : &none, err);
+    molt__xattrs_free(own);
+    return rc;
+}
+
 static int put_dir(struct run *r, const struct molt_action *x, const struct molt_record *rec,
                    struct molt_error **err)
 {
@@ -222,19 +283,16 @@ static int put_dir(struct run *r, const struct molt_action *x, const struct molt
     if (rc != 0)
         return rc > 0 ? MOLT_E_INTERNAL : rc;
     int fd = r->place.dirfd;
+    molt__place_unlock(&r->place);
+    molt__clear_inode_flags(fd, name);
     if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(st.st_mode)) {
-        molt__clear_inode_flags(fd, name);
         unlinkat(fd, name, 0);
     }
-    static const struct molt_record none;
-    if (mkdirat(fd, name, 0700) == 0) {
-        if (!rec && !x->want.xattr_hash)
-            rec = &none; /* not what a new directory inherits */
-    } else if (errno != EEXIST) {
+    if (mkdirat(fd, name, 0700) < 0 && errno != EEXIST) {
         CLEANUP_FREE char *text = molt_path_text(x->path);
         return molt_error_errno(err, "make the directory %s", text);
     }
-    return molt__set_attrs(&r->place, name, &x->want, rec, err);
+    return rec ? molt__set_attrs(&r->place, name, &x->want, rec, err) : put_dir_own(r, x, name, err);
 }
 
 static int delete_path(struct run *r, const struct molt_action *x, struct molt_error **err)
@@ -251,6 +309,7 @@ static int delete_path(struct run *r, const struct molt_action *x, struct molt_e
     rc = stash(r, x, name, err);
     if (rc < 0)
         return rc;
+    molt__place_unlock(&r->place);
     molt__clear_inode_flags(r->place.dirfd, name);
     if (unlinkat(r->place.dirfd, name, 0) == 0 || errno == ENOENT)
         return 0;
@@ -296,8 +355,24 @@ static int restore_begin(void *ctx, size_t index, const struct molt_record *rec,
 
 static int on_data(void *ctx, uint64_t off, const void *p, size_t len, struct molt_error **err)
 {
+    enum { PAGE = 4096 };
     struct run *r = ctx;
-    return r->skip ? 0 : put_data(&r->put, off, p, len, err);
+    const char *s = p;
+    if (r->skip || !r->put.in_place)
+        return r->skip ? 0 : put_data(&r->put, off, p, len, err);
+    while (len) {
+        size_t n = len < PAGE ? len : PAGE;
+        bool zero = all_zero(s, n);
+        while (n < len && all_zero(s + n, len - n < PAGE ? len - n : PAGE) == zero)
+            n += len - n < PAGE ? len - n : PAGE;
+        int rc = zero && put_hole(&r->put, off, n) ? 0 : put_data(&r->put, off, s, n, err);
+        if (rc < 0)
+            return rc;
+        s += n;
+        off += n;
+        len -= n;
+    }
+    return 0;
 }
 
 static int end_size(struct run *r, uint64_t size, struct molt_error **err)
@@ -339,6 +414,17 @@ static int copy_anew(struct run *r, const struct molt_action *x, int from, struc
     return rc;
 }
 
+/* Saving the upgrade's version and replacing it took the inode flags off, under all its names. */
+static void settle_stash(struct run *r, const struct molt_action *x)
+{
+    char name[40];
+    if (!x->stash || !x->upgrade || !(x->upgrade->flags & MOLT_EF_INODE))
+        return;
+    struct molt__place at = {.dirfd = r->a->stashfd};
+    molt__stash_name(x->path, name);
+    molt__set_inode_flags(&at, name, x->upgrade);
+}
+
 /* In place: attributes only. What the clone lost since it was scanned is counted, not mourned. */
 static int set_meta(struct run *r, const struct molt_action *x, const struct molt_record *rec,
                     struct molt_error **err)
@@ -359,9 +445,11 @@ static int set_meta(struct run *r, const struct molt_action *x, const struct mol
     }
     if (!S_ISDIR(st.st_mode) && x->act == MOLT_ACT_DIR_META)
         return 0;
-    if (x->unshare && st.st_nlink > 1) {
+    if (x->unshare) {
         r->name = name;
-        rc = copy_anew(r, x, r->a->rootfd, err);
+        rc = stash(r, x, name, err);
+        if (rc == 0)
+            rc = copy_anew(r, x, r->a->rootfd, err);
         if (rc < 0)
             return rc;
     }
@@ -413,6 +501,8 @@ static int act_now(struct run *r, const struct molt_action *x, struct molt_error
         return set_meta(r, x, NULL, err);
     case MOLT_ACT_RESTORE:
         return restore(r, x, err);
+    case MOLT_ACT_UNBESIDE:
+        return unbeside(r, x, err);
     case MOLT_ACT_DELETE:
         return delete_path(r, x, err);
     case MOLT_ACT_KEEP_BESIDE: {
@@ -433,6 +523,7 @@ static int catch_up(struct run *r, size_t until, struct molt_error **err)
     for (; r->next < until; r->next++) {
         const struct molt_action *x = &r->plan->v[r->next];
         int rc = act_now(r, x, err);
+        settle_stash(r, x);
         if (rc < 0) {
             CLEANUP_FREE char *text = molt_path_text(x->path);
             return molt_error_prefix(err, "%s %s", molt_act_name(x->act), text);
@@ -462,17 +553,6 @@ static int on_begin(void *ctx, size_t index, const struct molt_record *rec, stru
         rc = rec->differences ? put_begin_in_place(&r->put, &r->place, r->name, &r->want->had[index], err)
                               : put_begin(&r->put, &r->place, &rec->e, err);
     return rc > 0 ? MOLT_E_INTERNAL : rc;
-}
-
-/* "system.journal" -> "system@xenmolt-active.journal", which journalctl reads; others NAME.xenmolt-active. */
-static void beside_name(const char *name, char out[MOLT_NAME_LIMIT + 64])
-{
-    size_t n = strlen(name), suffix = sizeof(".journal") - 1;
-    if (n > suffix && strcmp(name + n - suffix, ".journal") == 0)
-        snprintf(out, MOLT_NAME_LIMIT + 64, "%.*s%cxenmolt-active.journal", (int)(n - suffix), name,
-                 strchr(name, '@') ? '-' : '@');
-    else
-        snprintf(out, MOLT_NAME_LIMIT + 64, "%s" MOLT_BESIDE_ACTIVE, name);
 }
 
 /* Puts the file in place. Of one that is made of both sides, the extended attributes may be the upgrade's: the record has
@@ -510,8 +590,11 @@ static int end_content(struct run *r, uint64_t size, struct molt_error **err)
         rc = merge_texts(r, err);
         if (rc >= 0 && r->a->merged)
             r->a->merged(r->a->ctx, x, rc == 0);
+        snprintf(beside, sizeof(beside), "%s" MOLT_BESIDE_UPGRADE, r->name);
         if (rc == 0)
             rc = lay_beside(r, err);
+        else if (rc > 0)
+            remove_beside(r, beside);
         break;
     case MOLT_ACT_KEEP_BESIDE:
         rc = lay_beside(r, err);
@@ -530,11 +613,11 @@ static int on_end(void *ctx, uint64_t size, struct molt_error **err)
     struct run *r = ctx;
     if (r->skip)
         return 0;
-    if (r->cur->act == MOLT_ACT_PUT_DIR)
-        return put_dir(r, r->cur, r->rec, err);
-    if (r->cur->act == MOLT_ACT_SET_META)
-        return set_meta(r, r->cur, r->rec, err);
-    return end_content(r, size, err);
+    int rc = r->cur->act == MOLT_ACT_PUT_DIR    ? put_dir(r, r->cur, r->rec, err)
+             : r->cur->act == MOLT_ACT_SET_META ? set_meta(r, r->cur, r->rec, err)
+                                                : end_content(r, size, err);
+    settle_stash(r, r->cur);
+    return rc;
 }
 
 int molt_apply_plan(struct molt_apply *a, const struct molt_plan *plan, const struct molt_wants *want,

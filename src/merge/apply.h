@@ -53,6 +53,9 @@ int molt_merge_text(const char *base, size_t base_len, const char *active, size_
 bool molt_merge_keyed(const char *base, const char *active, const char *upgrade, bool ids, char **ret);
 bool molt_merge_is_keyed(const char *path, bool *ret_ids);
 
+/* Removes one entry of a stash, which may be immutable; what else bears its inode stays so. -1 with errno. */
+int molt_apply_stash_drop(int stashfd, const char *name);
+
 /* The upgrade's own version of path, which a pass may have replaced meanwhile: from the stash, else from the
  * tree. Descriptor (O_RDONLY, regular files only), or -1 with errno. */
 int molt_apply_open_upgrade(const struct molt_apply *a, const char *path);

@@ -32,6 +32,7 @@ void molt__place_forget(struct molt__place *p)
     free(p->dir);
     p->dir = NULL;
     p->dirfd = -1;
+    p->unlocked = false;
 }
 
 void molt__place_done(struct molt__place *p)
@@ -61,8 +62,16 @@ int molt__place_at(struct molt__place *p, const char *path, const char **ret_nam
     return 0;
 }
 
+void molt__place_unlock(struct molt__place *p)
+{
+    if (!p->unlocked)
+        molt__clear_inode_flags(p->dirfd, ".");
+    p->unlocked = true;
+}
+
 void molt__tmp_name(struct molt__place *p, char name[64])
 {
+    molt__place_unlock(p);
     snprintf(name, 64, MOLT_TMP_PREFIX "%ld-%u", (long)getpid(), p->serial++);
     /* A left-over of a killed process with our number. */
     unlinkat(p->dirfd, name, 0);
@@ -271,6 +280,18 @@ void molt__stash_name(const char *path, char name[40])
     snprintf(name, 40, "%016llx%016llx", (unsigned long long)h.high64, (unsigned long long)h.low64);
 }
 
+/* Of a directory what the manifest does not tell. */
+static int stash_directory(struct molt__place *p, int stashfd, const char *stash, const char *name, struct molt_error **err)
+{
+    if (mkdirat(stashfd, stash, 0700) < 0)
+        return errno == EEXIST ? 0 : fail(err, "stash", name);
+    struct molt__place at = {.dirfd = stashfd, .log = p->log};
+    struct molt_record *own = molt__xattrs_of(p->dirfd, name);
+    int rc = set_xattrs(&at, stash, own, err);
+    molt__xattrs_free(own);
+    return rc;
+}
+
 int molt__stash_save(struct molt__place *p, int stashfd, const char *path, const char *name,
                      struct molt_error **err)
 {
@@ -281,9 +302,30 @@ int molt__stash_save(struct molt__place *p, int stashfd, const char *path, const
         molt__clear_inode_flags(p->dirfd, name);
         r = linkat(p->dirfd, name, stashfd, stash, 0);
     }
-    /* There already: an earlier pass saved it, what lies at path now is not the upgrade's. EPERM once more: a
-     * directory, whose attributes the manifest has. */
-    if (r < 0 && errno != EEXIST && errno != ENOENT && errno != EPERM)
-        return fail(err, "stash", name);
-    return 0;
+    /* There already: an earlier pass saved it, what lies at path now is not the upgrade's. */
+    if (r == 0 || errno == EEXIST || errno == ENOENT)
+        return 0;
+    struct stat st;
+    if (errno == EPERM && fstatat(p->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
+        return stash_directory(p, stashfd, stash, name, err);
+    return fail(err, "stash", name);
+}
+
+int molt_apply_stash_drop(int stashfd, const char *name)
+{
+    struct statx st;
+    if (statx(stashfd, name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &st) < 0)
+        return -1;
+    int flags = (st.stx_attributes & STATX_ATTR_IMMUTABLE ? FS_IMMUTABLE_FL : 0) |
+                (st.stx_attributes & STATX_ATTR_APPEND ? FS_APPEND_FL : 0);
+    if (!flags || S_ISDIR(st.stx_mode))
+        return unlinkat(stashfd, name, S_ISDIR(st.stx_mode) ? AT_REMOVEDIR : 0);
+    CLEANUP_CLOSE int fd = openat(stashfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    molt__clear_inode_flags(stashfd, name);
+    int r = unlinkat(stashfd, name, 0), now;
+    if (fd >= 0 && st.stx_nlink > 1 && ioctl(fd, FS_IOC_GETFLAGS, &now) == 0) {
+        now |= flags;
+        ioctl(fd, FS_IOC_SETFLAGS, &now);
+    }
+    return r;
 }

@@ -9,6 +9,7 @@
 struct molt__place {
     int rootfd, dirfd;
     char *dir;
+    bool unlocked;   /* molt__place_unlock was called for it */
     unsigned serial; /* for names of temporary files */
     struct molt_log *log;
 };
@@ -17,6 +18,9 @@ void molt__place_done(struct molt__place *p);
 /* Opens the directory of path; *ret_name is the last component ("." for the root). 1, with err set: not
  * there. */
 int molt__place_at(struct molt__place *p, const char *path, const char **ret_name, struct molt_error **err);
+/* Takes immutable and append-only off the directory itself, whose entries are to change; its own action comes last and
+ * puts them back. */
+void molt__place_unlock(struct molt__place *p);
 /* After directories were removed or replaced. */
 void molt__place_forget(struct molt__place *p);
 void molt__tmp_name(struct molt__place *p, char name[64]);

@@ -90,8 +90,7 @@ static int empty_stash(int stashfd, struct molt_error **err)
         return molt_error_errno(err, "read the stash");
     const struct dirent *e;
     while ((e = readdir(d)))
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
-            unlinkat(stashfd, e->d_name, 0) < 0)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && molt_apply_stash_drop(stashfd, e->d_name) < 0)
             return molt_error_errno(err, "empty the stash: %s", e->d_name);
     return 0;
 }

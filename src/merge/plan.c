@@ -57,10 +57,9 @@ struct row {
     const char *path;
     const struct molt_entry *b, *p, *a, *u; /* base, active of the pass before, active, upgrade */
     struct outcome prev, now;
-    const char *leader; /* first path of the active's hard-link group that is the active's */
+    const char *leader; /* first path of the hard-link group that is settled the same way */
     bool touched;
     uint8_t count; /* enum molt_count_kind */
-    bool unshare; /* not all names of the upgrade's inode get these attributes */
 };
 
 struct planner {
@@ -243,7 +242,8 @@ static void keep_parents(struct planner *pl, bool now)
             o->kind = molt__is_dir(r->u) ? K_UPGRADE : K_ACTIVE;
             o->why = "parent-kept";
         }
-        if (result_of(r, now) || o->kind == K_SKIP)
+        bool beside = o->kind == K_KEEP_BESIDE && r->u && !molt__is_dir(r->u);
+        if (result_of(r, now) || o->kind == K_SKIP || beside)
             next = r->path;
     }
 }
@@ -317,6 +317,25 @@ static int by_ino(const void *x, const void *y)
     return a->row < b->row ? -1 : a->row > b->row;
 }
 
+/* Of the rows of one inode the first leads the others. */
+static void lead(struct planner *pl, struct link_ref *v, size_t n)
+{
+    if (n)
+        qsort(v, n, sizeof(*v), by_ino);
+    for (size_t i = 1, first = 0; i < n; i++) {
+        if (v[i].ino != v[first].ino)
+            first = i;
+        else
+            pl->v[v[i].row].leader = pl->v[v[first].row].path;
+    }
+}
+
+static bool comes_back(const struct row *r)
+{
+    return r->now.kind == K_UPGRADE && r->prev.kind != K_UPGRADE && r->prev.kind != K_BESIDE && r->u &&
+           molt__same_inode(r->b, r->u);
+}
+
 static void find_leaders(struct planner *pl)
 {
     struct link_ref *v = NULL;
@@ -328,40 +347,33 @@ static void find_leaders(struct planner *pl)
             v[n++] = (struct link_ref){r->a->ino, i};
         }
     }
-    if (n)
-        qsort(v, n, sizeof(*v), by_ino);
-    for (size_t i = 1, first = 0; i < n; i++) {
-        if (v[i].ino != v[first].ino)
-            first = i;
-        else
-            pl->v[v[i].row].leader = pl->v[v[first].row].path;
+    lead(pl, v, n);
+    n = 0;
+    /* What comes back from the base disk does so once. */
+    for (size_t i = 0; i < pl->n; i++) {
+        const struct row *r = &pl->v[i];
+        if (comes_back(r) && r->u->link_sig) {
+            MOLT_GROW(v, n, cap);
+            v[n++] = (struct link_ref){r->u->ino, i};
+        }
     }
+    lead(pl, v, n);
     free(v);
 }
 
-/* The upgrade's file with attributes of the active's is changed in place; unless another of its names is settled otherwise. */
-static void find_shared(struct planner *pl)
+/* The upgrade's file with attributes of the active's: one file again, where both sides agree on its names. */
+static void find_split_leaders(struct planner *pl)
 {
     struct link_ref *v = NULL;
     size_t n = 0, cap = 0;
     for (size_t i = 0; i < pl->n; i++) {
         const struct row *r = &pl->v[i];
-        if (r->u && r->u->link_sig && r->u->type != MOLT_T_DIR) {
+        if (r->now.kind == K_SPLIT_U && r->u->link_sig && r->u->link_sig == r->a->link_sig) {
             MOLT_GROW(v, n, cap);
             v[n++] = (struct link_ref){r->u->ino, i};
         }
     }
-    if (n)
-        qsort(v, n, sizeof(*v), by_ino);
-    for (size_t i = 0, end; i < n; i = end) {
-        bool split = false, other = false;
-        for (end = i; end < n && v[end].ino == v[i].ino; end++) {
-            split |= pl->v[v[end].row].now.kind == K_SPLIT_U;
-            other |= pl->v[v[end].row].now.kind == K_UPGRADE || pl->v[v[end].row].now.kind == K_BESIDE;
-        }
-        for (size_t k = i; k < end; k++)
-            pl->v[v[k].row].unshare = split && other;
-    }
+    lead(pl, v, n);
     free(v);
 }
 
@@ -371,7 +383,7 @@ struct actions {
 };
 
 struct emit {
-    struct actions clear, put, del, meta;
+    struct actions first, clear, put, del, meta;
 };
 
 static void add(struct actions *l, const struct row *r, enum molt_act act, enum molt_fetch fetch,
@@ -411,7 +423,7 @@ static void emit_dir(struct emit *e, struct row *r, const struct molt_entry *was
     if (!made && old.mode == want.mode && old.uid == want.uid && old.gid == want.gid &&
         !((old.flags ^ want.flags) & MOLT_EF_INODE) && old.xattr_hash == want.xattr_hash)
         return;
-    bool stash = made && r->u && !molt__is_dir(r->u);
+    bool stash = r->u && (molt__is_dir(r->u) ? r->u->xattr_hash != 0 : made);
     add(&e->put, r, MOLT_ACT_PUT_DIR, foreign && molt__is_dir(r->a) ? MOLT_FETCH_META : MOLT_FETCH_NONE,
         &want, stash);
 }
@@ -460,9 +472,14 @@ static void emit_mixed(struct emit *e, struct row *r, bool stash)
             add(&e->put, r, MOLT_ACT_RESTORE, MOLT_FETCH_NONE, r->u, false);
         want = molt__attrs_want(r->b, r->a, r->u, false, NULL);
         want.mtime_ns = r->u->mtime_ns;
+        if (r->leader) {
+            add(&e->put, r, MOLT_ACT_HARDLINK, MOLT_FETCH_NONE, &want, stash);
+            e->put.v[e->put.n - 1].link = r->leader;
+            return;
+        }
         add(&e->put, r, MOLT_ACT_SET_META,
-            want.xattr_hash != r->u->xattr_hash ? MOLT_FETCH_META : MOLT_FETCH_NONE, &want, false);
-        e->put.v[e->put.n - 1].unshare = r->unshare;
+            want.xattr_hash != r->u->xattr_hash ? MOLT_FETCH_META : MOLT_FETCH_NONE, &want, stash);
+        e->put.v[e->put.n - 1].unshare = true;
         return;
     case K_KEEP_BESIDE:
         add(&e->put, r, MOLT_ACT_KEEP_BESIDE, MOLT_FETCH_FULL, r->a, stash);
@@ -480,15 +497,22 @@ static void emit_mixed(struct emit *e, struct row *r, bool stash)
     }
 }
 
+static bool may_lay_beside(enum kind k)
+{
+    return k == K_MERGE || k == K_KEEP_BESIDE || k == K_BESIDE;
+}
+
 /* Appends the actions of one row; clearing: the path lies where a directory makes room for something else. */
 static void emit_row(struct emit *e, struct row *r, bool clearing)
 {
     const struct molt_entry *res = result_of(r, true), *was = result_of(r, false);
     /* The upgrade's version is saved unless the base has it as well. */
-    bool stash = r->u && r->u->type != MOLT_T_DIR && !molt__same_inode(r->b, r->u);
+    bool stash = r->u && (molt__is_dir(r->u) ? r->u->xattr_hash != 0 : !molt__same_inode(r->b, r->u));
     enum kind k = r->now.kind;
     if (k == K_SKIP)
         return;
+    if (may_lay_beside(r->prev.kind) && !may_lay_beside(k))
+        add(&e->first, r, MOLT_ACT_UNBESIDE, MOLT_FETCH_NONE, NULL, false);
     if (molt__is_dir(res)) {
         emit_dir(e, r, was);
     } else if (k == K_KEEP_BESIDE && res) {
@@ -502,8 +526,10 @@ static void emit_row(struct emit *e, struct row *r, bool clearing)
     } else if (k == K_ACTIVE) {
         emit_active(e, r, was, stash);
     } else if (k == K_UPGRADE) {
-        if (r->prev.kind != K_UPGRADE && r->prev.kind != K_BESIDE)
-            add(&e->put, r, MOLT_ACT_RESTORE, MOLT_FETCH_NONE, r->u, false);
+        if (r->prev.kind != K_UPGRADE && r->prev.kind != K_BESIDE) {
+            add(&e->put, r, r->leader ? MOLT_ACT_HARDLINK : MOLT_ACT_RESTORE, MOLT_FETCH_NONE, r->u, false);
+            e->put.v[e->put.n - 1].link = r->leader;
+        }
     } else {
         emit_mixed(e, r, stash);
     }
@@ -560,7 +586,7 @@ static void link_restored(const struct planner *pl, const struct molt_manifest *
 static void touch_parents(struct planner *pl, const struct actions *l)
 {
     for (size_t i = 0; i < l->n; i++) {
-        if (l->v[i].act == MOLT_ACT_SET_META)
+        if (l->v[i].act == MOLT_ACT_SET_META && !l->v[i].unshare)
             continue;
         const char *cut = strrchr(l->v[i].path, '/');
         CLEANUP_FREE char *dir = molt_xstrndup(l->v[i].path, cut ? (size_t)(cut - l->v[i].path) : 0);
@@ -595,6 +621,7 @@ static void emit_all(struct planner *pl, const struct molt_manifest *upgrade)
         emit_row(&e, r, room && room != r->path);
     }
     link_restored(pl, upgrade, &e.put);
+    touch_parents(pl, &e.first);
     touch_parents(pl, &e.clear);
     touch_parents(pl, &e.put);
     touch_parents(pl, &e.del);
@@ -605,6 +632,7 @@ static void emit_all(struct planner *pl, const struct molt_manifest *upgrade)
         struct molt_entry want = dir_want(r, r->a, r->now.kind);
         add(&e.meta, r, MOLT_ACT_DIR_META, MOLT_FETCH_NONE, &want, false);
     }
+    take(pl->plan, &e.first, false);
     take(pl->plan, &e.clear, true);
     take(pl->plan, &e.put, false);
     take(pl->plan, &e.del, true);
@@ -648,7 +676,7 @@ int molt_plan_pass_anew(const struct molt_manifest *base, const struct molt_mani
         resolve(&pl, true);
         count(&pl, pl.plan);
         find_leaders(&pl);
-        find_shared(&pl);
+        find_split_leaders(&pl);
         emit_all(&pl, upgrade);
         *ret = pl.plan;
     }

@@ -23,6 +23,7 @@ enum molt_on_conflict { MOLT_ON_CONFLICT_REFUSE, MOLT_ON_CONFLICT_ACTIVE, MOLT_O
     X(APPEND, "append")     /* active's content, then what the upgrade appended to the base's */             \
     X(MERGE_TEXT, "merge-text")   /* three-way; on overlap active's, the upgrade's laid beside */            \
     X(BESIDE, "beside")           /* active's laid beside the upgrade's */                                   \
+    X(UNBESIDE, "unbeside")       /* first: take away what an earlier pass laid beside */                    \
     X(KEEP_BESIDE, "keep-beside") /* active's version (or absence), the upgrade's laid beside */             \
     X(RESTORE, "restore")         /* the upgrade's version back, from the stash, if a pass replaced it */    \
     X(DELETE, "delete")           /* file or directory; a directory that is not empty stays */               \
@@ -47,8 +48,8 @@ struct molt_action {
     const struct molt_entry *active; /* NULL: not there; likewise the next two */
     const struct molt_entry *upgrade, *base;
     struct molt_entry want;       /* type, mode, owner, mtime, inode flags that the result has */
-    bool stash;                   /* save the upgrade's version first (once) */
-    bool unshare;                 /* SET_META: other names of this inode are to stay as they are */
+    bool stash;                   /* save the upgrade's version first (once); of a directory the xattrs */
+    bool unshare;                 /* SET_META: of a copy, not of the upgrade's own inode */
     const struct molt_rule *rule; /* the policy's, where it decided; else NULL */
     const char *why;              /* name of the plan rule: "active-only", "deleted-vs-changed", ... */
 };

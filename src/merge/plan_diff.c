@@ -8,7 +8,8 @@
 
 bool molt__same_inode(const struct molt_entry *a, const struct molt_entry *b)
 {
-    return molt_entry_same_inode(a, b);
+    /* A name of it may have come or gone with a directory that was renamed, which no time of change tells. */
+    return molt_entry_same_inode(a, b) && (!a || a->link_sig == b->link_sig);
 }
 
 static bool content_differs(const struct molt_entry *a, const struct molt_entry *b)
@@ -33,7 +34,7 @@ unsigned molt__diff(const struct molt_entry *a, const struct molt_entry *b)
     if (!a || !b)
         return a == b ? 0 : MOLT__D_TYPE;
     if (molt_entry_same_inode(a, b))
-        return 0;
+        return a->link_sig == b->link_sig ? 0 : MOLT__D_LINK;
     if (a->type != b->type)
         return MOLT__D_TYPE;
     unsigned d = 0;

@@ -215,11 +215,9 @@ static struct node *beside(const struct node *n, const char *suffix)
     free(r->name);
     r->name = molt_xasprintf("%s%s", n->name, suffix);
     r->any_group = true;
-    /* A name that long gets none. */
-    if (strlen(r->name) <= 255)
-        return r;
-    tree_free(r);
-    return NULL;
+    if (strlen(r->name) > 255) /* such a name gets none */
+        r->type = '?';
+    return r;
 }
 
 /* Same content and attributes do not make a merge; the one that is there is told by more than its text. */
@@ -331,6 +329,10 @@ static struct node *one_side(const struct ctx *c, const struct node *b, const st
 {
     bool a_changed = is_dir(a) ? changed_below(b, a) : differ(b, a) & STRONG;
     bool u_changed = is_dir(u) ? changed_below(b, u) : differ(b, u) & STRONG;
+    if (c->rule == BES) {
+        a_changed |= is_file(a) && touched(b, a);
+        u_changed |= is_file(u) && touched(b, u);
+    }
     bool active = a_changed && u_changed ? active_chosen(c, a, u) : a_changed;
     return active ? subtree(c, a, ACTIVE) : subtree(c, u, UPGRADE);
 }
