@@ -122,7 +122,7 @@ static int set_xattrs(struct molt__place *p, const char *name, const struct molt
     CLEANUP_FREE char *list = molt_xmalloc(XATTR_LIST_MAX);
     ssize_t len = llistxattr(path, list, XATTR_LIST_MAX);
     for (ssize_t i = 0; i < len; i += (ssize_t)strlen(list + i) + 1)
-        if (!in_record(r, list + i) && lremovexattr(path, list + i) < 0 && !tolerable(p, list + i, name))
+        if (!in_record(r, list + i) && lremovexattr(path, list + i) < 0 && errno != ENODATA && !tolerable(p, list + i, name))
             return fail(err, "remove an extended attribute of", name);
     for (size_t i = 0; i < r->n_xattrs; i++) {
         const struct molt_xattr *x = &r->xattrs[i];

@@ -17,6 +17,7 @@
 #include "world.h"
 
 enum { BATCH = 40, SHRINK_TRIES = 600, MAX_FAILURES = 5 };
+#define LAST_SEED 4000000000u
 
 struct drive {
     struct setting s;
@@ -196,10 +197,10 @@ static void a_wrong_model_is_caught_and_shrunk(void **state)
 
 static int usage(int status)
 {
-    fputs("usage: merge_model [--seconds N | --seeds FIRST[-LAST]] [--fs dirs|ext4|xfs] [--recorded] [--batch N]\n"
+    fputs("usage: merge_model [--seconds N] [--seeds FIRST[-[LAST]]] [--fs dirs|ext4|xfs] [--recorded] [--batch N]\n"
           "                   [--wrong xattrs|links|deleted|time] [--print]\n"
-          "  --seconds N   as many seeds as there is time for, from FIRST (default 1000) on\n"
-          "  --seeds       these (default 1-2000)\n"
+          "  --seconds N   as many seeds as there is time for, from FIRST on\n"
+          "  --seeds       these, without LAST all from FIRST on (default 1-2000)\n"
           "  --batch N     cases merged together, at most 40; 1 to see a seed alone\n"
           "  --wrong KIND  with a model that is wrong in this, to see it caught\n"
           "  --print       only print the operations of the seeds\n"
@@ -236,8 +237,9 @@ static bool options(int argc, char **argv, struct drive *d, bool *print)
         } else if (c == 'n') {
             d->first = d->last = (unsigned)strtoul(optarg, &end, 10);
             seeds = *end == '-';
-            if (*end == '-')
-                d->last = (unsigned)strtoul(end + 1, &end, 10);
+            if (seeds)
+                d->last = end[1] ? (unsigned)strtoul(end + 1, &end, 10) : LAST_SEED;
+            end += *end == '-';
             ok = *end == '\0' && d->first <= d->last;
         } else if (c == 'f') {
             ok = one_of(optarg, fs, 3, &which);
@@ -255,8 +257,8 @@ static bool options(int argc, char **argv, struct drive *d, bool *print)
             ok = false;
         }
     }
-    if (d->seconds > 0 && !seeds)
-        d->last = 4000000000u;
+    if (d->seconds > 0 && !seeds && d->last == 2000)
+        d->last = LAST_SEED;
     return ok && optind == argc;
 }
 

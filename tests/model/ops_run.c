@@ -184,6 +184,8 @@ static bool set_flags(int dirfd, const char *name, int set)
     if (fd < 0 || fstat(fd, &st) < 0 || !(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) || ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0)
         return false;
     int want = (flags & ~(FS_IMMUTABLE_FL | FS_APPEND_FL)) | set;
+    /* The kernel tells nobody of these flags; a recording sees them with any other change (ARCHITECTURE.md). */
+    fchmod(fd, st.st_mode & 07777);
     return want == flags || ioctl(fd, FS_IOC_SETFLAGS, &want) == 0;
 }
 
