@@ -344,6 +344,49 @@ static int hardlink(struct run *r, const struct molt_action *x, struct molt_erro
     return rc;
 }
 
+/* Names in the stash for what is to be moved; not those of the upgrade's versions. */
+static void kept_name(const char *path, char name[48])
+{
+    name[0] = 'm';
+    molt__stash_name(path, name + 1);
+}
+
+/* Before anything is put where it lies, or deleted. */
+static int keep(struct run *r, const struct molt_action *x, struct molt_error **err)
+{
+    const char *name;
+    char kept[48];
+    int rc = molt__place_at(&r->place, x->path, &name, err);
+    if (rc != 0)
+        return rc > 0 ? MOLT_E_STATE : rc;
+    kept_name(x->path, kept);
+    molt__clear_inode_flags(r->place.dirfd, name);
+    unlinkat(r->a->stashfd, kept, 0);
+    return linkat(r->place.dirfd, name, r->a->stashfd, kept, 0) < 0 ? molt_error_errno(err, "keep what is to be moved") : 0;
+}
+
+static int move_kept(struct run *r, const struct molt_action *x, const struct molt_record *rec, struct molt_error **err)
+{
+    const char *name;
+    char kept[48];
+    int rc = molt__place_at(&r->place, x->path, &name, err);
+    if (rc != 0)
+        return rc > 0 ? MOLT_E_INTERNAL : rc;
+    rc = stash(r, x, name, err);
+    if (rc < 0)
+        return rc;
+    kept_name(x->link, kept);
+    rc = molt__link_over(&r->place, r->a->stashfd, kept, name, err);
+    if (rc > 0)
+        return molt_error_set(err, MOLT_E_STATE, "changed in the upgraded tree while it was merged");
+    if (rc == 0)
+        rc = molt__set_attrs(&r->place, name, &x->want, rec, err);
+    unlinkat(r->a->stashfd, kept, 0);
+    if (rc == 0)
+        molt__set_inode_flags(&r->place, name, &x->want);
+    return rc;
+}
+
 static int restore_begin(void *ctx, size_t index, const struct molt_record *rec, struct molt_error **err)
 {
     struct run *r = ctx;
@@ -494,6 +537,10 @@ static int act_now(struct run *r, const struct molt_action *x, struct molt_error
     switch (x->act) {
     case MOLT_ACT_PUT_DIR:
         return put_dir(r, x, NULL, err);
+    case MOLT_ACT_KEEP:
+        return keep(r, x, err);
+    case MOLT_ACT_MOVE:
+        return move_kept(r, x, NULL, err);
     case MOLT_ACT_HARDLINK:
         return hardlink(r, x, err);
     case MOLT_ACT_SET_META:
@@ -546,7 +593,7 @@ static int on_begin(void *ctx, size_t index, const struct molt_record *rec, stru
         return 0;
     }
     r->a->done++;
-    if (x->act == MOLT_ACT_PUT_DIR || x->act == MOLT_ACT_SET_META)
+    if (x->act == MOLT_ACT_PUT_DIR || x->act == MOLT_ACT_SET_META || x->act == MOLT_ACT_MOVE)
         return 0;
     rc = molt__place_at(&r->place, x->path, &r->name, err);
     if (rc == 0)
@@ -615,6 +662,7 @@ static int on_end(void *ctx, uint64_t size, struct molt_error **err)
         return 0;
     int rc = r->cur->act == MOLT_ACT_PUT_DIR    ? put_dir(r, r->cur, r->rec, err)
              : r->cur->act == MOLT_ACT_SET_META ? set_meta(r, r->cur, r->rec, err)
+             : r->cur->act == MOLT_ACT_MOVE     ? move_kept(r, r->cur, r->rec, err)
                                                 : end_content(r, size, err);
     settle_stash(r, r->cur);
     return rc;

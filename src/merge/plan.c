@@ -10,6 +10,7 @@
  *   content by one, attributes by the other           both, where the rule is merge or refuse
  *   file or absent <-> directory with changes below   a conflict of the whole subtree: one winner
  *   directory deleted, but something stays in it      the directory stays (dpkg's habit too)
+ *   renamed by the active, content as at the snapshot the clone moves its own copy
  *
  * where "changed" leaves out times and hard-link structure; these go with the side that changed anything
  * else, or with the active when they are all that changed. Then the paths whose active entry or whose outcome
@@ -58,6 +59,7 @@ struct row {
     const struct molt_entry *b, *p, *a, *u; /* base, active of the pass before, active, upgrade */
     struct outcome prev, now;
     const char *leader; /* first path of the hard-link group that is settled the same way */
+    const struct row *source; /* the clone has the content under this row's path, and has no more use for it there */
     bool touched;
     uint8_t count; /* enum molt_count_kind */
 };
@@ -377,6 +379,63 @@ static void find_split_leaders(struct planner *pl)
     free(v);
 }
 
+#define WHOLE (MOLT__D_TYPE | MOLT__D_CONTENT | MOLT__D_LINK) /* what is not changed in place */
+
+/* The clone's file is the base's to this day, but for attributes. */
+static bool has_base(const struct row *r)
+{
+    return r->b && molt__same_inode(r->b, r->u) &&
+           (r->prev.kind == K_UPGRADE || (r->prev.kind == K_ACTIVE && !(molt__diff(r->b, r->p) & WHOLE)));
+}
+
+static bool same_content(const struct molt_entry *b, const struct molt_entry *a)
+{
+    if (a->type != MOLT_T_REG || b->size != a->size)
+        return false;
+    return molt_entry_same_inode(b, a) || (b->content_hash && b->content_hash == a->content_hash);
+}
+
+/* Files that the active renamed, alone or with a directory, or gave another name: the clone moves its own copy. Only where
+ * no name keeps the old inode for itself: all of them are the active's now. */
+static void find_sources(struct planner *pl)
+{
+    struct link_ref *v = NULL;
+    size_t n = 0, cap = 0;
+    for (size_t i = 0; i < pl->n; i++) {
+        if (pl->v[i].b && pl->v[i].b->type == MOLT_T_REG && pl->v[i].b->size) {
+            MOLT_GROW(v, n, cap);
+            v[n++] = (struct link_ref){pl->v[i].b->ino, i};
+        }
+    }
+    if (n)
+        qsort(v, n, sizeof(*v), by_ino);
+    for (size_t i = 0; n && i < pl->n; i++) {
+        struct row *r = &pl->v[i];
+        size_t lo = 0, hi = n;
+        if (r->now.kind != K_ACTIVE || !r->a || r->leader || (has_base(r) && !(molt__diff(r->b, r->a) & WHOLE)))
+            continue;
+        while (lo < hi) {
+            size_t mid = lo + (hi - lo) / 2;
+            if (v[mid].ino < r->a->ino)
+                lo = mid + 1;
+            else
+                hi = mid;
+        }
+        const struct row *found = NULL;
+        for (; lo < n && v[lo].ino == r->a->ino; lo++) {
+            const struct row *s = &pl->v[v[lo].row];
+            bool stays = s->a && s->a->ino != r->a->ino && !(molt__diff(s->b, s->a) & WHOLE);
+            if (s->now.kind != K_ACTIVE || stays || !has_base(s) || !same_content(s->b, r->a)) {
+                found = NULL;
+                break;
+            }
+            found = found ? found : s;
+        }
+        r->source = found;
+    }
+    free(v);
+}
+
 struct actions {
     struct molt_action *v;
     size_t n, cap;
@@ -431,12 +490,7 @@ static void emit_dir(struct emit *e, struct row *r, const struct molt_entry *was
 static void emit_active(struct emit *e, struct row *r, const struct molt_entry *was, bool stash)
 {
     const struct molt_entry *a = r->a;
-    /* Changed in place is only an inode that holds the base's content to this day. */
-    const unsigned whole = MOLT__D_TYPE | MOLT__D_CONTENT | MOLT__D_LINK;
-    bool has_base =
-        r->b && molt__same_inode(r->b, r->u) &&
-        (r->prev.kind == K_UPGRADE || (r->prev.kind == K_ACTIVE && !(molt__diff(r->b, r->p) & whole)));
-    if (has_base && !(molt__diff(r->b, a) & whole)) {
+    if (has_base(r) && !(molt__diff(r->b, a) & WHOLE)) {
         unsigned d = molt__diff(was, a);
         if (d)
             add(&e->put, r, MOLT_ACT_SET_META, d & MOLT__D_XATTR ? MOLT_FETCH_META : MOLT_FETCH_NONE, a,
@@ -446,6 +500,13 @@ static void emit_active(struct emit *e, struct row *r, const struct molt_entry *
     if (r->leader) {
         add(&e->put, r, MOLT_ACT_HARDLINK, MOLT_FETCH_NONE, a, stash);
         e->put.v[e->put.n - 1].link = r->leader;
+        return;
+    }
+    if (r->source) {
+        add(&e->first, r->source, MOLT_ACT_KEEP, MOLT_FETCH_NONE, NULL, false);
+        bool same = r->source->b->xattr_hash == a->xattr_hash && !(molt__diff(r->source->b, r->source->p) & MOLT__D_XATTR);
+        add(&e->put, r, MOLT_ACT_MOVE, same ? MOLT_FETCH_NONE : MOLT_FETCH_META, a, stash);
+        e->put.v[e->put.n - 1].link = r->source->path;
         return;
     }
     add(&e->put, r, MOLT_ACT_PUT, MOLT_FETCH_FULL, a, stash);
@@ -677,6 +738,7 @@ int molt_plan_pass_anew(const struct molt_manifest *base, const struct molt_mani
         count(&pl, pl.plan);
         find_leaders(&pl);
         find_split_leaders(&pl);
+        find_sources(&pl);
         emit_all(&pl, upgrade);
         *ret = pl.plan;
     }

@@ -18,6 +18,8 @@ enum molt_on_conflict { MOLT_ON_CONFLICT_REFUSE, MOLT_ON_CONFLICT_ACTIVE, MOLT_O
 #define MOLT_ACTS(X)                                                                                         \
     X(PUT, "put")           /* active's version, whole (file, symlink, node; a hard-link group's first) */   \
     X(PUT_DIR, "put-dir")   /* make the directory if need be, owner and mode; its times come last */         \
+    X(KEEP, "keep")         /* first: a name in the stash for what a move takes from this path */            \
+    X(MOVE, "move")         /* what `link` kept: the active renamed it, its content is the base's */         \
     X(HARDLINK, "hardlink") /* to `link`, which was put before or is there */                                \
     X(SET_META, "set-meta") /* content is right already */                                                   \
     X(APPEND, "append")     /* active's content, then what the upgrade appended to the base's */             \
@@ -44,7 +46,7 @@ struct molt_action {
     enum molt_act act;
     enum molt_fetch fetch;
     const char *path;
-    const char *link;                /* HARDLINK: existing path */
+    const char *link;                /* HARDLINK: existing path; MOVE: the path of KEEP */
     const struct molt_entry *active; /* NULL: not there; likewise the next two */
     const struct molt_entry *upgrade, *base;
     struct molt_entry want;       /* type, mode, owner, mtime, inode flags that the result has */

@@ -112,12 +112,41 @@ static const struct molt_entry *next_at(const struct molt_manifest *m, size_t *i
     return *i < m->n && strcmp(m->v[*i].path, path) == 0 ? &m->v[*i] : NULL;
 }
 
+static int by_inode(const void *x, const void *y)
+{
+    const struct molt_entry *a = *(const struct molt_entry *const *)x, *b = *(const struct molt_entry *const *)y;
+    return a->ino < b->ino ? -1 : a->ino > b->ino;
+}
+
+/* Was a file renamed, and nothing else? v: files of the active at paths where the base has another, or none. */
+static void need_for_moves(const struct molt_manifest *base, const struct molt_manifest *upgrade, const struct molt_entry **v,
+                           size_t n, struct path_list *lb, struct path_list *la)
+{
+    size_t iu = 0;
+    if (!n)
+        return;
+    qsort(v, n, sizeof(*v), by_inode);
+    for (size_t i = 0; i < base->n; i++) {
+        const struct molt_entry *b = &base->v[i];
+        const struct molt_entry **found = b->type == MOLT_T_REG ? bsearch(&b, v, n, sizeof(*v), by_inode) : NULL;
+        if (!found || (*found)->size != b->size || (*found)->mtime_ns != b->mtime_ns || molt_entry_same_inode(*found, b) ||
+            !molt_entry_same_inode(b, next_at(upgrade, &iu, b->path)))
+            continue;
+        for (; found > v && found[-1]->ino == b->ino; found--)
+            ;
+        need(lb, b);
+        for (; found < v + n && (*found)->ino == b->ino; found++)
+            need(la, *found);
+    }
+}
+
 void molt_plan_need_hash(const struct molt_manifest *base, const struct molt_manifest *active,
                          const struct molt_manifest *upgrade, const struct molt_policy *policy,
                          struct molt_need_hash *ret)
 {
     struct path_list lb = {0}, la = {0}, lu = {0};
-    size_t ib = 0, iu = 0;
+    const struct molt_entry **moved = NULL;
+    size_t ib = 0, iu = 0, n_moved = 0, cap_moved = 0;
     for (size_t i = 0; i < active->n; i++) {
         const struct molt_entry *a = &active->v[i];
         if (a->type != MOLT_T_REG)
@@ -125,6 +154,10 @@ void molt_plan_need_hash(const struct molt_manifest *base, const struct molt_man
         const struct molt_entry *b = next_at(base, &ib, a->path), *u = next_at(upgrade, &iu, a->path);
         if (b && molt_entry_same_inode(a, b))
             continue;
+        if (a->size && !(b && b->ino == a->ino)) {
+            MOLT_GROW(moved, n_moved, cap_moved);
+            moved[n_moved++] = a;
+        }
         bool u_changed = !(b && u && molt_entry_same_inode(b, u));
         if (!u_changed) {
             /* Only to learn that the content is the same; a new mtime says clearly enough that it is not. */
@@ -159,6 +192,8 @@ void molt_plan_need_hash(const struct molt_manifest *base, const struct molt_man
             need(&lb, b);
         }
     }
+    need_for_moves(base, upgrade, moved, n_moved, &lb, &la);
+    free(moved);
     *ret = (struct molt_need_hash){lb.v, la.v, lu.v, lb.n, la.n, lu.n};
 }
 
