@@ -35,6 +35,7 @@ struct world {
     struct molt_merge_server *server;
     struct molt_strbuf reply;
     struct molt_mem mem;
+    uint64_t bytes;
 };
 
 static void run(const char *const *argv)
@@ -294,6 +295,7 @@ static int one_pass(struct world *w, bool dry, struct molt_error **err)
     if (w->s->settle)
         usleep(SETTLE_US);
     int rc = molt_merge_pass(w->merge, &peer, MOLT_PASS_NO_SYNC | (dry ? MOLT_PASS_DRY : 0), &st, err);
+    w->bytes += rc == 0 ? st.bytes : 0;
     if (rc == 0 && w->s->recorded && !st.recorded && !strstr(st.reason, "path is too long"))
         return molt_error_set(err, MOLT_E_STATE, "recording was lost: %s", st.reason);
     if (rc == 0 && st.vanished)
@@ -359,7 +361,8 @@ static void compare_all(struct world *w, struct node **upgrade, const struct ops
     free_all(got, n);
 }
 
-size_t world_run(const struct setting *s, const struct ops *v, size_t n, bool *fails, FILE *what, char **ret_error)
+size_t world_run(const struct setting *s, const struct ops *v, size_t n, bool *fails, FILE *what, char **ret_error,
+                 uint64_t *ret_bytes)
 {
     struct world w = {.s = s, .active_wins = n && v[0].active_wins};
     struct molt_error *e = NULL;
@@ -380,6 +383,8 @@ size_t world_run(const struct setting *s, const struct ops *v, size_t n, bool *f
         compare_all(&w, upgrade, v, n, fails, what);
     else
         *ret_error = molt_xstrdup(molt_error_text(e));
+    if (ret_bytes)
+        *ret_bytes = w.bytes;
     free_all(upgrade, n);
     molt_error_free(e);
     molt_merge_free(w.merge);
@@ -397,7 +402,7 @@ static bool still_fails(const struct setting *s, const struct ops *o)
 {
     bool fails;
     char *error;
-    world_run(s, o, 1, &fails, NULL, &error);
+    world_run(s, o, 1, &fails, NULL, &error, NULL);
     fails |= error != NULL;
     free(error);
     return fails;

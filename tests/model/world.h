@@ -22,8 +22,9 @@ void world_end(void);
 
 /* Merges all cases at once, each in a directory of its own; `conflicts go to` must be the same for all. fails[i]: case i
  * is not as the model says. what, may be NULL: gets the differences of case i under its seed. *ret_error, malloc'd or
- * NULL: the merge failed as a whole. Returns how many operations did something. */
-size_t world_run(const struct setting *s, const struct ops *v, size_t n, bool *fails, FILE *what, char **ret_error);
+ * NULL: the merge failed as a whole. ret_bytes, may be NULL: what was transferred. Returns how many operations did something. */
+size_t world_run(const struct setting *s, const struct ops *v, size_t n, bool *fails, FILE *what, char **ret_error,
+                 uint64_t *ret_bytes);
 
 /* The fewest operations found that still fail, within `tries` runs; 0 operations: it does not fail alone. */
 struct ops shrink(const struct setting *s, const struct ops *o, unsigned tries);
