@@ -124,12 +124,14 @@ static int load_policy(struct merge_state *m, struct molt_error **err)
     struct molt_policy *p = NULL;
     struct molt_conffiles c = {0};
     int r = molt_exists(USER_POLICY) ? molt_policy_load(USER_POLICY, &p, err) : molt_policy_choose(m->trees.v[0].rootfd, &p, NULL, err);
-    if (r == 0) {
-        push_policy(m, p);
-        r = molt_packages_conffiles(m->trees.v[0].rootfd, &c, err);
-    }
     if (r == 0)
-        r = molt_packages_conffiles(m->trees.v[0].basefd, &c, err);
+        push_policy(m, p);
+    for (size_t i = 0; r == 0 && i < m->trees.n; i++) {
+        const struct agent_tree *t = &m->trees.v[i];
+        r = molt_packages_conffiles(t->rootfd, t->prefix, &c, err);
+        if (r == 0)
+            r = molt_packages_conffiles(t->basefd, t->prefix, &c, err);
+    }
     if (r == 0)
         molt_policy_add_conffiles(p, &c);
     molt_conffiles_clear(&c);

@@ -530,7 +530,7 @@ int molt_merge_check_packages(struct molt_merge *m, const struct molt_merge_peer
     struct molt_trees t = {.base = m->base, .active = m->latest};
     if (m->sparse)
         molt_sparse_trees(m->sparse, &t);
-    int rc = molt_packages_check(m->o.basefd, t.base, m->told ? t.active : NULL, peer, err);
+    int rc = molt_packages_check(m->o.basefd, m->o.prefix, t.base, m->told ? t.active : NULL, peer, err);
     return rc < 0 ? molt_error_prefix(err, "merge") : 0;
 }
 

@@ -90,8 +90,12 @@ int molt_merges_pass(struct molt_merges *s, const struct molt_merge_peer *peer, 
 
 int molt_merges_check_packages(struct molt_merges *s, const struct molt_merge_peer *peer, struct molt_error **err)
 {
-    select_tree(peer, &s->v[0]);
-    return molt_merge_check_packages(s->v[0].m, peer, err);
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < s->n; i++) {
+        select_tree(peer, &s->v[i]);
+        rc = molt_merge_check_packages(s->v[i].m, peer, err);
+    }
+    return rc;
 }
 
 void molt_merges_set_policy(struct molt_merges *s, const struct molt_policy *policy)

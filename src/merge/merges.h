@@ -15,7 +15,6 @@ int molt_merges_pass(struct molt_merges *s, const struct molt_merge_peer *peer, 
                      struct molt_error **err);
 int molt_merges_plan(struct molt_merges *s, const struct molt_merge_peer *peer, struct molt_pass_stats *ret_stats,
                      struct molt_json **ret, struct molt_error **err);
-/* Of packages, in the tree that holds the databases: the root's. */
 int molt_merges_check_packages(struct molt_merges *s, const struct molt_merge_peer *peer, struct molt_error **err);
 void molt_merges_set_policy(struct molt_merges *s, const struct molt_policy *policy);
 /* Also "trees": the prefixes as paths. */

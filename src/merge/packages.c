@@ -31,6 +31,15 @@ struct fetched {
     bool found;
 };
 
+/* The path within the tree that is mounted at prefix ("" or NULL: the root's); NULL: it is not in there. */
+static const char *in_tree(const char *prefix, const char *path)
+{
+    size_t n = prefix ? strlen(prefix) : 0;
+    if (n == 0)
+        return path;
+    return strncmp(path, prefix, n) == 0 && path[n] == '/' ? path + n + 1 : NULL;
+}
+
 static int status_begin(void *ctx, size_t index, const struct molt_record *r, struct molt_error **err)
 {
     (void)index;
@@ -56,9 +65,9 @@ static int status_end(void *ctx, uint64_t size, struct molt_error **err)
     return 0;
 }
 
-static int fetch_status(const struct molt_merge_peer *peer, struct fetched *f, struct molt_error **err)
+static int fetch_status(const char *path, const struct molt_merge_peer *peer, struct fetched *f, struct molt_error **err)
 {
-    const struct molt_pack_path p = {.path = STATUS_PATH};
+    const struct molt_pack_path p = {.path = path};
     const struct molt_pack_handler h = {status_begin, status_data, status_end, f};
     CLEANUP_STRBUF struct molt_strbuf req = MOLT_STRBUF_INIT;
     struct molt_source src;
@@ -67,9 +76,9 @@ static int fetch_status(const struct molt_merge_peer *peer, struct fetched *f, s
     return rc < 0 ? rc : molt_pack_recv(&src, &p, 1, &h, NULL, err);
 }
 
-static int read_status(int rootfd, struct fetched *f, struct molt_error **err)
+static int read_status(int rootfd, const char *path, struct fetched *f, struct molt_error **err)
 {
-    CLEANUP_CLOSE int fd = molt_open_beneath(rootfd, STATUS_PATH, O_RDONLY | O_NONBLOCK);
+    CLEANUP_CLOSE int fd = molt_open_beneath(rootfd, path, O_RDONLY | O_NONBLOCK);
     CLEANUP_FREE char *buf = molt_xmalloc(65536);
     ssize_t n = 0;
     if (fd < 0)
@@ -83,10 +92,11 @@ static int read_status(int rootfd, struct fetched *f, struct molt_error **err)
     return n < 0 ? molt_error_errno(err, "read /" STATUS_PATH) : 0;
 }
 
-int molt_packages_conffiles(int rootfd, struct molt_conffiles *ret, struct molt_error **err)
+int molt_packages_conffiles(int rootfd, const char *prefix, struct molt_conffiles *ret, struct molt_error **err)
 {
     struct fetched f = {0};
-    int rc = read_status(rootfd, &f, err);
+    const char *path = in_tree(prefix, STATUS_PATH);
+    int rc = path ? read_status(rootfd, path, &f, err) : 0;
     if (rc == 0 && f.found)
         molt_dpkg_conffiles(molt_strbuf_str(&f.text), ret);
     molt_strbuf_free(&f.text);
@@ -102,14 +112,13 @@ static bool proven(const struct molt_manifest *base, const struct molt_manifest 
     return a && b ? molt_entry_same_inode(a, b) : a == b;
 }
 
-static int check_dpkg(int basefd, const struct molt_merge_peer *peer, bool *ret_there, struct molt_error **err)
+static int check_dpkg(int basefd, const char *path, const struct molt_merge_peer *peer, struct molt_error **err)
 {
     struct fetched b = {0}, a = {0};
-    int rc = fetch_status(peer, &a, err);
+    int rc = fetch_status(path, peer, &a, err);
     if (rc == 0)
-        rc = read_status(basefd, &b, err);
-    *ret_there = a.found || b.found;
-    if (rc == 0 && *ret_there) {
+        rc = read_status(basefd, path, &b, err);
+    if (rc == 0 && (a.found || b.found)) {
         CLEANUP_FREE char *list = NULL;
         size_t n = molt_dpkg_status_changed(molt_strbuf_str(&b.text), molt_strbuf_str(&a.text), &list);
         for (char *p = list; n && *p; p++)
@@ -160,15 +169,17 @@ static bool same_database(const char *path, uint64_t a, uint64_t b, uint64_t not
     return a == b;
 }
 
-static int check_rpm(int basefd, const struct molt_manifest *base, const struct molt_manifest *latest,
+static int check_rpm(int basefd, const char *prefix, const struct molt_manifest *base, const struct molt_manifest *latest,
                      const struct molt_merge_peer *peer, struct molt_error **err)
 {
     const char *paths[N_RPM];
     uint64_t active[N_RPM], b = 0, nothing = 0;
     size_t n = 0;
-    for (size_t i = 0; i < N_RPM; i++)
-        if (!proven(base, latest, rpm_files[i]))
-            paths[n++] = rpm_files[i];
+    for (size_t i = 0; i < N_RPM; i++) {
+        const char *path = in_tree(prefix, rpm_files[i]);
+        if (path && !proven(base, latest, path))
+            paths[n++] = path;
+    }
     int rc = n ? ask_hashes(peer, paths, n, active, err) : 0;
     if (rc == 0)
         rc = hash_of_nothing(&nothing, err);
@@ -183,13 +194,13 @@ static int check_rpm(int basefd, const struct molt_manifest *base, const struct 
     return rc;
 }
 
-int molt_packages_check(int basefd, const struct molt_manifest *base, const struct molt_manifest *latest,
+int molt_packages_check(int basefd, const char *prefix, const struct molt_manifest *base, const struct molt_manifest *latest,
                         const struct molt_merge_peer *peer, struct molt_error **err)
 {
-    bool dpkg = true;
+    const char *status = in_tree(prefix, STATUS_PATH);
     int rc = 0;
-    if (!proven(base, latest, STATUS_PATH))
-        rc = check_dpkg(basefd, peer, &dpkg, err);
+    if (status && !proven(base, latest, status))
+        rc = check_dpkg(basefd, status, peer, err);
     /* A guest may have both, for instance rpm as a tool on Debian. */
-    return rc < 0 ? rc : check_rpm(basefd, base, latest, peer, err);
+    return rc < 0 ? rc : check_rpm(basefd, prefix, base, latest, peer, err);
 }

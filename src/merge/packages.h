@@ -21,11 +21,12 @@ void molt_conffiles_clear(struct molt_conffiles *c);
  * when there is none. */
 void molt_dpkg_owners(int rootfd, const char *const *paths, size_t n, char **ret);
 
+/* prefix: where the tree is mounted ("" or NULL: the root's); a database that lies elsewhere is not looked for. */
 /* Tells the policy of the conffiles that dpkg in this tree knows; no dpkg there: nothing to tell. */
-int molt_packages_conffiles(int rootfd, struct molt_conffiles *ret, struct molt_error **err);
+int molt_packages_conffiles(int rootfd, const char *prefix, struct molt_conffiles *ret, struct molt_error **err);
 /* MOLT_E_CONFLICT, with the names of packages in the text where they can be read, when the active's set of packages is not
  * the base's. latest (may be NULL): the active as it told last; what it proves to be the base's is not asked for. */
-int molt_packages_check(int basefd, const struct molt_manifest *base, const struct molt_manifest *latest,
+int molt_packages_check(int basefd, const char *prefix, const struct molt_manifest *base, const struct molt_manifest *latest,
                         const struct molt_merge_peer *peer, struct molt_error **err);
 
 #endif
