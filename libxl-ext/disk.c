@@ -17,6 +17,7 @@
 #define LOCK_TRIES 20
 #define LOCK_WAIT_MS 500
 #define COMMIT_LIMIT_MS (30 * 60 * 1000)
+#define MAX_CHAIN 16
 #define JOB_ID "xenmolt-commit"
 
 /* qemu-img of the Xen packages or of the distribution. */
@@ -26,10 +27,11 @@ static const char *qemu_img(void)
     return access(where[0], X_OK) == 0 || access(where[1], X_OK) != 0 ? where[0] : where[1];
 }
 
-void molt_os_disk_clear(struct molt_os_disk *d)
+void molt_guest_disks_clear(struct molt_guest_disks *d)
 {
-    free(d->path);
-    d->path = NULL;
+    for (size_t i = 0; i < d->n; i++)
+        free(d->v[i].path);
+    d->n = 0;
 }
 
 /* What qemu-img says of an image, which may be in use. */
@@ -46,7 +48,7 @@ static libxl_disk_format format_of(const char *format)
     return !strcmp(format, "raw") ? LIBXL_DISK_FORMAT_RAW : LIBXL_DISK_FORMAT_QCOW2;
 }
 
-static int image_size(struct molt_os_disk *d, struct molt_error **err)
+static int image_size(struct molt_guest_disk *d, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *v = NULL;
     int r = image_info(d->path, &v, err);
@@ -58,38 +60,50 @@ static int image_size(struct molt_os_disk *d, struct molt_error **err)
     return 0;
 }
 
-int molt_os_disk_of(const libxl_domain_config *cfg, struct molt_os_disk *ret, struct molt_error **err)
+static int guest_disk_of(const libxl_device_disk *disk, struct molt_guest_disk *ret, struct molt_error **err)
 {
-    const libxl_device_disk *found = NULL;
     struct stat st;
     struct statvfs vfs;
-    for (int i = 0; i < cfg->num_disks; i++) {
-        if (cfg->disks[i].is_cdrom)
-            continue;
-        if (found)
-            return molt_error_set(err, MOLT_E_UNSUPPORTED, "the domain has more than one disk (%s, %s); one OS disk is supported", found->vdev, cfg->disks[i].vdev);
-        found = &cfg->disks[i];
-    }
-    if (!found)
-        return molt_error_set(err, MOLT_E_UNSUPPORTED, "the domain has no disk");
-    if (found->format != LIBXL_DISK_FORMAT_QCOW2 && found->format != LIBXL_DISK_FORMAT_RAW)
-        return molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s: format %s is not supported; convert it to qcow2 or raw", found->vdev, libxl_disk_format_to_string(found->format));
-    if (found->script || found->backend_domid != 0 || !found->pdev_path || stat(found->pdev_path, &st) < 0 || !S_ISREG(st.st_mode))
-        return molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s (%s) is not an image file of dom0; block devices and scripts are not supported", found->vdev, found->pdev_path ? found->pdev_path : "no path");
-    if (!found->readwrite)
-        return molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s is read-only", found->vdev);
-    struct molt_os_disk d = {.path = molt_xstrdup(found->pdev_path), .format = found->format == LIBXL_DISK_FORMAT_QCOW2 ? "qcow2" : "raw"};
-    snprintf(d.vdev, sizeof(d.vdev), "%s", found->vdev);
+    char name[16];
+    if (!disk->vdev || strlen(disk->vdev) >= sizeof(ret->vdev) || !molt_vdev_guest_name(disk->vdev, name, sizeof(name)))
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s: its name in the guest is not known; give it a vdev like xvda in the domain's configuration", disk->vdev ? disk->vdev : "?");
+    if (disk->format != LIBXL_DISK_FORMAT_QCOW2 && disk->format != LIBXL_DISK_FORMAT_RAW)
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s: format %s is not supported; convert it to qcow2 or raw", disk->vdev, libxl_disk_format_to_string(disk->format));
+    if (disk->script || disk->backend_domid != 0 || !disk->pdev_path || stat(disk->pdev_path, &st) < 0 || !S_ISREG(st.st_mode))
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s (%s) is not an image file of dom0; block devices and scripts are not supported", disk->vdev, disk->pdev_path ? disk->pdev_path : "no path");
+    if (!disk->readwrite)
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s is read-only; detach it (xl block-detach) for the time of the upgrade", disk->vdev);
+    struct molt_guest_disk d = {.path = molt_xstrdup(disk->pdev_path), .format = disk->format == LIBXL_DISK_FORMAT_QCOW2 ? "qcow2" : "raw", .holder = st.st_dev};
+    snprintf(d.vdev, sizeof(d.vdev), "%s", disk->vdev);
     int r = image_size(&d, err);
     if (r == 0 && statvfs(d.path, &vfs) < 0)
         r = molt_error_errno(err, "%s", d.path);
     if (r < 0) {
-        molt_os_disk_clear(&d);
+        free(d.path);
         return r;
     }
     d.free_bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;
     *ret = d;
     return 0;
+}
+
+int molt_guest_disks_of(const libxl_domain_config *cfg, struct molt_guest_disks *ret, struct molt_error **err)
+{
+    int r = 0;
+    ret->n = 0;
+    for (int i = 0; r == 0 && i < cfg->num_disks; i++) {
+        if (cfg->disks[i].is_cdrom)
+            continue;
+        if (ret->n == MOLT_MAX_DISKS)
+            r = molt_error_set(err, MOLT_E_UNSUPPORTED, "the domain has more than %d disks", MOLT_MAX_DISKS);
+        else if ((r = guest_disk_of(&cfg->disks[i], &ret->v[ret->n], err)) == 0)
+            ret->n++;
+    }
+    if (r == 0 && ret->n == 0)
+        r = molt_error_set(err, MOLT_E_UNSUPPORTED, "the domain has no disk");
+    if (r < 0)
+        molt_guest_disks_clear(ret);
+    return r;
 }
 
 int molt_disk_overlay_create(const char *path, const char *base, const char *base_format, struct molt_error **err)
@@ -143,19 +157,27 @@ int molt_disk_attached(struct molt_qmp *q, const char *const *files, size_t n, s
     return molt_error_set(err, MOLT_E_UNSUPPORTED, "no disk of the domain stands on %s", files[0]);
 }
 
-int molt_disk_snapshot(struct molt_qmp *q, const char *node, const char *overlay, const char *overlay_node, struct molt_error **err)
+/* A transaction of QMP's: when one overlay cannot be put on, none is. */
+int molt_disk_snapshot(struct molt_qmp *q, const struct molt_disk_snapshot *v, size_t n, struct molt_error **err)
 {
-    struct molt_json *a = molt_json_object();
-    molt_json_set_string(a, "node-name", node);
-    molt_json_set_string(a, "snapshot-file", overlay);
-    molt_json_set_string(a, "snapshot-node-name", overlay_node);
-    molt_json_set_string(a, "format", "qcow2");
-    molt_json_set_string(a, "mode", "existing");
-    return molt_qmp_call(q, "blockdev-snapshot-sync", a, NULL, err);
+    struct molt_json *actions = molt_json_array(), *args = molt_json_object();
+    for (size_t i = 0; i < n; i++) {
+        struct molt_json *action = molt_json_object(), *a = molt_json_object();
+        molt_json_set_string(a, "node-name", v[i].node);
+        molt_json_set_string(a, "snapshot-file", v[i].overlay);
+        molt_json_set_string(a, "snapshot-node-name", v[i].overlay_node);
+        molt_json_set_string(a, "format", "qcow2");
+        molt_json_set_string(a, "mode", "existing");
+        molt_json_set_string(action, "type", "blockdev-snapshot-sync");
+        molt_json_set(action, "data", a);
+        molt_json_append(actions, action);
+    }
+    molt_json_set(args, "actions", actions);
+    return molt_qmp_call(q, "transaction", args, NULL, err);
 }
 
-/* Status of our job, NULL when it is gone; malloc'd. */
-static char *job_status(struct molt_qmp *q, char **ret_error, struct molt_error **err)
+/* Status of our job, NULL when it is gone; malloc'd. ret_percent may be NULL. */
+static char *job_status(struct molt_qmp *q, char **ret_error, int *ret_percent, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *jobs = NULL;
     if (molt_qmp_call(q, "query-jobs", NULL, &jobs, err) < 0)
@@ -166,6 +188,9 @@ static char *job_status(struct molt_qmp *q, char **ret_error, struct molt_error 
             continue;
         const char *e = molt_json_get_string(j, "error");
         *ret_error = e ? molt_xstrdup(e) : NULL;
+        int64_t total = molt_json_get_int(j, "total-progress", 0), now = molt_json_get_int(j, "current-progress", 0);
+        if (ret_percent)
+            *ret_percent = total > 0 && now >= 0 && now <= total ? (int)((double)now / (double)total * 100) : 0;
         return molt_xstrdup(molt_json_get_string(j, "status"));
     }
     return NULL;
@@ -194,7 +219,7 @@ static int begin_commit(struct molt_qmp *q, const char *overlay_node, const char
 {
     CLEANUP_FREE char *old_error = NULL;
     struct molt_error *e = NULL;
-    CLEANUP_FREE char *old = job_status(q, &old_error, &e);
+    CLEANUP_FREE char *old = job_status(q, &old_error, NULL, &e);
     if (e) {
         int r = molt_error_code(e);
         molt_error_move(err, e);
@@ -219,17 +244,21 @@ static int begin_commit(struct molt_qmp *q, const char *overlay_node, const char
     return r;
 }
 
-int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const char *base_node, struct molt_error **err)
+int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const char *base_node, molt_disk_progress *progress, void *ctx, struct molt_error **err)
 {
     int r = begin_commit(q, overlay_node, base_node, err);
     if (r < 0)
         return r;
     int64_t end = molt_mono_ms() + COMMIT_LIMIT_MS;
     bool completing = false;
+    int told = -1;
     for (;;) {
         CLEANUP_FREE char *why = NULL;
         struct molt_error *e = NULL;
-        CLEANUP_FREE char *status = job_status(q, &why, &e);
+        int percent = told;
+        CLEANUP_FREE char *status = job_status(q, &why, &percent, &e);
+        if (progress && percent > told)
+            progress(ctx, told = percent);
         if (e) {
             r = molt_error_code(e);
             molt_error_move(err, e);
@@ -252,6 +281,60 @@ int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const ch
     }
 }
 
+/* Name of the node that opens `file` itself (below the format's). */
+static int protocol_node(struct molt_qmp *q, const char *file, char **ret, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *nodes = NULL, *args = molt_json_object();
+    molt_json_set_bool(args, "flat", true);
+    int r = molt_qmp_call(q, "query-named-block-nodes", MOLT_STEAL_PTR(args), &nodes, err);
+    for (size_t i = 0; r == 0 && i < molt_json_size(nodes); i++) {
+        const struct molt_json *n = molt_json_at(nodes, i);
+        if (molt_streq(molt_json_get_string(n, "file"), file) && molt_streq(molt_json_get_string(n, "drv"), "file")) {
+            *ret = molt_xstrdup(molt_json_get_string(n, "node-name"));
+            return 0;
+        }
+    }
+    return r < 0 ? r : molt_error_set(err, MOLT_E_STATE, "the device model does not have %s open", file);
+}
+
+static int add_backing(struct molt_qmp *q, const char *backing, const char *backing_node, struct molt_error **err)
+{
+    struct molt_json *a = molt_json_object(), *f = molt_json_object();
+    molt_json_set_string(f, "driver", "file");
+    molt_json_set_string(f, "filename", backing);
+    molt_json_set_string(a, "driver", "qcow2");
+    molt_json_set_string(a, "node-name", backing_node);
+    molt_json_set_bool(a, "read-only", true);
+    molt_json_set(a, "file", f);
+    return molt_qmp_call(q, "blockdev-add", a, NULL, err);
+}
+
+int molt_disk_set_backing(struct molt_qmp *q, const char *node, const char *image, const char *backing, const char *backing_node, struct molt_error **err)
+{
+    CLEANUP_FREE char *file = NULL;
+    int r = protocol_node(q, image, &file, err);
+    if (r == 0)
+        r = add_backing(q, backing, backing_node, err);
+    if (r < 0)
+        return r;
+    /* What is not said gets its default: "discard" is what libxl's disks have. */
+    struct molt_json *o = molt_json_object(), *list = molt_json_array(), *a = molt_json_object();
+    molt_json_set_string(o, "driver", "qcow2");
+    molt_json_set_string(o, "node-name", node);
+    molt_json_set_string(o, "file", file);
+    molt_json_set_string(o, "backing", backing_node);
+    molt_json_set_string(o, "discard", "unmap");
+    molt_json_append(list, o);
+    molt_json_set(a, "options", list);
+    if ((r = molt_qmp_call(q, "blockdev-reopen", a, NULL, err)) < 0)
+        return r;
+    a = molt_json_object();
+    molt_json_set_string(a, "device", node);
+    molt_json_set_string(a, "image-node-name", node);
+    molt_json_set_string(a, "backing-file", backing);
+    return molt_qmp_call(q, "change-backing-file", a, NULL, err);
+}
+
 void molt_disk_forget(struct molt_qmp *q, const char *file)
 {
     CLEANUP_JSON struct molt_json *nodes = NULL, *args = molt_json_object();
@@ -270,9 +353,9 @@ void molt_disk_forget(struct molt_qmp *q, const char *file)
         }
 }
 
-int molt_disk_commit_offline(const char *overlay, struct molt_error **err)
+int molt_disk_commit_offline(const char *overlay, const char *base, struct molt_error **err)
 {
-    char *argv[] = {(char *)qemu_img(), "commit", "-q", "-d", (char *)overlay, NULL};
+    char *argv[] = {(char *)qemu_img(), "commit", "-q", "-d", "-b", (char *)base, (char *)overlay, NULL};
     int r, tries = 0;
     do
         r = molt_run_ok(argv, NULL, NULL, err);
@@ -293,28 +376,54 @@ static void backing_of(const char *path, char **ret_file, char **ret_format)
     *ret_format = molt_xstrdup(format);
 }
 
+/* All images that a disk of the configuration stands on, topmost first; the caller frees them. */
+struct chain {
+    char *file[MAX_CHAIN], *format[MAX_CHAIN];
+    size_t n;
+};
+
+static void chain_of(const char *path, struct chain *c)
+{
+    c->file[0] = molt_xstrdup(path);
+    c->format[0] = molt_xstrdup("qcow2");
+    for (c->n = 1; c->n < MAX_CHAIN; c->n++) {
+        c->file[c->n] = c->format[c->n] = NULL;
+        backing_of(c->file[c->n - 1], &c->file[c->n], &c->format[c->n]);
+        if (!c->file[c->n])
+            break;
+    }
+}
+
+static void chain_clear(struct chain *c)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        free(c->file[i]);
+        free(c->format[i]);
+    }
+}
+
 int molt_disk_follow(uint32_t domid, libxl_domain_config *cfg, struct molt_error **err)
 {
     CLEANUP_QMP struct molt_qmp *q = NULL;
-    for (int i = 0; i < cfg->num_disks; i++) {
+    int r = 0;
+    for (int i = 0; r == 0 && i < cfg->num_disks; i++) {
         libxl_device_disk *d = &cfg->disks[i];
-        CLEANUP_FREE char *below = NULL, *format = NULL, *node = NULL;
+        CLEANUP_FREE char *node = NULL;
         CLEANUP_ERROR struct molt_error *e = NULL;
+        struct chain c;
         size_t which = 0;
         if (d->format != LIBXL_DISK_FORMAT_QCOW2 || !d->pdev_path)
             continue;
-        backing_of(d->pdev_path, &below, &format);
-        if (!below)
-            continue;
-        int r = q ? 0 : molt_qmp_open(domid, &q, err);
-        if (r < 0)
-            return r;
-        if (molt_disk_attached(q, (const char *const[]){d->pdev_path, below}, 2, &which, &node, &e) < 0 || which == 0)
-            continue;
-        molt_set_string(&d->pdev_path, below);
-        d->format = format_of(format);
+        chain_of(d->pdev_path, &c);
+        if (c.n > 1 && !q)
+            r = molt_qmp_open(domid, &q, err);
+        if (r == 0 && c.n > 1 && molt_disk_attached(q, (const char *const *)c.file, c.n, &which, &node, &e) == 0 && which > 0) {
+            molt_set_string(&d->pdev_path, c.file[which]);
+            d->format = format_of(c.format[which]);
+        }
+        chain_clear(&c);
     }
-    return 0;
+    return r;
 }
 
 uint64_t molt_disk_allocated(const char *path)

@@ -19,6 +19,8 @@
 #define XL_LOCK_FILE "/var/lock/xl" /* tools/xl/xl.h */
 #define USERDATA_ID "libxl-json"
 #define DM_END_LIMIT_MS 15000
+#define ATTACH_LIMIT_MS 30000
+#define XENBUS_CONNECTED 4 /* XenbusStateConnected of xen/io/xenbus.h */
 
 static int failed(struct molt_error **err, int rc, const char *what, uint32_t domid)
 {
@@ -207,6 +209,40 @@ int molt_domain_need_memory(struct xenmolt *x, uint32_t domid, uint64_t *ret_kib
     int rc = libxl_domain_need_memory(x->xl, &cfg, domid, ret_kib);
     libxl_domain_config_dispose(&cfg);
     return rc ? failed(err, rc, "memory need", domid) : 0;
+}
+
+static int wait_connected(struct xenmolt *x, uint32_t domid, libxl_device_disk *disk, struct molt_error **err)
+{
+    int64_t end = molt_mono_ms() + ATTACH_LIMIT_MS;
+    for (;;) {
+        libxl_diskinfo info;
+        libxl_diskinfo_init(&info);
+        int rc = libxl_device_disk_getinfo(x->xl, domid, disk, &info);
+        bool connected = rc == 0 && info.state == XENBUS_CONNECTED;
+        libxl_diskinfo_dispose(&info);
+        if (connected)
+            return 0;
+        if (molt_mono_ms() > end)
+            return molt_error_set(err, MOLT_E_TIMEOUT, "domain %u did not connect to its new disk %s within %d s", domid, disk->vdev, ATTACH_LIMIT_MS / 1000);
+        molt_sleep_ms(20);
+    }
+}
+
+int molt_domain_attach_disk(struct xenmolt *x, uint32_t domid, const char *vdev, const char *path, struct molt_error **err)
+{
+    libxl_device_disk disk, old;
+    libxl_device_disk_init(&old);
+    libxl_device_disk_init(&disk);
+    disk.pdev_path = molt_xstrdup(path);
+    disk.vdev = molt_xstrdup(vdev);
+    disk.format = LIBXL_DISK_FORMAT_QCOW2;
+    disk.backend = LIBXL_DISK_BACKEND_QDISK;
+    disk.readwrite = 1;
+    int rc = libxl_vdev_to_device_disk(x->xl, domid, vdev, &old) == 0 ? 0 : libxl_device_disk_add(x->xl, domid, &disk, NULL);
+    int r = rc ? failed(err, rc, "disk attach", domid) : wait_connected(x, domid, &disk, err);
+    libxl_device_disk_dispose(&old);
+    libxl_device_disk_dispose(&disk);
+    return r;
 }
 
 int molt_domain_detach_disk(struct xenmolt *x, uint32_t domid, const char *vdev, struct molt_error **err)

@@ -16,8 +16,11 @@ LIBXLEXT_SOURCES = \
 	libxl-ext/upgrade.c libxl-ext/upgrade.h \
 	libxl-ext/upgrade_boot.c \
 	libxl-ext/upgrade_clone.c \
+	libxl-ext/upgrade_disks.c \
 	libxl-ext/upgrade_fold.c \
 	libxl-ext/upgrade_move.c \
 	libxl-ext/upgrade_switch.c \
+	libxl-ext/upgrade_volumes.c \
+	libxl-ext/vdev.c \
 	libxl-ext/upgrade_wait.c \
 	libxl-ext/xlcfg.c

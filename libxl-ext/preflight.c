@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Everything that can be known before anything is changed. Reads only. */
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,8 @@
 
 #define MIB (1024.0 * 1024)
 #define DEFAULT_SPACE_MB 1500
+#define MAX_MOUNTS 64 /* as many as the agent tells */
+#define MAX_DIR 4096
 #define MEMORY_RESERVE_KIB (32 * 1024)
 /* Blackout estimate: fixed part and image throughput measured on nested Xen (docs/PERFORMANCE.md); a pessimist's. */
 #define BLACKOUT_FIXED_MS 1500
@@ -19,6 +22,7 @@
 struct preflight {
     struct xenmolt *x;
     const xenmolt_upgrade_params *p;
+    const char *merge_disks; /* p's, where the caller knows of it */
     struct molt_json *checks, *params, *estimate;
     struct molt_domain dom;
     libxl_domain_config cfg;
@@ -88,36 +92,52 @@ static int check_config(struct preflight *f, struct molt_error **err)
 }
 
 /* The snapshot is QEMU's; libxl gives a raw file to blkback when it is not told otherwise. */
-static int check_qdisk(struct preflight *f, const struct molt_os_disk *d, struct molt_error **err)
+static int check_qdisk(struct molt_qmp *q, const struct molt_guest_disk *d, struct molt_error **err)
 {
-    CLEANUP_QMP struct molt_qmp *q = NULL;
     CLEANUP_ERROR struct molt_error *why = NULL;
     CLEANUP_FREE char *node = NULL;
-    int r = molt_qmp_open(f->dom.domid, &q, &why);
-    if (r == 0)
-        r = molt_disk_find_node(q, d->path, &node, &why);
-    if (r == 0)
+    if (q && molt_disk_find_node(q, d->path, &node, &why) == 0)
         return 0;
-    return molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s is not served by QEMU, whose snapshots are used (%s); give it backendtype=qdisk in the domain's configuration and start the domain anew", d->vdev, molt_error_text(why));
+    return molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s is not served by QEMU, whose snapshots are used (%s); give it backendtype=qdisk in the domain's configuration and start the domain anew",
+                          d->vdev, why ? molt_error_text(why) : "the domain has no device model");
 }
 
-static int check_disk(struct preflight *f, struct molt_error **err)
+/* Overlays lie beside their disks: each file system that holds a disk needs the room. */
+static int check_room(const struct molt_guest_disks *disks, int64_t space, struct molt_error **err)
 {
-    struct molt_os_disk d = {0};
-    int r = molt_os_disk_of(&f->cfg, &d, err);
+    for (size_t i = 0; i < disks->n; i++)
+        if ((int64_t)disks->v[i].free_bytes < space)
+            return molt_error_set(err, MOLT_E_NO_SPACE, "the overlays need about %.0f MiB beside %s, %.0f MiB are free; make room there",
+                                  (double)space / MIB, disks->v[i].path, (double)disks->v[i].free_bytes / MIB);
+    return 0;
+}
+
+static int check_disks(struct preflight *f, struct molt_error **err)
+{
+    CLEANUP_GUEST_DISKS struct molt_guest_disks disks = {.n = 0};
+    CLEANUP_QMP struct molt_qmp *q = NULL;
+    int r = molt_guest_disks_of(&f->cfg, &disks, err);
     if (r < 0)
         return r;
     int64_t space = molt_json_get_int(f->params, "recipe_space_mb", DEFAULT_SPACE_MB) * 1024 * 1024;
-    molt_json_set_string(f->params, "disk", d.path);
-    molt_json_set_string(f->params, "disk_format", d.format);
-    molt_json_set_string(f->params, "disk_vdev", d.vdev);
+    struct molt_json *list = molt_json_array();
+    uint64_t least = disks.v[0].free_bytes;
+    if (molt_qmp_open(f->dom.domid, &q, NULL) < 0)
+        q = NULL;
+    for (size_t i = 0; i < disks.n; i++) {
+        struct molt_json *v = molt_json_object();
+        molt_json_set_string(v, "vdev", disks.v[i].vdev);
+        molt_json_set_string(v, "path", disks.v[i].path);
+        molt_json_set_string(v, "format", disks.v[i].format);
+        molt_json_append(list, v);
+        least = disks.v[i].free_bytes < least ? disks.v[i].free_bytes : least;
+        if (r == 0)
+            r = check_qdisk(q, &disks.v[i], err);
+    }
+    molt_json_set(f->params, "disks", list);
     molt_json_set_int(f->estimate, "disk_bytes", space);
-    molt_json_set_int(f->estimate, "disk_free_bytes", (int64_t)d.free_bytes);
-    r = check_qdisk(f, &d, err);
-    if (r == 0 && (int64_t)d.free_bytes < space)
-        r = molt_error_set(err, MOLT_E_NO_SPACE, "the overlays need about %.0f MiB beside %s, %.0f MiB are free; make room there", (double)space / MIB, d.path, (double)d.free_bytes / MIB);
-    molt_os_disk_clear(&d);
-    return r;
+    molt_json_set_int(f->estimate, "disk_free_bytes", (int64_t)least);
+    return r < 0 ? r : check_room(&disks, space, err);
 }
 
 static int check_memory(struct preflight *f, struct molt_error **err)
@@ -153,21 +173,147 @@ static int check_workload(struct preflight *f, struct molt_error **err)
     f->rss = molt_json_get_int(w, "rss_bytes", 0);
     molt_json_set_string(f->params, "workload", molt_json_get_string(w, "unit"));
     molt_json_set(f->params, "workload_before", molt_json_copy(w));
-    molt_json_set_string(f->params, "root_fs", molt_json_get_string(f->guest, "root_fs"));
     if (!molt_json_get_string(w, "unit"))
         return molt_error_set(err, MOLT_E_PROTOCOL, "the agent tells of no workload");
     return 0;
 }
 
+/* The vdev under which the domain has the guest's disk `name`; NULL: it has none of that name. */
+static const char *vdev_of(const struct preflight *f, const char *name)
+{
+    const struct molt_json *disks = molt_json_get(f->params, "disks");
+    for (size_t i = 0; i < molt_json_size(disks); i++) {
+        char seen[16];
+        const char *vdev = molt_json_get_string(molt_json_at(disks, i), "vdev");
+        if (vdev && molt_vdev_guest_name(vdev, seen, sizeof(seen)) && molt_streq(seen, name))
+            return vdev;
+    }
+    return NULL;
+}
+
+/* One file system of the guest, as its agent tells. */
+static int check_mount(struct preflight *f, const struct molt_json *m, struct molt_error **err)
+{
+    const char *dir = molt_json_get_string(m, "dir"), *type = molt_json_get_string(m, "type"), *below = molt_json_get_string(m, "below");
+    const struct molt_json *disks = molt_json_get(m, "disks");
+    if (!dir || dir[0] != '/' || strlen(dir) > MAX_DIR || !type || !below || !molt_json_get_string(m, "device") || molt_json_size(disks) == 0 || molt_json_size(disks) > MOLT_MAX_DISKS)
+        return molt_error_set(err, MOLT_E_PROTOCOL, "the agent tells of a mount in a form that is not known");
+    if (strcmp(below, "/") != 0)
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "%.200s in the guest is a bind mount or a subvolume (of %.200s), which is not supported; unmount it for the time of the upgrade", dir, below);
+    for (size_t i = 0; i < molt_json_size(disks); i++) {
+        const char *name = molt_json_str(molt_json_at(disks, i));
+        if (!name || !vdev_of(f, name))
+            return molt_error_set(err, MOLT_E_UNSUPPORTED, "the file system at %.200s stands on %.60s, which is no disk of the domain; unmount it for the time of the upgrade", dir, name ? name : "?");
+    }
+    if (!strcmp(dir, "/"))
+        molt_json_set_string(f->params, "root_fs", type);
+    if (strcmp(type, "ext4") != 0 && strcmp(type, "xfs") != 0)
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "the guest's file system at %.200s is %.60s; ext4 and xfs are supported", dir, type);
+    return 0;
+}
+
+static bool stands_on(const struct molt_json *entry, const struct preflight *f, const char *vdev)
+{
+    const struct molt_json *disks = molt_json_get(entry, "disks");
+    for (size_t i = 0; i < molt_json_size(disks); i++) {
+        const char *name = molt_json_str(molt_json_at(disks, i));
+        if (name && molt_streq(vdev_of(f, name), vdev))
+            return true;
+    }
+    return false;
+}
+
+/* The disk itself or a partition of it, nothing that is mapped. */
+static bool is_plain(const struct molt_json *m, const char *vdev)
+{
+    const char *device = molt_json_get_string(m, "device");
+    char name[16];
+    if (!molt_vdev_guest_name(vdev, name, sizeof(name)) || strncmp(device, name, strlen(name)) != 0)
+        return false;
+    device += strlen(name);
+    return strspn(device, "0123456789") == strlen(device);
+}
+
+/* Whether a comma-separated list has the word. */
+static bool is_listed(const char *list, const char *word)
+{
+    size_t n = strlen(word);
+    for (const char *p = list; p && *p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
+        if (!strncmp(p, word, n) && (!p[n] || p[n] == ','))
+            return true;
+    return false;
+}
+
+/* Whether nothing of the system is on this disk, so that it can be handed over: where its file systems are mounted, or
+ * NULL. One of which nothing is mounted has nothing of the system either. */
+static struct molt_json *data_dirs(const struct preflight *f, const char *vdev)
+{
+    const struct molt_json *mounts = molt_json_get(f->guest, "mounts"), *swaps = molt_json_get(f->guest, "swaps");
+    CLEANUP_JSON struct molt_json *dirs = molt_json_array();
+    if (is_listed(f->merge_disks, vdev))
+        return NULL;
+    for (size_t i = 0; i < molt_json_size(swaps); i++)
+        if (stands_on(molt_json_at(swaps, i), f, vdev))
+            return NULL;
+    for (size_t i = 0; i < molt_json_size(mounts); i++) {
+        const struct molt_json *m = molt_json_at(mounts, i);
+        if (!stands_on(m, f, vdev))
+            continue;
+        if (molt_json_get_bool(m, "system", true) || !is_plain(m, vdev))
+            return NULL;
+        molt_json_append(dirs, molt_json_copy(molt_json_get(m, "dir")));
+    }
+    return MOLT_STEAL_PTR(dirs);
+}
+
+/* Which disks are merged and which are handed over; "file_systems" gets the directories of those that are merged. */
+static void plan_disks(struct preflight *f)
+{
+    const struct molt_json *disks = molt_json_get(f->params, "disks"), *mounts = molt_json_get(f->guest, "mounts");
+    struct molt_json *list = molt_json_array(), *merged = molt_json_array();
+    for (size_t i = 0; i < molt_json_size(disks); i++) {
+        struct molt_json *d = molt_json_copy(molt_json_at(disks, i)), *dirs = data_dirs(f, molt_json_get_string(d, "vdev"));
+        if (dirs)
+            molt_json_set(d, "dirs", dirs);
+        molt_json_append(list, d);
+        for (size_t k = 0; !dirs && k < molt_json_size(mounts); k++) {
+            const struct molt_json *m = molt_json_at(mounts, k);
+            if (stands_on(m, f, molt_json_get_string(d, "vdev")))
+                molt_json_append(merged, molt_json_copy(molt_json_get(m, "dir")));
+        }
+    }
+    molt_json_set(f->params, "disks", list);
+    molt_json_set(f->params, "file_systems", merged);
+}
+
+/* --merge-disk names disks of the domain. */
+static int check_merge_disks(struct preflight *f, struct molt_error **err)
+{
+    const struct molt_json *disks = molt_json_get(f->params, "disks");
+    for (const char *p = f->merge_disks; p && *p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
+        CLEANUP_FREE char *word = molt_xstrndup(p, strcspn(p, ","));
+        bool known = false;
+        for (size_t i = 0; i < molt_json_size(disks); i++)
+            known |= molt_streq(word, molt_json_get_string(molt_json_at(disks, i), "vdev"));
+        if (!known)
+            return molt_error_set(err, MOLT_E_USAGE, "the domain has no disk %s to be merged; `xl block-list %s` shows its disks", word, f->dom.name);
+    }
+    return 0;
+}
+
 static int check_filesystems(struct preflight *f, struct molt_error **err)
 {
-    const struct molt_json *other = molt_json_get(f->guest, "other_mounts");
-    const char *fs = molt_json_get_string(f->guest, "root_fs");
-    if (molt_json_size(other) > 0)
-        return molt_error_set(err, MOLT_E_UNSUPPORTED, "the guest has more file systems than its root (%s); one file system is supported yet", molt_json_str(molt_json_at(other, 0)));
-    if (!molt_streq(fs, "ext4") && !molt_streq(fs, "xfs"))
-        return molt_error_set(err, MOLT_E_UNSUPPORTED, "the guest's root is %s; ext4 and xfs are supported", fs ? fs : "unknown");
-    return 0;
+    const struct molt_json *mounts = molt_json_get(f->guest, "mounts");
+    int r = check_merge_disks(f, err);
+    if (r == 0 && molt_json_size(mounts) > MAX_MOUNTS)
+        r = molt_error_set(err, MOLT_E_PROTOCOL, "the agent tells of too many mounts");
+    for (size_t i = 0; r == 0 && i < molt_json_size(mounts); i++)
+        r = check_mount(f, molt_json_at(mounts, i), err);
+    if (r == 0 && !molt_json_get_string(f->params, "root_fs"))
+        r = molt_error_set(err, MOLT_E_UNSUPPORTED, "the guest's root is not a file system on one of its disks");
+    if (r == 0)
+        plan_disks(f);
+    return r;
 }
 
 static int check_movable(struct preflight *f, struct molt_error **err)
@@ -221,7 +367,7 @@ static const struct check checks[] = {
     {"domain", check_domain, false},
     {"operation", check_operation, true},
     {"configuration", check_config, true},
-    {"disk", check_disk, true},
+    {"disks", check_disks, true},
     {"memory", check_memory, true},
     {"agent", check_agent, true},
     {"workload", check_workload, true},
@@ -251,6 +397,8 @@ int molt_upgrade_preflight(struct xenmolt *x, const xenmolt_upgrade_params *p, s
 {
     struct preflight f = {.x = x, .p = p, .checks = molt_json_array(), .params = molt_json_object(), .estimate = molt_json_object()};
     int first = 0;
+    if (p->size >= offsetof(xenmolt_upgrade_params, merge_disks) + sizeof(p->merge_disks))
+        f.merge_disks = p->merge_disks;
     for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
         CLEANUP_ERROR struct molt_error *e = NULL;
         if (first < 0 && checks[i].needs_agent)
@@ -271,6 +419,8 @@ int molt_upgrade_preflight(struct xenmolt *x, const xenmolt_upgrade_params *p, s
     molt_json_set_bool(result, "ok", first == 0);
     molt_json_set(result, "checks", f.checks);
     molt_json_set(result, "estimate", f.estimate);
+    if (molt_json_get(f.params, "file_systems")) /* then it is known what becomes of the disks */
+        molt_json_set(result, "disks", molt_json_copy(molt_json_get(f.params, "disks")));
     if (f.guest)
         molt_json_set(result, "reasons", molt_json_copy(molt_json_get(f.guest, "reasons")));
     if (f.have_cfg)

@@ -5,7 +5,6 @@
 
 #include "base/cleanup.h"
 #include "base/strbuf.h"
-#include "disk.h"
 #include "upgrade.h"
 
 #define SCHEMA 1
@@ -22,12 +21,19 @@ static void set_ms(struct molt_json *v, const char *key, double ms)
         molt_json_set_double(v, key, ms);
 }
 
+/* Disks were handed over before it, where there are such. */
+static double final_pass_ms(const struct molt_json *notes)
+{
+    return ms_between(notes, molt_json_get(notes, "t_handed") ? "t_handed" : "t_dumped", "t_merged");
+}
+
 static struct molt_json *split(const struct molt_json *notes)
 {
     struct molt_json *v = molt_json_object();
     const struct molt_json *restore = molt_json_get(notes, "restore");
     set_ms(v, "freeze_and_dump_ms", ms_between(notes, "t_freeze", "t_dumped"));
-    set_ms(v, "final_pass_ms", ms_between(notes, "t_dumped", "t_merged"));
+    set_ms(v, "hand_over_ms", ms_between(notes, "t_dumped", "t_handed"));
+    set_ms(v, "final_pass_ms", final_pass_ms(notes));
     set_ms(v, "transport_ms", molt_json_get_double(restore, "transport_ms", -1));
     set_ms(v, "restore_ms", molt_json_get_double(restore, "restore_ms", -1));
     set_ms(v, "pivot_ms", ms_between(notes, "t_restored", "t_pivot"));
@@ -50,7 +56,7 @@ static struct molt_json *merge_part(const struct molt_json *notes)
     struct molt_json *v = m ? molt_json_copy(m) : molt_json_object();
     if (!molt_json_get(v, "conflicts"))
         molt_json_set(v, "conflicts", molt_json_array());
-    set_ms(v, "final_pass_ms", ms_between(notes, "t_dumped", "t_merged"));
+    set_ms(v, "final_pass_ms", final_pass_ms(notes));
     return v;
 }
 
@@ -80,12 +86,18 @@ static struct molt_json *retained_part(struct molt_op *op)
         return v;
     CLEANUP_FREE char *name = up_replaced_name(op);
     CLEANUP_FREE char *dom = molt_xasprintf("domain %s (paused)", name);
-    CLEANUP_FREE char *disk = molt_xasprintf("disk %s", up_fact(op, "delta_a"));
+    struct up_disks disks;
     CLEANUP_FREE char *cfg = molt_xlcfg_path(up_of(op)->x, molt_op_subject(op));
     CLEANUP_FREE char *start = molt_xasprintf("configuration for the next xl create: %s", cfg);
     molt_json_append(v, molt_json_string(start));
     molt_json_append(v, molt_json_string(dom));
-    molt_json_append(v, molt_json_string(disk));
+    up_disks_of(op, &disks);
+    for (size_t i = 0; i < disks.n; i++) {
+        CLEANUP_FREE char *disk = molt_xasprintf("disk %s", disks.v[i].delta_a), *second = molt_xasprintf("disk %s", disks.v[i].hand_a);
+        molt_json_append(v, molt_json_string(disk));
+        if (disks.v[i].hand_a)
+            molt_json_append(v, molt_json_string(second));
+    }
     return v;
 }
 
@@ -112,7 +124,7 @@ struct molt_json *up_report(struct molt_op *op)
     molt_json_set(v, "process", process_part(op, notes));
     const struct molt_json *w = molt_json_get(molt_op_params(op), "memory_bytes");
     molt_json_set_int(v, "peak_extra_memory_bytes", molt_json_intval(w, 0));
-    molt_json_set_int(v, "peak_extra_disk_bytes", (int64_t)(molt_disk_allocated(up_fact(op, "delta_a")) + molt_disk_allocated(up_fact(op, "delta_b"))));
+    molt_json_set_int(v, "peak_extra_disk_bytes", (int64_t)up_disks_allocated(op));
     molt_json_set(v, "retained", retained_part(op));
     return v;
 }

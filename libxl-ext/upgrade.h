@@ -4,6 +4,7 @@
 #define MOLT_LIBXL_UPGRADE_H
 
 #include "context.h"
+#include "disk.h"
 #include "domain.h"
 #include "engine/engine.h"
 #include "guest.h"
@@ -11,7 +12,6 @@
 #include "net.h"
 #include "xenstore/identity.h"
 
-#define MOLT_BASE_VDEV "xvdy"   /* the clone sees the frozen base there */
 #define MOLT_MAX_PREMERGE 4     /* passes before the freeze */
 #define MOLT_PREMERGE_ENOUGH 32 /* a pass with at most this many actions is the last before the freeze */
 
@@ -61,12 +61,61 @@ int undo_clone(struct molt_op *op, struct molt_error **err);
 int step_upgrade(struct molt_op *op, struct molt_error **err);
 int undo_upgrade(struct molt_op *op, struct molt_error **err);
 int step_reboot(struct molt_op *op, struct molt_error **err);
+/* upgrade_disks.c */
+/* One disk of the guest, from the journal. Strings are the journal's: valid until the fact "disks" is put anew. */
+struct up_disk {
+    const char *vdev, *path, *format;          /* as the guest had it before the operation */
+    const char *delta_a, *delta_b, *base_view; /* overlays on path: of the active, of the clone, and what the clone sees of the base; NULL: not planned yet */
+    const char *node, *base_node;              /* QEMU's names of delta_a and of path when the snapshot was planned */
+    const char *base_vdev;                     /* of base_view in the clone */
+    /* A disk that is handed over, not merged: overlays on delta_a from the freeze on, and QEMU's names of hand_b and of
+     * delta_a below it. NULL: it is merged. */
+    const char *hand_a, *hand_b, *hand_a_node, *hand_b_node, *hand_base_node;
+    const struct molt_json *dirs;              /* where the guest has its file systems mounted */
+    bool old;                                  /* from a journal that knew one disk only */
+};
+struct up_disks {
+    struct up_disk v[MOLT_MAX_DISKS];
+    size_t n;
+};
+enum up_side { UP_ACTIVE, UP_CLONE };
+void up_disks_of(struct molt_op *op, struct up_disks *ret);
+/* The names of all that the snapshot makes, durable before it is made; then its files; then the snapshot itself. */
+int up_disks_plan(struct molt_op *op, struct molt_qmp *q, struct molt_error **err);
+int up_disks_make_overlays(struct molt_op *op, struct molt_error **err);
+int up_disks_snapshot(struct molt_op *op, struct molt_qmp *q, struct molt_error **err);
+/* The active's stored configuration names what it writes now. */
+int up_disks_store_active(struct molt_op *op, struct molt_error **err);
+/* In the active's configuration: the clone's disks. */
+int up_disks_of_clone(struct molt_op *op, libxl_domain_config *cfg, struct molt_error **err);
+/* "xvdy,xvdx": the bases as the clone will see them (malloc'd). */
+char *up_disks_base_names(struct molt_op *op);
+int up_disks_plug_bases(struct molt_op *op, struct molt_error **err);
+/* [{"vdev", "base"}] of those that are merged, by the names that the guest sees. Owned by the caller. */
+struct molt_json *up_disks_pairs(struct molt_op *op);
+/* And their files are deleted. Can be tried again. */
+void up_disks_unplug_bases(struct molt_op *op);
+bool up_disks_is_base(struct molt_op *op, const char *vdev);
+/* Which images one side stands on above the disk, topmost first; how many. */
+size_t up_disk_images(const struct up_disk *d, enum up_side side, const char *ret[2]);
+/* Bytes that the overlays take. */
+uint64_t up_disks_allocated(struct molt_op *op);
+/* upgrade_volumes.c: disks that are handed over; each of these does nothing when there is none. */
+/* While the active serves: the clone lets go of them; the images of the hand-over are made. */
+int up_volumes_release(struct molt_op *op, struct molt_chan *clone, struct molt_error **err);
+/* With the workload stopped: the clone has them, as the active left them. */
+int up_volumes_hand_over(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct molt_error **err);
+/* An undo: the active may write again. */
+int up_volumes_thaw(struct molt_op *op, struct molt_chan *active, struct molt_error **err);
+/* Past the pivot: the configurations of both domains, and xenstore, name what they stand on. */
+int up_volumes_settle(struct molt_op *op, libxl_domain_config *now, libxl_domain_config *old, struct molt_error **err);
 /* upgrade_fold.c */
-/* The overlay that the fact names goes down into the operation's disk, also in the configuration of the domain with that
- * UUID, which is looked for; the file itself is the caller's to remove. in_use: that domain, where it runs, must be on
- * it. Can be tried again. */
-int up_fold(struct molt_op *op, const char *fact, const char *uuid, bool in_use, struct molt_error **err);
+/* The overlays of one side go down into the operation's disks, also in the configuration of the domain with that UUID,
+ * which is looked for; the files are removed. in_use: that domain, where it runs, must be on them. Can be tried again. */
+int up_fold(struct molt_op *op, enum up_side side, const char *uuid, bool in_use, struct molt_error **err);
 int up_fold_new(struct molt_op *op, struct molt_error **err);
+/* Deletes the images that only this side stands on. */
+void up_fold_discard(struct molt_op *op, enum up_side side);
 /* upgrade_wait.c */
 #define UP_RESOLVE   "resolve"           /* in the operation's directory: the decisions it was given */
 #define UP_CONFLICTS "conflicts.resolve" /* likewise: the conflicts that ended it, as a resolve file to be edited */

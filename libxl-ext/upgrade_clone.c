@@ -28,28 +28,6 @@ static int put_string(struct molt_op *op, const char *key, const char *value, st
     return molt_op_put(op, key, molt_json_string(value), err);
 }
 
-/* Names of everything the snapshot makes, durable before it is made. */
-static int plan_snapshot(struct molt_op *op, struct molt_qmp *q, struct molt_error **err)
-{
-    const char *base = up_param(op, "disk");
-    CLEANUP_FREE char *a = molt_xasprintf("%s.%s.active.qcow2", base, molt_op_id(op));
-    CLEANUP_FREE char *b = molt_xasprintf("%s.%s.clone.qcow2", base, molt_op_id(op));
-    CLEANUP_FREE char *view = molt_xasprintf("%s.%s.base.qcow2", base, molt_op_id(op));
-    const char *tail = strrchr(molt_op_id(op), '-');
-    CLEANUP_FREE char *node = molt_xasprintf("xenmolt-%s", tail ? tail + 1 : molt_op_id(op));
-    CLEANUP_FREE char *base_node = NULL;
-    int r = molt_disk_find_node(q, base, &base_node, err);
-    if (r == 0)
-        r = put_string(op, "delta_a", a, err);
-    if (r == 0)
-        r = put_string(op, "delta_b", b, err);
-    if (r == 0)
-        r = put_string(op, "base_view", view, err);
-    if (r == 0)
-        r = put_string(op, "node", node, err);
-    return r < 0 ? r : put_string(op, "base_node", base_node, err);
-}
-
 static void note_os(struct molt_op *op, struct molt_chan *agent)
 {
     CLEANUP_JSON struct molt_json *v = NULL;
@@ -70,7 +48,7 @@ static int frozen_snapshot(struct molt_op *op, struct molt_chan *agent, struct m
     if (molt_fault("snapshot"))
         r = molt_error_set(err, MOLT_E_INTERNAL, "fault point snapshot");
     else
-        r = molt_disk_snapshot(q, up_fact(op, "base_node"), up_fact(op, "delta_a"), up_fact(op, "node"), err);
+        r = up_disks_snapshot(op, q, err);
     int t = molt_call(agent, "fs-thaw", NULL, NULL, NULL, &thaw_error);
     molt_op_note(op, "snapshot_pause_ms", molt_json_double(freeze_ms + (double)(molt_mono_us() - t0) / 1000));
     if (r < 0)
@@ -87,7 +65,12 @@ static void start_recording(struct molt_op *op, struct molt_chan *agent)
 {
     CLEANUP_JSON struct molt_json *v = NULL;
     CLEANUP_ERROR struct molt_error *e = NULL;
-    int r = molt_call(agent, "record-start", NULL, NULL, &v, &e);
+    CLEANUP_JSON struct molt_json *args = molt_json_object(), *pairs = up_disks_pairs(op);
+    struct molt_json *disks = molt_json_array();
+    for (size_t i = 0; i < molt_json_size(pairs); i++)
+        molt_json_append(disks, molt_json_copy(molt_json_get(molt_json_at(pairs, i), "vdev")));
+    molt_json_set(args, "disks", disks);
+    int r = molt_call(agent, "record-start", args, NULL, &v, &e);
     if (r == 0)
         molt_op_note(op, "recording", molt_json_copy(v));
     else
@@ -104,7 +87,6 @@ int step_snapshot(struct molt_op *op, struct molt_error **err)
     struct molt_chan *agent;
     CLEANUP_QMP struct molt_qmp *q = NULL;
     uint32_t domid = (uint32_t)up_param_int(op, "domid");
-    const char *base = up_param(op, "disk"), *format = up_param(op, "disk_format");
     struct up_identity id;
     int r = up_active(op, &agent, err);
     if (r == 0)
@@ -116,41 +98,26 @@ int step_snapshot(struct molt_op *op, struct molt_error **err)
     r = molt_identity_begin(&u->x->store, &id.id, err);
     up_identity_clear(&id);
     if (r == 0)
-        r = plan_snapshot(op, q, err);
+        r = up_disks_plan(op, q, err);
     if (r == 0)
-        r = molt_disk_overlay_create(up_fact(op, "delta_a"), base, format, err);
-    if (r == 0)
-        r = molt_disk_overlay_create(up_fact(op, "delta_b"), base, format, err);
-    if (r == 0)
-        r = molt_disk_overlay_create(up_fact(op, "base_view"), base, format, err);
+        r = up_disks_make_overlays(op, err);
     if (r == 0)
         start_recording(op, agent);
     if (r == 0)
         r = frozen_snapshot(op, agent, q, err);
     /* If the guest reboots meanwhile, xl must start it from the overlay that it writes now. */
     if (r == 0)
-        r = molt_disk_set_config_path(u->x, domid, up_param(op, "disk_vdev"), up_fact(op, "delta_a"), "qcow2", err);
+        r = up_disks_store_active(op, err);
     return r;
-}
-
-static void remove_fact_file(struct molt_op *op, const char *fact)
-{
-    if (up_fact(op, fact))
-        unlink(up_fact(op, fact));
 }
 
 int undo_snapshot(struct molt_op *op, struct molt_error **err)
 {
     struct up_identity id;
-    int r = 0;
-    if (up_fact(op, "delta_a")) {
-        r = up_fold(op, "delta_a", up_param(op, "uuid"), molt_json_get(molt_op_facts(op), "snapshot_ns"), err);
-        if (r < 0)
-            return molt_error_prefix(err, "take back the snapshot");
-        remove_fact_file(op, "delta_a");
-        remove_fact_file(op, "delta_b");
-        remove_fact_file(op, "base_view");
-    }
+    int r = up_fold(op, UP_ACTIVE, up_param(op, "uuid"), molt_json_get(molt_op_facts(op), "snapshot_ns"), err);
+    if (r < 0)
+        return molt_error_prefix(err, "take back the snapshot");
+    up_fold_discard(op, UP_CLONE);
     up_identity_of(op, &id);
     r = molt_identity_end(&up_of(op)->x->store, &id.id, err);
     up_identity_clear(&id);
@@ -212,35 +179,12 @@ static void nics_isolated(struct molt_op *op, libxl_domain_config *cfg)
     }
 }
 
-static int set_disks(struct molt_op *op, libxl_domain_config *cfg, struct molt_error **err)
-{
-    libxl_device_disk *d = NULL;
-    for (int i = 0; i < cfg->num_disks; i++)
-        if (molt_streq(cfg->disks[i].vdev, up_param(op, "disk_vdev")))
-            d = &cfg->disks[i];
-    if (!d)
-        return molt_error_set(err, MOLT_E_STATE, "disk %s is gone from the domain", up_param(op, "disk_vdev"));
-    molt_set_string(&d->pdev_path, up_fact(op, "delta_b"));
-    d->format = LIBXL_DISK_FORMAT_QCOW2;
-    d->backend = LIBXL_DISK_BACKEND_QDISK;
-    cfg->disks = molt_xrealloc(cfg->disks, (size_t)(cfg->num_disks + 1) * sizeof(*cfg->disks));
-    libxl_device_disk *base = &cfg->disks[cfg->num_disks++];
-    libxl_device_disk_init(base);
-    /* A throw-away overlay instead of a read-only vbd: QEMU 7.2's xen-block refuses mode "r" ("Block node is
-     * read-only"), and the base is protected all the same. */
-    base->pdev_path = molt_xstrdup(up_fact(op, "base_view"));
-    base->vdev = molt_xstrdup(MOLT_BASE_VDEV);
-    base->format = LIBXL_DISK_FORMAT_QCOW2;
-    base->backend = LIBXL_DISK_BACKEND_QDISK;
-    base->readwrite = 1;
-    return 0;
-}
-
 /* rdinit: the initrd is one of up_boot_initrd's. */
 static void set_cmdline(struct molt_op *op, libxl_domain_config *cfg, const char *mode, bool rdinit)
 {
-    CLEANUP_FREE char *text = molt_xasprintf("%s init=/usr/sbin/xenmolt-agent systemd.unit=xenmolt.target xenmolt.mode=%s xenmolt.unit=%s xenmolt.pidbase=%lld%s",
-                                             cfg->b_info.cmdline ? cfg->b_info.cmdline : "", mode, up_param(op, "workload"), (long long)(highest_tid(op) + PID_GAP),
+    CLEANUP_FREE char *bases = up_disks_base_names(op);
+    CLEANUP_FREE char *text = molt_xasprintf("%s init=/usr/sbin/xenmolt-agent systemd.unit=xenmolt.target xenmolt.mode=%s xenmolt.unit=%s xenmolt.pidbase=%lld xenmolt.base=%s%s",
+                                             cfg->b_info.cmdline ? cfg->b_info.cmdline : "", mode, up_param(op, "workload"), (long long)(highest_tid(op) + PID_GAP), bases,
                                              rdinit ? " rdinit=/xenmolt-rdinit" : "");
     molt_set_string(&cfg->b_info.cmdline, text);
 }
@@ -255,7 +199,7 @@ static int clone_config(struct molt_op *op, libxl_domain_config *cfg, struct mol
     molt_set_string(&cfg->c_info.name, name);
     libxl_uuid_from_string(&cfg->c_info.uuid, up_fact(op, "clone_uuid"));
     cfg->c_info.domid = 0;
-    if ((r = set_disks(op, cfg, err)) < 0)
+    if ((r = up_disks_of_clone(op, cfg, err)) < 0)
         libxl_domain_config_dispose(cfg);
     return r;
 }

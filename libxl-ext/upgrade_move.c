@@ -39,9 +39,40 @@ static int introduce(struct molt_op *op, struct molt_chan *active, struct molt_c
     return r < 0 ? r : molt_call(clone, "peer-connect", c, NULL, NULL, err);
 }
 
-static int merge_begin(struct molt_op *op, struct molt_chan *clone, struct molt_error **err)
+static bool has_string(const struct molt_json *list, const char *s)
+{
+    for (size_t i = 0; i < molt_json_size(list); i++)
+        if (molt_streq(molt_json_str(molt_json_at(list, i)), s))
+            return true;
+    return false;
+}
+
+/* The clone's agent tells which file systems it merges ("file_systems": ["/", "/home"]; one that tells nothing knows the
+ * root only). What the guest writes to any other would be lost. */
+static int check_covered(struct molt_op *op, const struct molt_json *reply, struct molt_error **err)
+{
+    const struct molt_json *want = molt_json_get(molt_op_params(op), "file_systems"), *have = molt_json_get(reply, "file_systems");
+    for (size_t i = 0; i < molt_json_size(want); i++) {
+        const char *dir = molt_json_str(molt_json_at(want, i));
+        if (has_string(have, dir) || (!have && molt_streq(dir, "/")))
+            continue;
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "the clone does not merge the file system at %s: it is not mounted there, or its agent cannot; name it in the guest's /etc/fstab, or unmount it for the time of the upgrade", dir);
+    }
+    return 0;
+}
+
+/* The frozen bases come now: while the clone booted, they would have been in the way (upgrade_disks.c). */
+static int plug_bases(struct molt_op *op, struct molt_chan *clone, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *a = molt_json_object();
+    molt_json_set(a, "disks", up_disks_pairs(op));
+    int r = up_disks_plug_bases(op, err);
+    return r < 0 ? r : molt_call(clone, "disks-wait", a, NULL, NULL, err);
+}
+
+static int merge_begin(struct molt_op *op, struct molt_chan *clone, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *a = molt_json_object(), *v = NULL;
     CLEANUP_FREE char *path = molt_xasprintf("%s/" UP_RESOLVE, molt_op_dir(op)), *resolve = NULL;
     if (molt_exists(path)) {
         int r = molt_resolve_load(path, &resolve, NULL, err);
@@ -49,11 +80,11 @@ static int merge_begin(struct molt_op *op, struct molt_chan *clone, struct molt_
             return r;
         molt_json_set_string(a, "resolve", resolve);
     }
-    molt_json_set_string(a, "disk", MOLT_BASE_VDEV);
-    molt_json_set_string(a, "fstype", up_param(op, "root_fs"));
+    molt_json_set(a, "disks", up_disks_pairs(op));
     molt_json_set_string(a, "on_conflict", up_param(op, "on_conflict"));
     molt_json_set_int(a, "snapshot_ns", up_fact_int(op, "snapshot_ns", 0));
-    return long_call(clone, "merge-begin", a, NULL, err);
+    int r = long_call(clone, "merge-begin", a, &v, err);
+    return r < 0 ? r : check_covered(op, v, err);
 }
 
 void up_note_merge(struct molt_op *op, struct molt_chan *clone)
@@ -125,6 +156,8 @@ int step_premerge(struct molt_op *op, struct molt_error **err)
         r = up_clone(op, &clone, err);
     if (r == 0)
         r = introduce(op, active, clone, err);
+    if (r == 0)
+        r = plug_bases(op, clone, err);
     molt_op_progress(op, -1, "scanning base and upgraded tree");
     if (r == 0)
         r = merge_begin(op, clone, err);
@@ -134,6 +167,8 @@ int step_premerge(struct molt_op *op, struct molt_error **err)
         return r;
     molt_json_set_string(args, "unit", up_param(op, "workload"));
     molt_json_set_string(args, "operation", molt_op_id(op));
+    if ((r = up_volumes_release(op, clone, err)) < 0)
+        return r;
     molt_op_progress(op, -1, "copying the files that the process still needs in their old form");
     if ((r = long_call(clone, "pins-fetch", args, &pins, err)) == 0)
         molt_op_note(op, "pins", molt_json_copy(molt_json_get(pins, "pins")));
@@ -268,6 +303,8 @@ int step_freeze(struct molt_op *op, struct molt_error **err)
     molt_op_note(op, "dump", molt_json_copy(dump));
     if (molt_fault("freeze"))
         return molt_error_set(err, MOLT_E_INTERNAL, "fault point freeze");
+    if ((r = up_volumes_hand_over(op, active, clone, err)) < 0)
+        return r;
     if ((r = final_passes(op, clone, err)) == 0)
         up_note_us(op, "t_merged");
     return r;
@@ -293,6 +330,8 @@ int undo_freeze(struct molt_op *op, struct molt_error **err)
         return 0; /* the guest itself is gone: nothing to thaw */
     up_drop(&up_of(op)->active); /* its last call may have been cut */
     int r = up_active(op, &active, err);
+    if (r == 0)
+        r = up_volumes_thaw(op, active, err);
     if (r == 0)
         r = up_call_unit(op, active, "resume", NULL, err);
     if (r == MOLT_E_NO_WORKLOAD) {

@@ -54,7 +54,19 @@ int step_switch(struct molt_op *op, struct molt_error **err)
     return r < 0 ? r : molt_hold_remove(molt_op_id(op), vifs.v, vifs.n, err);
 }
 
-/* What the domain starts from next time: the guest's own command line, its bridges, its one disk. */
+/* libxl's configuration may still have a disk that was detached. */
+static void drop_bases(struct molt_op *op, libxl_domain_config *cfg)
+{
+    int n = 0;
+    for (int i = 0; i < cfg->num_disks; i++)
+        if (up_disks_is_base(op, cfg->disks[i].vdev))
+            libxl_device_disk_dispose(&cfg->disks[i]);
+        else
+            cfg->disks[n++] = cfg->disks[i];
+    cfg->num_disks = n;
+}
+
+/* What the domain starts from next time: the guest's own command line, its bridges, its own disks. */
 static int settle_config(struct molt_op *op, struct molt_error **err)
 {
     struct xenmolt *x = up_of(op)->x;
@@ -73,6 +85,8 @@ static int settle_config(struct molt_op *op, struct molt_error **err)
     molt_set_string(&now.b_info.cmdline, old.b_info.cmdline);
     if (now.b_info.ramdisk && !now.b_info.bootloader) /* else it is a path in the guest */
         molt_set_string(&now.b_info.ramdisk, initrd);
+    drop_bases(op, &now);
+    r = up_volumes_settle(op, &now, &old, err);
     for (int i = 0; i < now.num_nics && i < old.num_nics; i++) {
         CLEANUP_FREE char *key = molt_xasprintf("/local/domain/0/backend/vif/%u/%d/bridge", domid, now.nics[i].devid);
         molt_set_string(&now.nics[i].bridge, old.nics[i].bridge);
@@ -117,16 +131,24 @@ int step_verify(struct molt_op *op, struct molt_error **err)
     return r;
 }
 
+/* The names of the bases are the guest's to use again. */
+static void forget_bases(struct molt_op *op)
+{
+    struct molt_chan *clone;
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    CLEANUP_FREE char *names = up_disks_base_names(op);
+    if (up_clone(op, &clone, &e) < 0 || molt_call(clone, "disks-forget", NULL, NULL, NULL, &e) < 0)
+        molt_warn(molt_op_log(op), "before its next boot, udev in %s will not see disks that it is given as %s: %s", molt_op_subject(op), names, molt_error_text(e));
+}
+
 int step_retire(struct molt_op *op, struct molt_error **err)
 {
     struct xenmolt *x = up_of(op)->x;
     uint32_t domid = (uint32_t)up_fact_int(op, "clone_domid", 0);
-    CLEANUP_ERROR struct molt_error *e = NULL;
+    forget_bases(op);
     up_drop(&up_of(op)->clone);
     up_drop(&up_of(op)->active);
-    if (molt_domain_detach_disk(x, domid, MOLT_BASE_VDEV, &e) < 0)
-        molt_info(molt_op_log(op), "%s", molt_error_text(e)); /* gone already when this is a second try */
-    unlink(up_fact(op, "base_view"));
+    up_disks_unplug_bases(op);
     int r = settle_config(op, err);
     if (r == 0)
         r = molt_upnet_remove(&up_of(op)->net, err);
@@ -148,13 +170,11 @@ int up_commit(struct molt_op *op, struct molt_error **err)
     int r = 0;
     if (replaced_domain(op, &d))
         r = molt_domain_destroy(up_of(op)->x, d.domid, err);
-    if (r == 0 && up_fact(op, "delta_a"))
-        unlink(up_fact(op, "delta_a"));
+    if (r == 0)
+        up_fold_discard(op, UP_ACTIVE);
     /* Nothing else stands on the disk from before the upgrade any more. */
     if (r == 0)
         r = up_fold_new(op, err);
-    if (r == 0 && up_fact(op, "delta_b"))
-        unlink(up_fact(op, "delta_b"));
     up_identity_of(op, &id);
     if (r == 0)
         r = molt_identity_end(&up_of(op)->x->store, &id.id, err);

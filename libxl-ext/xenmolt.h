@@ -59,12 +59,14 @@ typedef struct xenmolt_upgrade_params {
     int keep_active;         /* nonzero: a retention time (op-commit --older-than) leaves the old domain alone */
     const char *resolve_file; /* decisions about single conflicts (xenmolt-policy(5)), NULL: none */
     int wait_hours;          /* behind the first merge wait so long for xenmolt_op_continue(); 0: do not wait */
+    const char *merge_disks; /* "xvdb,xvdc": data disks that are merged, not handed over; NULL: none */
 } xenmolt_upgrade_params;
 
 #define XENMOLT_WAIT_HOURS 24      /* what `guest-upgrade --wait` without a number means */
 #define XENMOLT_WAIT_HOURS_MAX 168 /* a week: the clone's memory and the overlays are held all the time */
 
-/* Preflight only; nothing is changed. *ret_json: {domain, ok, checks [{name, ok, code, detail, remedy}], estimate {..}}.
+/* Preflight only; nothing is changed. *ret_json: {domain, ok, checks [{name, ok, code, detail, remedy}], disks [{vdev, path,
+ * format, dirs (where mounted, of one that is handed over)}], estimate {..}}.
  * Returns the code of the first failed check (with *ret_json set all the same), or 0. */
 int xenmolt_guest_upgrade_preflight(xenmolt *x, const xenmolt_upgrade_params *p, char **ret_json, xenmolt_error **err);
 /* The whole guest upgrade; blocks until it ended. *ret_json: the report (also after a failure that came behind the

@@ -19,15 +19,21 @@ static void put(struct molt_strbuf *b, const char *key, const char *value)
         molt_strbuf_addf(b, "%s = \"%s\"\n", key, value);
 }
 
+/* libxl would give a raw file to blkback. */
+static bool raw_by_qemu(const libxl_device_disk *d)
+{
+    return d->format == LIBXL_DISK_FORMAT_RAW && d->backend == LIBXL_DISK_BACKEND_QDISK;
+}
+
 static void put_disks(struct molt_strbuf *b, const libxl_domain_config *cfg)
 {
     molt_strbuf_addf(b, "disk = [");
     for (int i = 0, n = 0; i < cfg->num_disks; i++) {
         const libxl_device_disk *d = &cfg->disks[i];
-        if (molt_streq(d->vdev, MOLT_BASE_VDEV) || !d->pdev_path)
+        if (!d->pdev_path)
             continue;
-        molt_strbuf_addf(b, "%s \"format=%s,vdev=%s,access=%s,target=%s\"", n++ ? "," : "", libxl_disk_format_to_string(d->format),
-                         d->vdev, d->readwrite ? "rw" : "ro", d->pdev_path);
+        molt_strbuf_addf(b, "%s \"format=%s%s%s,vdev=%s,access=%s,target=%s\"", n++ ? "," : "", libxl_disk_format_to_string(d->format),
+                         raw_by_qemu(d) ? ",backendtype=qdisk" : "", d->is_cdrom ? ",devtype=cdrom" : "", d->vdev, d->readwrite ? "rw" : "ro", d->pdev_path);
     }
     molt_strbuf_addf(b, " ]\n");
 }

@@ -40,6 +40,9 @@ struct session {
     struct molt_recorder *recorder; /* NULL: none */
     char *recorded[64];    /* where its roots are mounted ("/" first), NULL behind the last */
     char *no_recorder;     /* why there is none although the host asked for it */
+    struct molt_json *volumes; /* directories of the volumes that we froze for the hand-over, NULL: none */
+    pid_t volumes_guard;   /* child that thaws them when we are gone, 0: none */
+    int volumes_pipe;      /* its other end closes with us */
     struct molt_json *pins; /* what the active side told of its pins */
 };
 
@@ -68,6 +71,25 @@ int h_os(struct molt_request *rq, struct molt_json *reply, struct molt_error **e
 int h_health(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_poweroff(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_boot_files(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+
+/* disks.c: "mounts" (file systems on block devices: {dir, type, below, device, disks, system}) and "swaps" ({device, disks}) into reply. */
+int disks_report(struct molt_json *reply, struct molt_error **err);
+/* Paths as mountinfo shows them (\\ooo for blanks and backslashes), in our messages also for what is not ASCII; malloc'd. */
+char *disks_escape(const char *s);
+char *disks_unescape(const char *s); /* NULL: "" */
+/* As PID 1 of a clone: udev leaves disks of these names ("xvdy,xvdx") alone, which bear the UUIDs of the clone's own. */
+void disks_hide_bases(const char *names);
+int h_disks_wait(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_disks_forget(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+
+/* volumes.c: disks that are handed over. */
+int h_volumes_release(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_volumes_mount(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_volumes_freeze(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_volumes_thaw(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+void volumes_thaw(struct session *s);
+/* Whether path lies on a volume that this clone has released and will get. */
+bool volumes_cover(const char *path);
 
 int h_fs_freeze(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_fs_thaw(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);

@@ -89,36 +89,13 @@ static int default_workload(char **ret, struct molt_error **err)
     return 0;
 }
 
-/* File systems on the OS disk besides the root are not merged yet. */
-static int check_mounts(struct molt_json *reply, struct molt_error **err)
-{
-    CLEANUP_FREE char *text = NULL;
-    int r = molt_read_file("/proc/self/mountinfo", 1 << 20, &text, NULL, err);
-    if (r < 0)
-        return r;
-    struct molt_json *extra = molt_json_array();
-    char *save = NULL;
-    for (char *l = strtok_r(text, "\n", &save); l; l = strtok_r(NULL, "\n", &save)) {
-        char dir[512], type[64], src[512];
-        char *dash = strstr(l, " - ");
-        if (!dash || sscanf(l, "%*s %*s %*s %*s %511s", dir) != 1 || sscanf(dash, " - %63s %511s", type, src) != 2)
-            continue;
-        if (!strcmp(dir, "/"))
-            molt_json_set_string(reply, "root_fs", type);
-        else if (src[0] == '/' && strncmp(dir, MOLT_AGENT_RUN, strlen(MOLT_AGENT_RUN)) != 0)
-            molt_json_append(extra, molt_json_string(dir));
-    }
-    molt_json_set(reply, "other_mounts", extra);
-    return 0;
-}
-
 int h_preflight(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     CLEANUP_FREE char *name = NULL, *unit = NULL;
     CLEANUP_WORKLOAD struct molt_workload *w = NULL;
     CLEANUP_REASONS struct molt_reasons reasons = MOLT_REASONS_INIT;
     const char *asked = molt_json_get_string(rq->args, "workload");
-    int r = check_mounts(reply, err);
+    int r = disks_report(reply, err);
     if (r == 0)
         r = asked ? (name = molt_xstrdup(asked), 0) : default_workload(&name, err);
     if (r == 0)

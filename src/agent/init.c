@@ -3,10 +3,12 @@
  * PID 1 of a clone (the host boots it with init=<this program>): writes into /run, which no reboot survives,
  *   - the upgrade target, which starts nothing that acts on the world,
  *   - a mask of the workload's unit,
+ *   - a udev rule by which the frozen bases stay unseen,
  *   - volatile journal storage, so that the merge meets no journal of the clone's own,
  * begins to record what changes,
  * moves the PID counter past the PIDs that the workload will need, and becomes the real init.
- * Kernel command line: xenmolt.mode=upgrade|final xenmolt.unit=UNIT xenmolt.pidbase=N systemd.unit=xenmolt.target
+ * Kernel command line: xenmolt.mode=upgrade|final xenmolt.unit=UNIT xenmolt.pidbase=N
+ * xenmolt.base=DISK,... systemd.unit=xenmolt.target
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,9 +86,12 @@ int agent_init_main(char *const argv[], struct molt_log *log)
     if (molt_read_file("/proc/cmdline", 65536, &cmdline, NULL, NULL) == 0) {
         CLEANUP_FREE char *mode = cmdline_value(cmdline, "xenmolt.mode");
         CLEANUP_FREE char *unit = cmdline_value(cmdline, "xenmolt.unit");
+        CLEANUP_FREE char *base = cmdline_value(cmdline, "xenmolt.base");
         CLEANUP_FREE char *pidbase = cmdline_value(cmdline, "xenmolt.pidbase");
         write_target(molt_streq(mode, "final"));
         mask(unit);
+        if (base)
+            disks_hide_bases(base);
         clonerecord_begin(argv[0], !molt_streq(mode, "final"), log);
         if (pidbase) {
             /* pid_max may still be 32768 here; systemd raises it later from sysctl.d. */

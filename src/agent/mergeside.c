@@ -229,6 +229,12 @@ int h_merge_begin(struct molt_request *rq, struct molt_json *reply, struct molt_
     struct molt_merge_peer peer = {ask_peer, s, select_tree};
     if (r == 0)
         r = settle(m, molt_merges_check_packages(m->merge, &peer, err), err);
+    struct molt_json *dirs = molt_json_array(); /* so that the host sees whether all are merged that should be */
+    for (size_t i = 0; i < m->trees.n; i++) {
+        CLEANUP_FREE char *dir = disks_escape(m->trees.v[i].dir);
+        molt_json_append(dirs, molt_json_string(dir));
+    }
+    molt_json_set(reply, "file_systems", dirs);
     molt_json_set_int(reply, "ms", molt_mono_ms() - t0);
     molt_json_set_bool(reply, "recorded", !changes.why_not[0]);
     if (changes.why_not[0])

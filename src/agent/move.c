@@ -146,6 +146,9 @@ int h_pins_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_e
         r = molt_pins_parse(molt_json_get(answer, "pins"), &pins, err);
     if (r == 0)
         r = molt_pins_compare(pins, "", &needed, &bytes, err);
+    for (size_t i = 0; r == 0 && i < pins->n; i++)
+        if (volumes_cover(pins->v[i].path)) /* they come with their file system */
+            pins->v[i].need = MOLT_PIN_SAME;
     CLEANUP_FREE char *dir = molt_xasprintf(MOLT_PINS_DIR "/%s", op ? op : "");
     if (r == 0)
         r = fetch_pins(s, pins, dir, &fetched, err);

@@ -20,6 +20,12 @@ static const struct molt_handler handlers[] = {
     {"recipe", h_recipe},
     {"peer-listen", h_peer_listen},
     {"peer-connect", h_peer_connect},
+    {"disks-wait", h_disks_wait},
+    {"disks-forget", h_disks_forget},
+    {"volumes-release", h_volumes_release},
+    {"volumes-mount", h_volumes_mount},
+    {"volumes-freeze", h_volumes_freeze},
+    {"volumes-thaw", h_volumes_thaw},
     {"merge-begin", h_merge_begin},
     {"merge-pass", h_merge_pass},
     {"merge-report", h_merge_report},
@@ -44,6 +50,7 @@ static void take_back(struct session *s)
 {
     CLEANUP_ERROR struct molt_error *err = NULL;
     fs_thaw_all(s);
+    volumes_thaw(s); /* also where another domain took over: that one stands on a snapshot of them */
     if (s->frozen_unit && !agent_was_replaced()) {
         molt_warn(s->log, "the host went away: %s goes on here", s->frozen_unit);
         move_resume(s);

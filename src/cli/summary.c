@@ -76,6 +76,19 @@ static void print_key(const char *key)
         putchar(key[i] == '_' ? ' ' : key[i]);
 }
 
+/* What becomes of each disk; nothing before that is known. */
+static void print_disks(const struct molt_json *disks)
+{
+    for (size_t i = 0; i < molt_json_size(disks); i++) {
+        const struct molt_json *d = molt_json_at(disks, i), *dirs = molt_json_get(d, "dirs");
+
+        printf("%sdisk %s: %s", i ? "" : "\n", molt_json_get_string(d, "vdev"), dirs ? "handed over" : "merged");
+        for (size_t k = 0; k < molt_json_size(dirs); k++)
+            printf("%s%s%s", k ? ", " : " (", molt_json_str(molt_json_at(dirs, k)), k + 1 == molt_json_size(dirs) ? ")" : "");
+        putchar('\n');
+    }
+}
+
 void cli_print_preflight(const struct molt_json *pre)
 {
     const struct molt_json *checks = molt_json_get(pre, "checks"), *est = molt_json_get(pre, "estimate");
@@ -91,6 +104,7 @@ void cli_print_preflight(const struct molt_json *pre)
         if (!ok && remedy && *remedy)
             printf("      remedy: %s\n", remedy);
     }
+    print_disks(molt_json_get(pre, "disks"));
     if (molt_json_size(est))
         printf("\nestimate:\n");
     for (size_t i = 0; i < molt_json_size(est); i++) {

@@ -15,8 +15,17 @@
 struct upgrade {
     xenmolt_upgrade_params params;
     const char *report_file;
+    char *merge_disks;
     bool dry_run, json;
 };
+
+static void add_word(char **list, const char *word)
+{
+    char *longer = *list ? molt_xasprintf("%s,%s", *list, word) : molt_xstrdup(word);
+
+    free(*list);
+    *list = longer;
+}
 
 /* 0: no such number. */
 static int hours(const char *text)
@@ -38,6 +47,7 @@ static int parse(struct cli *cli, struct upgrade *u, int argc, char **argv)
         {"resolve", required_argument, NULL, 'S'},
         {"wait", optional_argument, NULL, 'W'},
         {"dry-run", no_argument, NULL, 'n'},
+        {"merge-disk", required_argument, NULL, 'm'},
         {"report", required_argument, NULL, 'R'},
         {"keep-active", no_argument, NULL, 'k'},
         {"json", no_argument, NULL, 'j'},
@@ -53,6 +63,7 @@ static int parse(struct cli *cli, struct upgrade *u, int argc, char **argv)
         case 'r': p->recipe = optarg; break;
         case 't': p->recipe_arg = optarg; break;
         case 'c': p->on_conflict = optarg; break;
+        case 'm': add_word(&u->merge_disks, optarg); break;
         case 'S': p->resolve_file = optarg; break;
         case 'W':
             p->wait_hours = optarg ? hours(optarg) : XENMOLT_WAIT_HOURS;
@@ -75,6 +86,7 @@ static int parse(struct cli *cli, struct upgrade *u, int argc, char **argv)
         return cli_usage(cli, "--on-conflict is active, upgrade or refuse, not %s", p->on_conflict);
     if (p->recipe_arg && !p->recipe)
         p->recipe = "debian-release";
+    p->merge_disks = u->merge_disks;
     p->domain = cli_one_argument(cli, argc, argv, "DOMAIN");
     return p->domain ? -1 : CLI_STATUS_USAGE;
 }
@@ -219,18 +231,26 @@ static int run(struct cli *cli, const struct upgrade *u)
     return conclude(cli, u, take_json(text), operation, r, err);
 }
 
+/* An admin's typing error shows before anything else, and costs no upgrade. */
+static int begin(struct cli *cli, const struct upgrade *u)
+{
+    xenmolt_error *err = NULL;
+    int r;
+
+    if (u->params.resolve_file && (r = xenmolt_resolve_check(u->params.resolve_file, &err)) < 0)
+        return cli_result(cli, r, err);
+    if (u->report_file && (r = check_report_file(cli, u->report_file)) != 0)
+        return r;
+    return u->dry_run ? preflight(cli, u) : run(cli, u);
+}
+
 int cli_guest_upgrade(struct cli *cli, int argc, char **argv)
 {
     struct upgrade u = {.params = {.size = sizeof(u.params)}, .dry_run = cli->dry_run};
-    xenmolt_error *err = NULL;
     int r = parse(cli, &u, argc, argv);
 
-    if (r >= 0)
-        return r;
-    /* Before anything else: an admin's typing error costs no upgrade. */
-    if (u.params.resolve_file && (r = xenmolt_resolve_check(u.params.resolve_file, &err)) < 0)
-        return cli_result(cli, r, err);
-    if (u.report_file && (r = check_report_file(cli, u.report_file)) != 0)
-        return r;
-    return u.dry_run ? preflight(cli, &u) : run(cli, &u);
+    if (r < 0)
+        r = begin(cli, &u);
+    free(u.merge_disks);
+    return r;
 }

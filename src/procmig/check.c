@@ -190,14 +190,17 @@ static void check_regular(struct look *l, const struct molt__fd *f)
 {
     if (!strncmp(f->target, "/memfd:", 7) || f->st.st_dev == l->root_dev)
         return;
+    /* On another disk or partition: the host merges its file system or hands it over, or it refuses. */
+    if (major(f->st.st_dev) != 0)
+        return;
     if (molt__carry_wanted(f->target) && (S_ISDIR(f->st.st_mode) || f->st.st_size <= MOLT__CARRY_FILE_MAX))
         return;
     if (!strncmp(f->target, "/proc/", 6) || !strncmp(f->target, "/sys/", 5)) {
         /* By path; fine as long as it exists there, which the rehearsal shows. */
         return;
     }
-    molt_reasons_add(l->r, "file on another file system", "move it to the root file system",
-                     "pid %d (%s) has %s open as fd %d, which is not on the root file system", (int)l->p->pid,
+    molt_reasons_add(l->r, "file on another file system", "move it to a file system on a disk",
+                     "pid %d (%s) has %s open as fd %d, which is not on a file system of a disk", (int)l->p->pid,
                      l->p->comm, f->target, f->fd);
 }
 

@@ -52,6 +52,15 @@ tests_unit_test_hold_SOURCES = tests/unit/test_hold.c libxl-ext/hold.c libxl-ext
 tests_unit_test_hold_CFLAGS = $(AM_CFLAGS) $(LIBNL_CFLAGS)
 tests_unit_test_hold_LDADD = libmoltbase.la $(LIBNL_LIBS) $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_disk
+tests_unit_test_disk_SOURCES = tests/unit/test_disk.c libxl-ext/disk.c libxl-ext/disk.h libxl-ext/domain.c libxl-ext/domain.h \
+	libxl-ext/qmp.c libxl-ext/qmp.h libxl-ext/vdev.c
+tests_unit_test_disk_LDADD = libmoltxenstore.la libmoltbase.la $(XENLIGHT_LIBS) $(XENSTORE_LIBS) $(XENTOOLLOG_LIBS) $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_vdev
+tests_unit_test_vdev_SOURCES = tests/unit/test_vdev.c libxl-ext/vdev.c libxl-ext/disk.h
+tests_unit_test_vdev_LDADD = libmoltbase.la $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_merge_record
 tests_unit_test_merge_record_SOURCES = tests/unit/test_merge_record.c tests/unit/test_merge_record.h tests/unit/test_merge_util.h
 tests_unit_test_merge_record_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)

@@ -33,8 +33,8 @@ images_hash() {
     hash_of "$(basename "$DOM0_TAR")" "$(basename "$GUEST_TAR")" "$(basename "$SMALL_TAR")" \
         "$NESTED/service" "$NESTED/client" "$(packages_hash)" \
         "$(debian_sources "$SUITE-updates" "$SUITE-security")" "$(apt_habits)" "$(cat "$KEY.pub" "$CACHE/hostkey.pub")" \
-        "$DOM0_DISK $GUEST_DISK $GUEST_ADDRESS $GUEST_MAC $BRIDGE_ADDRESS $QEMU_DNS $IMAGES_IN_DOM0 $FASTER_KERNEL ${MASKED[*]}" \
-        "$(declare -f configure_common make_guest_disk lean_boot lean_sources package_lists make_dom0_disk disk_of_root install_package)" \
+        "$DOM0_DISK $GUEST_DISK $GUEST_ADDRESS $GUEST_MAC $BRIDGE_ADDRESS $QEMU_DNS $IMAGES_IN_DOM0 $FASTER_KERNEL ${MASKED[*]} $WEB2_ROOT $WEB2_BOOT $WEB2_SWAP $WEB2_DATA" \
+        "$(declare -f configure_common make_guest_disk lean_boot lean_sources package_lists make_partitioned_guest partition partition_table make_dom0_disk disk_of_root install_package)" \
         "$(emulator_version)" "$(declare -f launch boot_dom0 boot_web1 warm_service freeze_to)"
 }
 
@@ -55,7 +55,7 @@ build_disks() {
         mkdir -p "$out.part" "$CACHE/scratch"
         step "guest disk" make_guest_disk "$out.part"
         step "dom0 disk" make_dom0_disk "$out.part"
-        rm -rf "$out.part/guest"
+        rm -rf "$out.part/guest" "$out.part/guest2"
         mkdir "$out.part/snapshots"
         mv "$out.part" "$out"
     fi

@@ -9,6 +9,7 @@ set -uo pipefail
 CASE=$(basename "$0" .sh)
 NESTED=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 HOST_NAME=${XENMOLT_HOST:-suite}
+DOMAIN=${DOMAIN:-web1}              # both guests have the same address: one runs at a time
 ADDRESS=10.77.0.11
 IMAGE=/var/lib/xen/images/web1/web1.qcow2
 OPS=/var/lib/xenmolt/ops
@@ -51,6 +52,16 @@ begin() {
     host down >/dev/null 2>&1
     host up --from "${1:-web1-ready}" || give_up "the host did not start"
     trap end EXIT
+}
+
+# begin_web2: the guest with a partitioned disk and a data disk, booted in place of web1.
+begin_web2() {
+    DOMAIN=web2
+    begin dom0-ready
+    dom0 "xl create -q /etc/xen/web2.cfg" || give_up "web2 could not be started"
+    check "web2 serves" service_up 300 || exit 1
+    check "its agent is there" dom0 "for i in \$(seq 120); do xenstore-exists /local/domain/\$(xl domid web2)/data/xenmolt/proto && exit 0; sleep 1; done; exit 1" || exit 1
+    guest "timeout 300 systemctl is-system-running --wait" >/dev/null
 }
 
 end() {
@@ -97,7 +108,7 @@ err_has() { check "the message says: $1" grep -qiF -e "$1" "$scratch/err"; }
 
 # start_upgrade ARGS...: in the background of dom0; its end is told by upgrade_status.
 start_upgrade() {
-    dom0 "rm -f /tmp/up.*; setsid sh -c '${UPGRADE:-xenmolt guest-upgrade} --report /tmp/up.json $* web1 >/tmp/up.out 2>/tmp/up.err; echo \$? >/tmp/up.rc.new; mv /tmp/up.rc.new /tmp/up.rc' </dev/null >/dev/null 2>&1 &"
+    dom0 "rm -f /tmp/up.*; setsid sh -c '${UPGRADE:-xenmolt guest-upgrade} --report /tmp/up.json $* $DOMAIN >/tmp/up.out 2>/tmp/up.err; echo \$? >/tmp/up.rc.new; mv /tmp/up.rc.new /tmp/up.rc' </dev/null >/dev/null 2>&1 &"
 }
 
 # wait_recipe SECONDS TEXT: until the recipe has printed TEXT.

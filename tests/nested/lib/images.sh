@@ -152,7 +152,73 @@ END
     cp "$ROOT"/boot/vmlinuz-* "$out/guest/vmlinuz"
     cp "$ROOT"/boot/initrd.img-* "$out/guest/initrd.img"
     disk_of_root "$ROOT" "$out/guest/web1.qcow2" "$GUEST_DISK" web1
+    make_partitioned_guest "$ROOT" "$out/guest2"
     drop_root "$ROOT"
+}
+
+# What web2's file systems are known by.
+WEB2_ROOT=6f9a3c52-1d0e-4a7b-8a4c-3b1f5d2e0001
+WEB2_BOOT=6f9a3c52-1d0e-4a7b-8a4c-3b1f5d2e0002
+WEB2_SWAP=6f9a3c52-1d0e-4a7b-8a4c-3b1f5d2e0003
+WEB2_DATA=6f9a3c52-1d0e-4a7b-8a4c-3b1f5d2e0004
+
+# make_partitioned_guest ROOT OUT: web2, the same guest on other disks, not started by default: a disk with a table of
+# partitions (/boot, /, swap, /home; by UUID=, /home by LABEL=), and a raw one with the service's data. Consumes ROOT.
+make_partitioned_guest() {
+    local ROOT=$1 out=$2 part d
+    mkdir -p "$out/parts"
+    put /etc/fstab <<END
+UUID=$WEB2_ROOT / ext4 errors=remount-ro 0 0
+UUID=$WEB2_BOOT /boot ext4 defaults 0 0
+LABEL=home2 /home ext4 defaults 0 0
+UUID=$WEB2_SWAP none swap sw 0 0
+UUID=$WEB2_DATA /var/lib/counter ext4 defaults 0 0
+END
+    # The initramfs looks for the root by its UUID, which lean_boot leaves out.
+    printf '%s\n' '#!/bin/sh' '[ "$1" != prereqs ] || exit 0' '. /usr/share/initramfs-tools/hook-functions' 'copy_exec /sbin/blkid /sbin' |
+        put /etc/initramfs-tools/hooks/blkid 755
+    chroot "$ROOT" update-initramfs -u
+    cp "$ROOT"/boot/initrd.img-* "$out/initrd.img"
+    install -d "$ROOT/home/admin"
+    echo "of the first day" | put /home/admin/notes
+    for d in boot home var/lib/counter; do
+        part=$out/parts/$(basename "$d")
+        mv "$ROOT/$d" "$part"
+        install -d "$ROOT/$d"
+    done
+    partition "$out/parts/root" 3072 "$ROOT" -U $WEB2_ROOT
+    partition "$out/parts/boot" 128 "$out/parts/boot" -U $WEB2_BOOT
+    partition "$out/parts/home" 64 "$out/parts/home" -L home2
+    partition "$out/parts/counter" 256 "$out/parts/counter" -U $WEB2_DATA
+    truncate -s 64M "$out/parts/swap.part"
+    mkswap -q -U $WEB2_SWAP "$out/parts/swap.part"
+    partition_table "$out/web2.raw" "$out/parts" boot 128 root 3072 swap 64 home 64
+    qemu-img convert -O qcow2 "$out/web2.raw" "$out/web2.qcow2"
+    cp --sparse=always "$out/parts/counter.part" "$out/web2-data.raw"
+    rm -rf "$out/parts" "$out/web2.raw"
+}
+
+# partition NAME MIB TREE OPTIONS...: NAME.part, an ext4 file system with that tree.
+partition() {
+    local file=$1.part size=$2 tree=$3; shift 3
+    truncate -s "${size}M" "$file"
+    mke2fs -q -t ext4 -m 1 -E "lazy_itable_init=0,lazy_journal_init=0,discard,root_owner=$(stat -c %u:%g "$tree")" "$@" -d "$tree" "$file"
+}
+
+# partition_table DISK DIR NAME MIB ...: a disk with a GPT and DIR/NAME.part in its partitions.
+partition_table() {
+    local disk=$1 dir=$2 at=1 table='label: gpt' parts=() part; shift 2
+    while (( $# )); do
+        table+=$'\n'"start=${at}MiB, size=${2}MiB"
+        parts+=("$1:$at")
+        at=$((at + $2))
+        shift 2
+    done
+    truncate -s "$((at + 1))M" "$disk"
+    sfdisk -q "$disk" <<<"$table"
+    for part in "${parts[@]}"; do
+        dd if="$dir/${part%:*}.part" of="$disk" bs=1M seek="${part#*:}" conv=notrunc,sparse status=none
+    done
 }
 
 # lean_boot: a PV guest has three devices and no firmware; it needs no udev in its initramfs, coldplug of these
@@ -257,8 +323,12 @@ vcpus = 1
 disk = [ "format=qcow2,vdev=xvda,access=rw,target=$IMAGES_IN_DOM0/web1/web1.qcow2" ]
 vif = [ "mac=$GUEST_MAC,bridge=xenbr0" ]
 END
-    mkdir -p "$ROOT$IMAGES_IN_DOM0/web1"
+    sed -e 's/"web1"/"web2"/; s|web1/initrd.img|web2/initrd.img|; s|root=/dev/xvda|root=UUID='$WEB2_ROOT'|' \
+        -e "s|^disk = .*|disk = [ \"format=qcow2,vdev=xvda,access=rw,target=$IMAGES_IN_DOM0/web2/web2.qcow2\", \"format=raw,backendtype=qdisk,vdev=xvdb,access=rw,target=$IMAGES_IN_DOM0/web2/web2-data.raw\" ]|" \
+        "$ROOT/etc/xen/web1.cfg" | put /etc/xen/web2.cfg
+    mkdir -p "$ROOT$IMAGES_IN_DOM0"/web{1,2}
     cp "$out"/guest/* "$ROOT$IMAGES_IN_DOM0/web1/"
+    cp --sparse=always "$out"/guest2/* "$ROOT$IMAGES_IN_DOM0/web2/"
     install -m 755 "$NESTED/client/logcheck" "$NESTED/client/downtime" "$ROOT/usr/local/bin/"
     gcc -O2 -Wall -D_GNU_SOURCE -static -s -o "$ROOT/usr/local/bin/loadclient" "$NESTED/client/loadclient.c"
     install_package "$PACKAGES/xenmolt.deb"

@@ -1,0 +1,103 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# web2: a partitioned disk (/boot, /, /home) that is merged, found by UUID=, and a raw data disk that is handed over. Upgraded and rolled
+# back, upgraded again and committed: each time the disks stand alone afterwards.
+. "$(dirname "$0")/../lib/case.sh"
+
+IMAGES=/var/lib/xen/images/web2
+DATA=/var/lib/counter
+
+# Each disk as libxl, xenstore and (after an upgrade) the file for the next xl create name it.
+disks_of_web2() {
+    dom0_sh <<'END' | xargs
+xl list -l web2 2>/dev/null | jq -r '.[].config.disks[].pdev_path'
+for be in $(xl block-list web2 | awk 'NR > 1 { print $NF }'); do xenstore-read "$be/params"; done
+sed -n '/^disk/ { s/[^=]*=//; s/"[^"]*target=\([^"]*\)"/\1/g; s/[][,]//g; p }' /var/lib/xenmolt/domains/web2.cfg
+END
+}
+images_alone() {
+    same "$(dom0 "cd $IMAGES && ls | xargs; qemu-img info -U --output=json web2.qcow2 | jq -r '.\"backing-filename\" // \"alone\"'; qemu-img check -qU web2.qcow2 && echo in order" | xargs)" \
+        "initrd.img web2-data.raw web2.qcow2 alone in order"
+}
+
+# upgrade ARGS...: under load, until the guest has been served by the clone for a moment.
+upgrade() {
+    local status
+    start_load 10
+    start_upgrade --recipe /tmp/files "$@"
+    wait_recipe 600 "changed"
+    write_data
+    status=$(upgrade_status 900)
+    if [ "$status" != 0 ]; then
+        dom0 "grep -v ' progress ' /tmp/up.err | tail -n 8" | sed 's/^/   | /'
+        give_up "guest-upgrade: exit $status"
+    fi
+    pass "guest-upgrade"
+    sleep 5
+    load_clean
+    note "blackout: $(report .blackout_ms) ms: $(report '.blackout | del(.criu_dump, .criu_restore) | tojson')"
+}
+
+# write_data: while the clone is upgraded, the guest writes to all its disks.
+write_data() { SUM=$(guest "for d in /root /boot /home/admin; do echo meanwhile >\$d/meanwhile; done; head -c 3000000 /dev/urandom >$DATA/meanwhile; sync; sha256sum <$DATA/meanwhile"); }
+data_is_there() { same "$(guest "echo 3 >/proc/sys/vm/drop_caches; sha256sum <$DATA/meanwhile")" "$SUM"; }
+
+begin_web2
+check "its root was found by UUID" guest "grep -q root=UUID= /proc/cmdline && findmnt -no SOURCE / | grep -x /dev/xvda2"
+check "its swap is on" guest "swapon --noheadings | grep -q xvda3"
+PID_BEFORE=$(main_pid)
+world "$scratch/before"
+before=$(disks_of_web2)
+recipe /tmp/files <<'RECIPE'
+#!/bin/sh
+set -e
+echo "changed by the upgrade" >/etc/motd
+echo "changed by the upgrade" >/boot/upgrade
+rm -f /home/admin/notes
+swapon --noheadings | grep -q xvda3
+# The copy that the clone has of the data disk is its own, and is thrown away.
+echo "by the upgrade" >/var/lib/counter/upgrade
+echo changed
+RECIPE
+
+expect 2 "--merge-disk wants a disk of the domain" "xenmolt guest-upgrade -n --merge-disk xvdq web2"
+err_has xvdq
+upgrade
+op=$(operation)
+check "the same process" same "$(main_pid)" "$PID_BEFORE"
+check "the upgrade's changes are there, on each file system" guest "grep -q upgrade /etc/motd && grep -q upgrade /boot/upgrade && [ ! -e /home/admin/notes ]"
+check "and the guest's own" guest "grep -q meanwhile /home/admin/meanwhile && grep -q meanwhile /boot/meanwhile && grep -q meanwhile /root/meanwhile"
+check "/boot and /home are mounted where they were" same "$(guest "findmnt -no SOURCE /boot /home" | xargs)" "/dev/xvda1 /dev/xvda4"
+check "the data disk was handed over" data_is_there
+check "without what the upgrade wrote there" guest "[ ! -e $DATA/upgrade ]"
+check "and is mounted where it was" same "$(guest "findmnt -no SOURCE $DATA")" /dev/xvdb
+check "no base disk is left" guest "! ls /dev | grep -qE '^xvd[c-z]'"
+check "the report tells of its part in the blackout" below 0 "$(report .blackout.hand_over_ms)"
+check "nothing failed in the guest" same "$(guest "systemctl --failed --no-legend | wc -l")" 0
+guest "echo later >$DATA/later; sync"
+
+expect 0 "op-rollback" "xenmolt op-rollback --discard-new-writes $op"
+check "the old guest serves" service_up 60
+check "as the same process" same "$(main_pid)" "$PID_BEFORE"
+check "with its data as of the freeze" data_is_there
+check "and nothing of later" guest "[ ! -e $DATA/later ] && ! grep -q upgrade /etc/motd && [ ! -e /boot/upgrade ] && [ -e /home/admin/notes ] && grep -q meanwhile /home/admin/meanwhile"
+check "its data disk can be written" guest "echo again >$DATA/again && sync"
+world "$scratch/after"
+check "the world is as before" same_world "$scratch/before" "$scratch/after"
+check "the images stand alone" images_alone
+
+upgrade
+op=$(operation)
+check "the data disk was handed over again" data_is_there
+expect 0 "op-commit" "xenmolt op-commit $op 2>/tmp/commit.err"
+check "tells how far it is" dom0 "grep -q 'disk xvda: .*100 %' /tmp/commit.err"
+check "the service answers on" service_up 10
+check "the images stand alone" images_alone
+check "each under its old name, everywhere" same "$(disks_of_web2)" \
+    "$IMAGES/web2.qcow2 $IMAGES/web2-data.raw qcow2:$IMAGES/web2.qcow2 aio:$IMAGES/web2-data.raw $IMAGES/web2.qcow2 $IMAGES/web2-data.raw"
+note "before: $before"
+guest "sync"
+dom0 "xl destroy web2" >/dev/null
+check "the file for the next start starts it" dom0 "for i in \$(seq 20); do xl create -q /var/lib/xenmolt/domains/web2.cfg && exit 0; sleep 1; done; exit 1"
+check "with its service" service_up 300
+check "and its data" data_is_there
