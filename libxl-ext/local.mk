@@ -1,6 +1,7 @@
 LIBXLEXT_SOURCES = \
 	libxl-ext/context.c libxl-ext/context.h \
 	libxl-ext/disk.c libxl-ext/disk.h \
+	libxl-ext/diskplan.c libxl-ext/diskplan.h \
 	libxl-ext/domain.c libxl-ext/domain.h \
 	libxl-ext/guard.c libxl-ext/guard.h \
 	libxl-ext/guest.c libxl-ext/guest.h \

@@ -7,13 +7,12 @@
 #include "base/cleanup.h"
 #include "base/strbuf.h"
 #include "disk.h"
+#include "diskplan.h"
 #include "proto/resolve.h"
 #include "upgrade.h"
 
 #define MIB (1024.0 * 1024)
 #define DEFAULT_SPACE_MB 1500
-#define MAX_MOUNTS 64 /* as many as the agent tells */
-#define MAX_DIR 4096
 #define MEMORY_RESERVE_KIB (32 * 1024)
 /* Blackout estimate: fixed part and image throughput measured on nested Xen (docs/PERFORMANCE.md); a pessimist's. */
 #define BLACKOUT_FIXED_MS 1500
@@ -178,142 +177,16 @@ static int check_workload(struct preflight *f, struct molt_error **err)
     return 0;
 }
 
-/* The vdev under which the domain has the guest's disk `name`; NULL: it has none of that name. */
-static const char *vdev_of(const struct preflight *f, const char *name)
-{
-    const struct molt_json *disks = molt_json_get(f->params, "disks");
-    for (size_t i = 0; i < molt_json_size(disks); i++) {
-        char seen[16];
-        const char *vdev = molt_json_get_string(molt_json_at(disks, i), "vdev");
-        if (vdev && molt_vdev_guest_name(vdev, seen, sizeof(seen)) && molt_streq(seen, name))
-            return vdev;
-    }
-    return NULL;
-}
-
-/* One file system of the guest, as its agent tells. */
-static int check_mount(struct preflight *f, const struct molt_json *m, struct molt_error **err)
-{
-    const char *dir = molt_json_get_string(m, "dir"), *type = molt_json_get_string(m, "type"), *below = molt_json_get_string(m, "below");
-    const struct molt_json *disks = molt_json_get(m, "disks");
-    if (!dir || dir[0] != '/' || strlen(dir) > MAX_DIR || !type || !below || !molt_json_get_string(m, "device") || molt_json_size(disks) == 0 || molt_json_size(disks) > MOLT_MAX_DISKS)
-        return molt_error_set(err, MOLT_E_PROTOCOL, "the agent tells of a mount in a form that is not known");
-    if (strcmp(below, "/") != 0)
-        return molt_error_set(err, MOLT_E_UNSUPPORTED, "%.200s in the guest is a bind mount or a subvolume (of %.200s), which is not supported; unmount it for the time of the upgrade", dir, below);
-    for (size_t i = 0; i < molt_json_size(disks); i++) {
-        const char *name = molt_json_str(molt_json_at(disks, i));
-        if (!name || !vdev_of(f, name))
-            return molt_error_set(err, MOLT_E_UNSUPPORTED, "the file system at %.200s stands on %.60s, which is no disk of the domain; unmount it for the time of the upgrade", dir, name ? name : "?");
-    }
-    if (!strcmp(dir, "/"))
-        molt_json_set_string(f->params, "root_fs", type);
-    if (strcmp(type, "ext4") != 0 && strcmp(type, "xfs") != 0)
-        return molt_error_set(err, MOLT_E_UNSUPPORTED, "the guest's file system at %.200s is %.60s; ext4 and xfs are supported", dir, type);
-    return 0;
-}
-
-static bool stands_on(const struct molt_json *entry, const struct preflight *f, const char *vdev)
-{
-    const struct molt_json *disks = molt_json_get(entry, "disks");
-    for (size_t i = 0; i < molt_json_size(disks); i++) {
-        const char *name = molt_json_str(molt_json_at(disks, i));
-        if (name && molt_streq(vdev_of(f, name), vdev))
-            return true;
-    }
-    return false;
-}
-
-/* The disk itself or a partition of it, nothing that is mapped. */
-static bool is_plain(const struct molt_json *m, const char *vdev)
-{
-    const char *device = molt_json_get_string(m, "device");
-    char name[16];
-    if (!molt_vdev_guest_name(vdev, name, sizeof(name)) || strncmp(device, name, strlen(name)) != 0)
-        return false;
-    device += strlen(name);
-    return strspn(device, "0123456789") == strlen(device);
-}
-
-/* Whether a comma-separated list has the word. */
-static bool is_listed(const char *list, const char *word)
-{
-    size_t n = strlen(word);
-    for (const char *p = list; p && *p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
-        if (!strncmp(p, word, n) && (!p[n] || p[n] == ','))
-            return true;
-    return false;
-}
-
-/* Whether nothing of the system is on this disk, so that it can be handed over: where its file systems are mounted, or
- * NULL. One of which nothing is mounted has nothing of the system either. */
-static struct molt_json *data_dirs(const struct preflight *f, const char *vdev)
-{
-    const struct molt_json *mounts = molt_json_get(f->guest, "mounts"), *swaps = molt_json_get(f->guest, "swaps");
-    CLEANUP_JSON struct molt_json *dirs = molt_json_array();
-    if (is_listed(f->merge_disks, vdev))
-        return NULL;
-    for (size_t i = 0; i < molt_json_size(swaps); i++)
-        if (stands_on(molt_json_at(swaps, i), f, vdev))
-            return NULL;
-    for (size_t i = 0; i < molt_json_size(mounts); i++) {
-        const struct molt_json *m = molt_json_at(mounts, i);
-        if (!stands_on(m, f, vdev))
-            continue;
-        if (molt_json_get_bool(m, "system", true) || !is_plain(m, vdev))
-            return NULL;
-        molt_json_append(dirs, molt_json_copy(molt_json_get(m, "dir")));
-    }
-    return MOLT_STEAL_PTR(dirs);
-}
-
-/* Which disks are merged and which are handed over; "file_systems" gets the directories of those that are merged. */
-static void plan_disks(struct preflight *f)
-{
-    const struct molt_json *disks = molt_json_get(f->params, "disks"), *mounts = molt_json_get(f->guest, "mounts");
-    struct molt_json *list = molt_json_array(), *merged = molt_json_array();
-    for (size_t i = 0; i < molt_json_size(disks); i++) {
-        struct molt_json *d = molt_json_copy(molt_json_at(disks, i)), *dirs = data_dirs(f, molt_json_get_string(d, "vdev"));
-        if (dirs)
-            molt_json_set(d, "dirs", dirs);
-        molt_json_append(list, d);
-        for (size_t k = 0; !dirs && k < molt_json_size(mounts); k++) {
-            const struct molt_json *m = molt_json_at(mounts, k);
-            if (stands_on(m, f, molt_json_get_string(d, "vdev")))
-                molt_json_append(merged, molt_json_copy(molt_json_get(m, "dir")));
-        }
-    }
-    molt_json_set(f->params, "disks", list);
-    molt_json_set(f->params, "file_systems", merged);
-}
-
-/* --merge-disk names disks of the domain. */
-static int check_merge_disks(struct preflight *f, struct molt_error **err)
-{
-    const struct molt_json *disks = molt_json_get(f->params, "disks");
-    for (const char *p = f->merge_disks; p && *p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
-        CLEANUP_FREE char *word = molt_xstrndup(p, strcspn(p, ","));
-        bool known = false;
-        for (size_t i = 0; i < molt_json_size(disks); i++)
-            known |= molt_streq(word, molt_json_get_string(molt_json_at(disks, i), "vdev"));
-        if (!known)
-            return molt_error_set(err, MOLT_E_USAGE, "the domain has no disk %s to be merged; `xl block-list %s` shows its disks", word, f->dom.name);
-    }
-    return 0;
-}
-
+/* Which file systems there are decides what becomes of each disk (diskplan.h). */
 static int check_filesystems(struct preflight *f, struct molt_error **err)
 {
-    const struct molt_json *mounts = molt_json_get(f->guest, "mounts");
-    int r = check_merge_disks(f, err);
-    if (r == 0 && molt_json_size(mounts) > MAX_MOUNTS)
-        r = molt_error_set(err, MOLT_E_PROTOCOL, "the agent tells of too many mounts");
-    for (size_t i = 0; r == 0 && i < molt_json_size(mounts); i++)
-        r = check_mount(f, molt_json_at(mounts, i), err);
-    if (r == 0 && !molt_json_get_string(f->params, "root_fs"))
-        r = molt_error_set(err, MOLT_E_UNSUPPORTED, "the guest's root is not a file system on one of its disks");
-    if (r == 0)
-        plan_disks(f);
-    return r;
+    struct molt_json *disks = NULL, *merged = NULL;
+    int r = molt_diskplan(molt_json_get(f->params, "disks"), f->guest, f->merge_disks, &disks, &merged, err);
+    if (r < 0)
+        return r;
+    molt_json_set(f->params, "disks", disks);
+    molt_json_set(f->params, "file_systems", merged);
+    return 0;
 }
 
 static int check_movable(struct preflight *f, struct molt_error **err)

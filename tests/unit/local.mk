@@ -57,6 +57,10 @@ tests_unit_test_disk_SOURCES = tests/unit/test_disk.c libxl-ext/disk.c libxl-ext
 	libxl-ext/qmp.c libxl-ext/qmp.h libxl-ext/vdev.c
 tests_unit_test_disk_LDADD = libmoltxenstore.la libmoltbase.la $(XENLIGHT_LIBS) $(XENSTORE_LIBS) $(XENTOOLLOG_LIBS) $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_diskplan
+tests_unit_test_diskplan_SOURCES = tests/unit/test_diskplan.c libxl-ext/diskplan.c libxl-ext/diskplan.h libxl-ext/vdev.c libxl-ext/disk.h
+tests_unit_test_diskplan_LDADD = libmoltbase.la $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_vdev
 tests_unit_test_vdev_SOURCES = tests/unit/test_vdev.c libxl-ext/vdev.c libxl-ext/disk.h
 tests_unit_test_vdev_LDADD = libmoltbase.la $(UNIT_LIBS)

@@ -70,9 +70,13 @@ dom0 "xl unpause web1"
 unchanged "a paused guest"
 
 dom0 "qemu-img create -q -f raw /var/tmp/second.img 16M; xl block-attach web1 format=raw,vdev=xvdb,access=rw,target=/var/tmp/second.img"
-refused 8 "second disk" xvdb web1
+refused 8 "second disk, by blkback" xvdb web1
 dom0 "xl block-detach web1 xvdb; sleep 1; rm -f /var/tmp/second.img"
-unchanged "a second disk"
+guest "mount --bind /srv /mnt"
+refused 8 "bind mount" /mnt web1
+guest "umount /mnt"
+refused 2 "disk to be merged that it does not have" xvdc --merge-disk xvdc web1
+unchanged "a disk or a mount that is not supported"
 
 free=$(dom0 "df --output=avail -B1M /var/lib/xen/images | tail -n 1")
 dom0 "fallocate -l $((free - 300))M /var/tmp/filler"
