@@ -54,15 +54,21 @@ static int check_dirs(const struct up_disks *volumes, const struct molt_json *re
     return 0;
 }
 
-static int release(const struct up_disks *volumes, struct molt_chan *clone, struct molt_error **err)
+/* {"disks": [..]} by the names that the guest sees. Owned by the caller. */
+static struct molt_json *names_of(const struct up_disks *volumes)
 {
-    CLEANUP_JSON struct molt_json *args = molt_json_object(), *reply = NULL;
-    struct molt_json *disks = molt_json_array();
+    struct molt_json *args = molt_json_object(), *disks = molt_json_array();
     for (size_t i = 0; i < volumes->n; i++) {
         char name[16];
         molt_json_append(disks, molt_json_string(molt_vdev_guest_name(volumes->v[i].vdev, name, sizeof(name)) ? name : volumes->v[i].vdev));
     }
     molt_json_set(args, "disks", disks);
+    return args;
+}
+
+static int release(const struct up_disks *volumes, struct molt_chan *clone, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = names_of(volumes), *reply = NULL;
     int r = molt_call(clone, "volumes-release", args, NULL, &reply, err);
     return r < 0 ? r : check_dirs(volumes, reply, err);
 }
@@ -114,7 +120,10 @@ int up_volumes_hand_over(struct molt_op *op, struct molt_chan *active, struct mo
         return 0;
     for (size_t i = 0; i < volumes.n; i++)
         v[i] = (struct molt_disk_snapshot){volumes.v[i].node, volumes.v[i].hand_a, volumes.v[i].hand_a_node};
-    int r = freeze(&volumes, active, err);
+    CLEANUP_JSON struct molt_json *names = names_of(&volumes);
+    int r = molt_call(clone, "volumes-check", names, NULL, NULL, err);
+    if (r == 0)
+        r = freeze(&volumes, active, err);
     if (r == 0)
         r = molt_qmp_open((uint32_t)up_param_int(op, "domid"), &qa, err);
     if (r == 0)

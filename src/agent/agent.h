@@ -84,6 +84,7 @@ int h_disks_forget(struct molt_request *rq, struct molt_json *reply, struct molt
 
 /* volumes.c: disks that are handed over. */
 int h_volumes_release(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_volumes_check(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_volumes_mount(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_volumes_freeze(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_volumes_thaw(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);

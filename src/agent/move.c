@@ -189,6 +189,9 @@ int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct m
     if ((r = unmask(unit, err)) < 0 || (r = fresh_dump_dir(err)) < 0)
         return r;
     CLEANUP_JSON struct molt_json *v = molt_json_copy(rq->args);
+    const char *cwd = molt_json_get_string(v, "cwd");
+    if (cwd && volumes_cover(cwd)) /* it comes with its file system */
+        molt_json_set_string(v, "cwd", NULL);
     molt_json_set_int(v, "schema", 1);
     molt_json_set_string(v, "images", MOLT_AGENT_DUMP);
     molt_json_set_string(v, "agent", "/usr/sbin/xenmolt-agent");

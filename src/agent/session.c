@@ -23,6 +23,7 @@ static const struct molt_handler handlers[] = {
     {"disks-wait", h_disks_wait},
     {"disks-forget", h_disks_forget},
     {"volumes-release", h_volumes_release},
+    {"volumes-check", h_volumes_check},
     {"volumes-mount", h_volumes_mount},
     {"volumes-freeze", h_volumes_freeze},
     {"volumes-thaw", h_volumes_thaw},

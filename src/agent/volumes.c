@@ -27,6 +27,7 @@
 #define MAX_RELEASED (1u << 20)
 #define MAX_VOLUMES 64
 #define RELEASE_MS 15000
+#define CHECK_MS 500 /* in the blackout; udev may just look at it */
 
 /* ---- in the clone ---- */
 
@@ -105,23 +106,28 @@ static char *own_options(const char *text)
 }
 
 /* Nobody in the clone, nor its kernel, holds the device any more: a mount or a mapping claims it for itself. */
-static int wait_unclaimed(const char *dev, struct molt_error **err)
+static int wait_unclaimed(const char *disk, int timeout_ms, struct molt_error **err)
 {
-    int64_t end = molt_mono_ms() + RELEASE_MS;
+    CLEANUP_FREE char *dev = molt_xasprintf("/dev/%s", disk);
+    int64_t end = molt_mono_ms() + timeout_ms;
     for (;;) {
         CLEANUP_CLOSE int fd = open(dev, O_RDONLY | O_EXCL | O_CLOEXEC);
         if (fd >= 0)
             return 0;
         if (errno != EBUSY || molt_mono_ms() > end)
             return molt_error_errno(err, "the clone does not let go of %s, which is to be handed over", dev);
-        molt_sleep_ms(50);
+        molt_sleep_ms(20);
     }
+}
+
+static bool is_disk(const char *s)
+{
+    return s && *s && strlen(s) < 16 && strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789") == strlen(s);
 }
 
 static int release_disk(const char *disk, struct molt_json *list, struct molt_json *dirs, struct molt_error **err)
 {
     CLEANUP_FREE struct volume_mount *m = molt_xcalloc(MAX_VOLUMES, sizeof(*m));
-    CLEANUP_FREE char *dev = molt_xasprintf("/dev/%s", disk);
     size_t n = 0;
     int r = mounts_of(disk, m, MAX_VOLUMES, &n, err);
     for (size_t i = 0; r == 0 && i < n; i++) {
@@ -140,7 +146,7 @@ static int release_disk(const char *disk, struct molt_json *list, struct molt_js
         if (umount2(dir, UMOUNT_NOFOLLOW) < 0)
             r = molt_error_errno(err, "unmount %s in the clone, to be handed over", dir);
     }
-    return r < 0 ? r : wait_unclaimed(dev, err);
+    return r < 0 ? r : wait_unclaimed(disk, RELEASE_MS, err);
 }
 
 /* {"disks": ["xvdb"]} -> {"dirs": what was mounted from them}: unmounts them, until volumes-mount. */
@@ -153,7 +159,7 @@ int h_volumes_release(struct molt_request *rq, struct molt_json *reply, struct m
     molt_json_set(reply, "dirs", dirs);
     for (size_t i = 0; r == 0 && i < molt_json_size(disks); i++) {
         const char *disk = molt_json_str(molt_json_at(disks, i));
-        if (!disk || strchr(disk, '/') || strlen(disk) > 15)
+        if (!is_disk(disk))
             return molt_error_set(err, MOLT_E_PROTOCOL, "volumes-release: bad arguments");
         r = release_disk(disk, list, dirs, err);
     }
@@ -161,6 +167,19 @@ int h_volumes_release(struct molt_request *rq, struct molt_json *reply, struct m
         return r;
     CLEANUP_FREE char *text = molt_json_print(list, false);
     return molt_write_file(RELEASED, text, strlen(text), 0600, err);
+}
+
+/* {"disks": ["xvdb"]}: nobody has taken them meanwhile; the host is about to change what is on them. */
+int h_volumes_check(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    const struct molt_json *disks = molt_json_get(rq->args, "disks");
+    int r = 0;
+    (void)reply;
+    for (size_t i = 0; r == 0 && i < molt_json_size(disks); i++) {
+        const char *disk = molt_json_str(molt_json_at(disks, i));
+        r = is_disk(disk) ? wait_unclaimed(disk, CHECK_MS, err) : molt_error_set(err, MOLT_E_PROTOCOL, "volumes-check: bad arguments");
+    }
+    return r;
 }
 
 static int read_released(struct molt_json **ret, struct molt_error **err)

@@ -143,6 +143,7 @@ char *molt__dropin_text(const struct molt_restore_spec *s, const char *spec_path
                           "StartLimitIntervalSec=0\n"
                           "[Service]\n"
                           "Type=forking\n"
+                          "WorkingDirectory=/\n" /* its own may be on a disk that comes only in the blackout */
                           "PIDFile=%s\n"
                           "GuessMainPID=no\n"
                           "Restart=no\n"
