@@ -32,7 +32,8 @@ struct molt_merge {
     struct molt_manifest
         *applied;                 /* the active as the last pass that was carried out saw it; NULL: as base */
     struct molt_manifest *latest; /* as the peer told it last */
-    bool told;                    /* the peer told something */
+    bool told;                    /* the peer told something, and the next answer can rest on it */
+    struct molt_torn torn;        /* by a pass that was cut short */
     struct known_conflict *conflicts;
     size_t n_conflicts;
     char **overlaps; /* paths whose texts did not merge */
@@ -70,6 +71,8 @@ void molt_merge_free(struct molt_merge *m)
     for (size_t i = 0; i < m->n_views; i++)
         molt_policy_free(m->views[i]);
     free(m->views);
+    molt_pathset_clear(&m->torn.paths);
+    molt_pathset_clear(&m->torn.beside);
     free_conflicts(m);
     for (size_t i = 0; i < m->n_overlaps; i++)
         free(m->overlaps[i]);
@@ -226,10 +229,10 @@ static int read_since(const struct molt_merge *m, const struct molt_source *src,
 }
 
 /* Into the sparse trees; what they lack is read, and the whole trees are known then. */
-static int take_recorded(struct molt_merge *m, const struct molt_source *src, struct molt_pass_stats *st,
+static int take_recorded(struct molt_merge *m, bool from_base, const struct molt_source *src, struct molt_pass_stats *st,
                          struct molt_error **err)
 {
-    int rc = molt_sparse_take(m->sparse, src, err);
+    int rc = molt_sparse_take(m->sparse, from_base, src, err);
     const char *lacks = molt_sparse_lacks(m->sparse);
     if (rc < 0 || !lacks)
         return rc;
@@ -238,15 +241,15 @@ static int take_recorded(struct molt_merge *m, const struct molt_source *src, st
 }
 
 /* Into the whole trees. */
-static int take_whole(struct molt_merge *m, enum molt_merge_since against, const struct molt_source *src,
+static int take_whole(struct molt_merge *m, enum molt_merge_since against, bool from_base, const struct molt_source *src,
                       struct molt_error **err)
 {
     struct molt_manifest *now = NULL;
     int rc;
     /* What was not carried out yet must not count as known. The base's flags are about the upgrade's side, too. */
-    bool proven = m->latest && m->latest == m->applied;
+    bool proven = !from_base && m->latest == m->applied;
     if (against == MOLT_SINCE_RECORDED)
-        rc = molt_manifest_recorded_read(m->latest ? m->latest : m->base, proven, src, &now, err);
+        rc = molt_manifest_recorded_read(from_base ? m->base : m->latest, proven, src, &now, err);
     else
         rc = molt_manifest_delta_read(against == MOLT_SINCE_LAST ? m->latest : NULL, src, &now, err);
     if (rc < 0)
@@ -269,8 +272,9 @@ static int get_delta(struct molt_merge *m, const struct molt_merge_peer *peer, s
     if (rc == 0 && m->sparse && against != MOLT_SINCE_RECORDED)
         rc = complete(m, err);
     if (rc == 0)
-        rc = m->sparse ? take_recorded(m, &src, st, err) : take_whole(m, against, &src, err);
-    m->told |= rc == 0;
+        rc = m->sparse ? take_recorded(m, !m->told, &src, st, err) : take_whole(m, against, !m->told, &src, err);
+    /* An answer that was lost on the way is known to the other side only: the next one is from the base on. */
+    m->told = rc == 0;
     return rc;
 }
 
@@ -425,6 +429,25 @@ static void on_merged(void *ctx, const struct molt_action *a, bool overlap)
     }
 }
 
+static void settle_torn(struct molt_merge *m)
+{
+    molt_pathset_clear(&m->torn.paths);
+    molt_pathset_clear(&m->torn.beside);
+}
+
+/* The pass may have acted on any of them. */
+static void note_torn(struct molt_merge *m, const struct molt_plan *plan)
+{
+    for (size_t i = 0; i < plan->n; i++) {
+        enum molt_act act = plan->v[i].act;
+        molt_pathset_add(&m->torn.paths, plan->v[i].path);
+        if (act == MOLT_ACT_MERGE_TEXT || act == MOLT_ACT_BESIDE || act == MOLT_ACT_KEEP_BESIDE)
+            molt_pathset_add(&m->torn.beside, plan->v[i].path);
+    }
+    molt_pathset_sort(&m->torn.paths);
+    molt_pathset_sort(&m->torn.beside);
+}
+
 static int apply(struct molt_merge *m, const struct molt_merge_peer *peer, const struct molt_plan *plan,
                  const struct view *v, struct molt_apply *a, struct molt_error **err)
 {
@@ -438,8 +461,12 @@ static int apply(struct molt_merge *m, const struct molt_merge_peer *peer, const
     }
     if (rc == 0)
         rc = molt_apply_plan(a, plan, &want, want.n ? &src : NULL, err);
-    if (rc < 0)
+    if (rc < 0) {
+        note_torn(m, plan);
+        m->told = false; /* the channel may have been cut */
         return rc;
+    }
+    settle_torn(m);
     m->applied_policy = m->o.policy;
     if (m->sparse) {
         molt_sparse_applied(m->sparse, &v->cut);
@@ -481,8 +508,8 @@ static int plan_and_apply(struct molt_merge *m, const struct molt_merge_peer *pe
     int rc = learn_hashes(m, peer, &a, v, err);
     if (rc == 0)
         rc = molt_plan_pass_anew(v->t.base, v->t.prev, v->t.active, v->t.upgrade,
-                                 m->applied_policy ? m->applied_policy : m->o.policy, m->o.policy, m->o.on_conflict, &plan,
-                                 err);
+                                 m->applied_policy ? m->applied_policy : m->o.policy, m->o.policy, m->o.on_conflict,
+                                 &m->torn, &plan, err);
     if (rc < 0)
         return rc;
     keep_result(m, plan, v);

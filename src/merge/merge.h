@@ -86,7 +86,8 @@ struct molt_pass_stats {
 };
 #define MOLT_PASS_DRY     1u /* plan and report only; the next pass sees the same differences again */
 #define MOLT_PASS_NO_SYNC 2u /* without the syncfs at the end: the caller makes the tree durable later */
-/* One pass. Open conflicts: MOLT_E_CONFLICT before anything is changed (the report lists them). */
+/* One pass. Open conflicts: MOLT_E_CONFLICT before anything is changed (the report lists them). After any other error (a
+ * channel that was cut, a full disk) the next pass does the rest of it, whatever was done. */
 int molt_merge_pass(struct molt_merge *m, const struct molt_merge_peer *peer, unsigned flags,
                     struct molt_pass_stats *ret, struct molt_error **err);
 /* Another policy from the next pass on (borrowed, as the one before, until the merge is freed): what an admin decided

@@ -45,7 +45,8 @@ enum kind {
     K_KEEP_BESIDE,
     K_SPLIT_A,
     K_SPLIT_U,
-    K_SKIP
+    K_SKIP,
+    K_TORN /* of the pass before: it is not known what lies there */
 };
 
 struct outcome {
@@ -61,6 +62,7 @@ struct row {
     const char *leader; /* first path of the hard-link group that is settled the same way */
     const struct row *source; /* the clone has the content under this row's path, and has no more use for it there */
     bool touched;
+    bool torn_beside;
     uint8_t count; /* enum molt_count_kind */
 };
 
@@ -228,6 +230,7 @@ static const struct molt_entry *result_of(const struct row *r, bool now)
     case K_BESIDE:
     case K_SPLIT_U:
     case K_SKIP:
+    case K_TORN:
         break;
     }
     return r->u;
@@ -279,12 +282,13 @@ static void resolve(struct planner *pl, bool now)
 }
 
 /* Joins the four manifests; what is provably unchanged everywhere and no directory needs no row. */
-static int join(struct planner *pl, const struct molt_manifest *const m[4], struct molt_error **err)
+static int join(struct planner *pl, const struct molt_manifest *const m[4], const struct molt_torn *torn,
+                struct molt_error **err)
 {
-    size_t i[4] = {0};
+    size_t i[4] = {0}, t = 0;
     const char *last = NULL;
     for (;;) {
-        const char *path = NULL;
+        const char *path = torn && t < torn->paths.n ? torn->paths.v[t] : NULL;
         for (int k = 0; k < 4; k++)
             if (i[k] < m[k]->n && (!path || molt_path_cmp(m[k]->v[i[k]].path, path) < 0))
                 path = m[k]->v[i[k]].path;
@@ -298,11 +302,24 @@ static int join(struct planner *pl, const struct molt_manifest *const m[4], stru
             bool here = i[k] < m[k]->n && strcmp(m[k]->v[i[k]].path, path) == 0;
             e[k] = here ? &m[k]->v[i[k]++] : NULL;
         }
-        if (e[0] && e[0]->type != MOLT_T_DIR && molt__same_inode(e[0], e[1]) &&
+        bool is_torn = torn && t < torn->paths.n && strcmp(torn->paths.v[t], path) == 0;
+        t += is_torn;
+        if (!is_torn && e[0] && e[0]->type != MOLT_T_DIR && molt__same_inode(e[0], e[1]) &&
             molt__same_inode(e[0], e[2]) && molt__same_inode(e[0], e[3]))
             continue;
         MOLT_GROW(pl->v, pl->n, pl->cap);
         pl->v[pl->n++] = (struct row){.path = path, .b = e[0], .p = e[1], .a = e[2], .u = e[3]};
+    }
+}
+
+/* After the outcomes of the pass before, which these paths do not have. */
+static void tear(struct planner *pl, const struct molt_torn *torn)
+{
+    for (size_t i = 0; torn && i < pl->n; i++) {
+        struct row *r = &pl->v[i];
+        if (r->prev.kind != K_SKIP && molt_pathset_has(&torn->paths, r->path))
+            r->prev.kind = K_TORN;
+        r->torn_beside = r->prev.kind == K_TORN && molt_pathset_has(&torn->beside, r->path);
     }
 }
 
@@ -554,6 +571,7 @@ static void emit_mixed(struct emit *e, struct row *r, bool stash)
     case K_ACTIVE:
     case K_DIR:
     case K_SKIP:
+    case K_TORN:
         return;
     }
 }
@@ -566,13 +584,14 @@ static bool may_lay_beside(enum kind k)
 /* Appends the actions of one row; clearing: the path lies where a directory makes room for something else. */
 static void emit_row(struct emit *e, struct row *r, bool clearing)
 {
-    const struct molt_entry *res = result_of(r, true), *was = result_of(r, false);
+    bool torn = r->prev.kind == K_TORN;
+    const struct molt_entry *res = result_of(r, true), *was = torn ? NULL : result_of(r, false);
     /* The upgrade's version is saved unless the base has it as well. */
     bool stash = r->u && (molt__is_dir(r->u) ? r->u->xattr_hash != 0 : !molt__same_inode(r->b, r->u));
     enum kind k = r->now.kind;
     if (k == K_SKIP)
         return;
-    if (may_lay_beside(r->prev.kind) && !may_lay_beside(k))
+    if ((may_lay_beside(r->prev.kind) || r->torn_beside) && !may_lay_beside(k))
         add(&e->first, r, MOLT_ACT_UNBESIDE, MOLT_FETCH_NONE, NULL, false);
     if (molt__is_dir(res)) {
         emit_dir(e, r, was);
@@ -582,7 +601,7 @@ static void emit_row(struct emit *e, struct row *r, bool clearing)
         /* Behind what is below it: an earlier pass may have made a directory here. */
         add(clearing ? &e->clear : &e->del, r, MOLT_ACT_KEEP_BESIDE, MOLT_FETCH_NONE, NULL, stash);
     } else if (!res) {
-        if (was || r->u)
+        if (was || r->u || torn)
             add(clearing ? &e->clear : &e->del, r, MOLT_ACT_DELETE, MOLT_FETCH_NONE, NULL, stash);
     } else if (k == K_ACTIVE) {
         emit_active(e, r, was, stash);
@@ -677,7 +696,7 @@ static void emit_all(struct planner *pl, const struct molt_manifest *upgrade)
         if (molt__same_inode(r->p, r->a) && r->now.kind == r->prev.kind)
             continue;
         const struct molt_entry *res = result_of(r, true);
-        if (!room && res && !molt__is_dir(res) && molt__is_dir(result_of(r, false)))
+        if (!room && res && !molt__is_dir(res) && (r->prev.kind == K_TORN || molt__is_dir(result_of(r, false))))
             room = r->path;
         emit_row(&e, r, room && room != r->path);
     }
@@ -719,19 +738,21 @@ int molt_plan_pass(const struct molt_manifest *base, const struct molt_manifest 
                    const struct molt_policy *policy, enum molt_on_conflict on_conflict,
                    struct molt_plan **ret, struct molt_error **err)
 {
-    return molt_plan_pass_anew(base, prev, active, upgrade, policy, policy, on_conflict, ret, err);
+    return molt_plan_pass_anew(base, prev, active, upgrade, policy, policy, on_conflict, NULL, ret, err);
 }
 
 int molt_plan_pass_anew(const struct molt_manifest *base, const struct molt_manifest *prev,
                         const struct molt_manifest *active, const struct molt_manifest *upgrade,
                         const struct molt_policy *prev_policy, const struct molt_policy *policy,
-                        enum molt_on_conflict on_conflict, struct molt_plan **ret, struct molt_error **err)
+                        enum molt_on_conflict on_conflict, const struct molt_torn *torn, struct molt_plan **ret,
+                        struct molt_error **err)
 {
     const struct molt_manifest *const m[4] = {base, prev, active, upgrade};
     struct planner pl = {.policy = prev_policy, .on_conflict = on_conflict};
-    int rc = join(&pl, m, err);
+    int rc = join(&pl, m, torn, err);
     if (rc == 0) {
         resolve(&pl, false);
+        tear(&pl, torn);
         pl.policy = policy;
         pl.plan = molt_xcalloc(1, sizeof(*pl.plan));
         resolve(&pl, true);

@@ -10,6 +10,7 @@
 #include <stddef.h>
 
 #include "merge/manifest.h"
+#include "merge/pathset.h"
 #include "merge/policy.h"
 
 enum molt_on_conflict { MOLT_ON_CONFLICT_REFUSE, MOLT_ON_CONFLICT_ACTIVE, MOLT_ON_CONFLICT_UPGRADE };
@@ -82,6 +83,12 @@ struct molt_plan {
     size_t n_counted, cap_counted;
 };
 
+/* Where a pass that was cut short may have acted (sorted): what lies there is not known any more, so that it is put whole,
+ * restored, or deleted. beside: those where it may have laid a version beside. */
+struct molt_torn {
+    struct molt_pathset paths, beside;
+};
+
 /* All pointers in the result point into the four manifests and the policy, which must outlive it. prev is the
  * base in the first pass. Fails only for manifests out of order (MOLT_E_INTERNAL). */
 int molt_plan_pass(const struct molt_manifest *base, const struct molt_manifest *prev,
@@ -92,7 +99,7 @@ int molt_plan_pass(const struct molt_manifest *base, const struct molt_manifest 
 int molt_plan_pass_anew(const struct molt_manifest *base, const struct molt_manifest *prev,
                         const struct molt_manifest *active, const struct molt_manifest *upgrade,
                         const struct molt_policy *prev_policy, const struct molt_policy *policy,
-                        enum molt_on_conflict on_conflict, struct molt_plan **ret, struct molt_error **err);
+                        enum molt_on_conflict on_conflict, const struct molt_torn *torn, struct molt_plan **ret, struct molt_error **err);
 /* What the plan would do: actions by kind, and how much content of the active it wants at most (of large files only the
  * differences will come). */
 struct molt_plan_counts {

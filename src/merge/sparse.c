@@ -336,18 +336,17 @@ static void keep_linked(struct molt_sparse *s, const struct molt_manifest *put, 
         molt_manifest_add(s->linked, &inodes->v[i]);
 }
 
-int molt_sparse_take(struct molt_sparse *s, const struct molt_source *src, struct molt_error **err)
+int molt_sparse_take(struct molt_sparse *s, bool from_base, const struct molt_source *src, struct molt_error **err)
 {
     CLEANUP_MANIFEST struct molt_manifest *set = NULL, *drop = NULL, *inodes = NULL, *put = molt_manifest_new();
     CLEANUP_PATHSET struct molt_pathset plain = {0}, deep = {0}, changed = {0};
     struct wants w = {0};
-    bool proven = s->started && (s->settled || s->pending.n == 0);
+    bool proven = !from_base && (s->settled || s->pending.n == 0);
     int rc = molt_manifest_recorded_parts(src, &set, &drop, &inodes, err);
     if (rc < 0)
         return rc;
     if (proven)
         settle_racy(s, set);
-    s->started = true;
     s->settled = false;
     for (size_t i = 0; i < set->n; i++)
         if (!molt_path_excluded(set->v[i].path, s->o.exclude))

@@ -39,8 +39,8 @@ struct molt_inode_ref {
 };
 int molt_sparse_add_upgrade(struct molt_sparse *s, const struct molt_look *v, size_t n, const struct molt_inode_ref *inodes,
                             size_t n_inodes, struct molt_error **err);
-/* The active's recorded answer (molt_manifest_recorded_write): what changed there since the last one. */
-int molt_sparse_take(struct molt_sparse *s, const struct molt_source *src, struct molt_error **err);
+/* The active's recorded answer (molt_manifest_recorded_write): what changed there since the last one, or from the base on. */
+int molt_sparse_take(struct molt_sparse *s, bool from_base, const struct molt_source *src, struct molt_error **err);
 
 /* What the next pass has to look at. The manifests borrow their strings from s, until the next call of add, take or
  * complete. */

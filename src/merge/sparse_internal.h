@@ -15,7 +15,7 @@ struct molt_sparse {
     struct molt_pathset racy;    /* of the active, what may be racy */
     struct molt_counts counts;
     const char *lacks;
-    bool started, has_links;
+    bool has_links;
     bool settled; /* what is pending is only to be reconsidered: the active's side of it was carried out */
 };
 
