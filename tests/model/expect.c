@@ -191,10 +191,10 @@ static int merge_lines(struct node *r, const struct node *b, const struct node *
     ok &= parts(a, &ca, pa);
     ok &= parts(u, &cu, pu);
     int rc = ok ? 1 : -1;
-    for (int i = 0; rc == 1 && i < 3; i++) {
+    for (int i = 0; rc >= 0 && i < 3; i++) {
         bool da = strcmp(pa[i], pb[i]) != 0, du = strcmp(pu[i], pb[i]) != 0;
-        if (da && du && strcmp(pa[i], pu[i]) != 0)
-            rc = 0;
+        if (da && du && strcmp(pa[i], pu[i]) != 0) /* of several lines they may be different ones */
+            rc = strchr(pb[i], '\n') && strchr(pb[i], '\n')[1] ? -1 : rc < 0 ? rc : 0;
         molt_strbuf_addf(&out, "%s%s", i ? "\n====\n----\n====\n----\n" : "", da ? pa[i] : pu[i]);
     }
     free(cb);
@@ -266,7 +266,7 @@ static struct node *both_changed(const struct ctx *c, const struct node *b, cons
 {
     bool files = is_file(a) && is_file(u);
     unsigned da = differ(b, a) & STRONG, du = differ(b, u) & STRONG;
-    if (!(differ(a, u) & STRONG) && !(c->rule == BES && files && a->size > 0))
+    if (!(differ(a, u) & STRONG) && !(c->rule == BES && files && a->size > 0 && touched(a, u)))
         return is_dir(u) ? directory(b, a, u, false) : whole(c, u, UPGRADE);
     if (is_dir(a) && is_dir(u))
         return directory(b, a, u, c->rule == ACT || c->rule == MRG || (c->rule == REF && c->active_wins));

@@ -45,6 +45,7 @@ need_tools() {
         t=${pair%%:*}
         command -v "$t" >/dev/null 2>&1 || missing+=("${pair#*:}")
     done
+    [ -f /usr/include/sqlite3.h ] || missing+=(libsqlite3-dev)
     (( ${#missing[@]} == 0 )) && return 0
     step "installing ${missing[*]}" apt_install "${missing[@]}"
 }

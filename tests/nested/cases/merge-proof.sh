@@ -1,0 +1,135 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# A real upgrade of the C library while the guest is busy: the merged disk is compared, path by path, with what a plain model
+# makes of lists of the base, the active and the upgrade; the workload that moves is a writer whose database, log and mail
+# spool are checked row by row afterwards.
+. "$(dirname "$0")/../lib/case.sh"
+
+PLACES="/etc /usr /opt /srv /home /root"    # not what only lives at run time, nor what the clone's own boot writes
+LIVE=/var/lib/busy SPOOL=/var/mail/busy      # written until the freeze and after it
+
+begin
+gcc -O2 -Wall -Wextra -D_GNU_SOURCE -static -o "$scratch/busy" "$NESTED/client/busy.c" -lsqlite3 -lm -lpthread 2>"$scratch/gcc" &&
+    gcc -O2 -Wall -Wextra -D_GNU_SOURCE -static -o "$scratch/treelist" "$NESTED/client/treelist.c" ||
+    { cat "$scratch/gcc"; give_up "the test's programs could not be compiled (Debian: libsqlite3-dev)"; }
+for p in busy treelist; do host push "$scratch/$p" "/tmp/$p"; done
+dom0 "scp -q /tmp/busy /tmp/treelist $ADDRESS:/usr/local/bin/" || give_up "the test's programs did not get into the guest"
+
+note "making 10,000 files, a sparse one of 1 GiB, and a busy service"
+guest_sh <<END || give_up "the guest's files could not be made"
+set -e
+mkdir -p $LIVE /srv/many /srv/tree/old /opt/links /var/mail
+cat >/etc/systemd/system/busy.service <<UNIT
+[Service]
+ExecStart=/usr/local/bin/busy run $LIVE $SPOOL
+WorkingDirectory=$LIVE
+UNIT
+systemctl daemon-reload
+cd /srv/many
+i=0
+while [ \$i -lt 9000 ]; do echo \$i >f\$i; i=\$((i + 1)); done
+cd /srv/tree/old
+while [ \$i -lt 10000 ]; do echo \$i >f\$i; i=\$((i + 1)); done
+head -c 3000000 /dev/urandom >/srv/tree/old/large
+truncate -s 1G /srv/sparse
+echo start | dd of=/srv/sparse conv=notrunc status=none
+echo end | dd of=/srv/sparse bs=1M seek=1023 conv=notrunc status=none
+seq 1 30 >/etc/proof.conf
+echo base >/etc/proof.gone
+echo base >/etc/proof.mode
+echo first >/var/log/proof.log
+chattr +a /srv/many/f1
+ln /srv/many/f2 /opt/links/two
+busy xattr /srv/many/f3 base
+systemctl start busy
+sync
+treelist $PLACES >/run/base.list
+END
+PID_BEFORE=$(guest "systemctl show -P MainPID busy.service")
+check "the busy service runs" test "${PID_BEFORE:-0}" -gt 1
+
+dom0_sh <<END || give_up "no recipe"
+set -e
+cd /tmp
+tar -xf /var/lib/xenmolt-test/small-upgrade.tar
+rm -f small-upgrade/linux-*.deb
+cat >/tmp/proof-recipe <<'RECIPE'
+#!/bin/sh
+# xenmolt-recipe: title=a newer C library, and edits of its own
+set -eu
+dir=\$(mktemp -d /var/tmp/small.XXXXXX)
+line=\$(grep -an '^#PAYLOAD\$' "\$0" | head -n 1 | cut -d: -f1)
+tail -n +\$((line + 1)) "\$0" | tar -x -C "\$dir" -f -
+dpkg --force-confold --auto-deconfigure -i "\$dir"/small-upgrade/*.deb
+rm -rf "\$dir"
+sed -i 's/^2\$/2 by the upgrade/' /etc/proof.conf
+chmod 600 /etc/proof.mode
+echo second of the upgrade >>/var/log/proof.log
+mkdir -p /opt/new
+echo new >/opt/new/file
+mkdir -p /var/lib/proof
+treelist $PLACES >/var/lib/proof/upgrade.list
+echo the upgrade is done
+exit 0
+#PAYLOAD
+RECIPE
+tar -cf - small-upgrade >>/tmp/proof-recipe
+chmod +x /tmp/proof-recipe
+END
+libc_before=$(guest "dpkg-query -W -f '\${Version}' libc6")
+start_upgrade --workload busy.service --recipe /tmp/proof-recipe
+note "upgrading"
+wait_recipe 900 "Unpacking libc6"
+
+note "the active is busy"
+guest_sh <<'END' || give_up "the active's edits"
+cd /srv/many
+for i in $(seq 100 199); do echo "changed $i" >f$i; done
+rm -f f2??
+chmod 600 f30? && chown 12:34 f31?
+chattr -a f1 && echo more >>f1 && chattr +a f1
+busy xattr f3 active
+ln f4 /opt/links/four
+mkfifo pipe && ln -s /nowhere/f5 link
+printf x >"$(printf 'no\377utf8')"
+mv /srv/tree/old /srv/tree/renamed
+dd if=/dev/urandom of=/srv/sparse bs=4096 seek=100000 count=16 conv=notrunc status=none
+sed -i 's/^28$/28 by the active/' /etc/proof.conf
+rm /etc/proof.gone
+echo content >/etc/proof.mode
+echo second of the active >>/var/log/proof.log
+chmod 700 /usr/bin/pldd
+echo mine >/usr/local/share/mine
+sync
+END
+guest "treelist $PLACES >/run/active.list" && dom0 "scp -q $ADDRESS:/run/base.list $ADDRESS:/run/active.list /tmp/" ||
+    give_up "no lists of the base and the active"
+check "they were made while the upgrade went on" dom0 "[ ! -f /tmp/up.rc ] && ! xenmolt op-log \$(xenmolt op-list --json | jq -r '.[-1].id') | grep -q freeze"
+status=$(upgrade_status 900)
+if [ "$status" != 0 ]; then
+    dom0 "grep -v ' progress ' /tmp/up.err | tail -n 8" | sed 's/^/   | /'
+    give_up "guest-upgrade succeeds: exit $status"
+fi
+pass "guest-upgrade succeeds"
+note "blackout $(report .blackout_ms) ms; merge $(report '.merge | {active_only, upgrade_only, both_same, bytes, passes} | tojson')"
+
+guest "treelist $PLACES >/run/merged.list" && dom0 "scp -q $ADDRESS:/run/merged.list $ADDRESS:/var/lib/proof/upgrade.list /tmp/" ||
+    give_up "no lists of the upgrade and the result"
+for l in base active upgrade merged; do host pull "/tmp/$l.list" "$scratch/$l.list"; done
+check "the service is the same process" same "$(guest "systemctl show -P MainPID busy.service")" "$PID_BEFORE"
+guest "sleep 3; systemctl stop busy"
+check "the database is whole, and nothing of it, the log or the spool is lost" guest "busy check $LIVE $SPOOL" &&
+    note "$(tail -n 1 "$scratch/check")"
+check "a newer libc6 is installed" newer "$(guest "dpkg-query -W -f '\${Version}' libc6")" "$libc_before"
+if python3 "$NESTED/lib/treemodel.py" "$scratch/base.list" "$scratch/active.list" "$scratch/upgrade.list" "$scratch/merged.list" >"$scratch/model" 2>&1; then
+    pass "the merged disk is what the model says: $(tail -n 1 "$scratch/model")"
+else
+    fail "the merged disk is what the model says: $(tail -n 1 "$scratch/model")"
+    sed 's/^/   | /' "$scratch/model" | cut -c1-600
+fi
+note "changed by both: $(sed -n 's/^both //p' "$scratch/model" | xargs)"
+check "both edits of a text are there" guest "grep -qx '2 by the upgrade' /etc/proof.conf && grep -qx '28 by the active' /etc/proof.conf && [ \$(wc -l </etc/proof.conf) = 30 ]"
+check "content of one side, mode of the other" guest "[ \$(stat -c %a /etc/proof.mode) = 600 ] && grep -qx content /etc/proof.mode"
+check "both sides' lines of a log are there" guest "printf '%s\n' first 'second of the active' 'second of the upgrade' | cmp - /var/log/proof.log"
+check "the sparse file is sparse" guest "[ \$(du -k /srv/sparse | cut -f1) -lt 1000 ]"
+check "nothing failed in the guest since" same "$(guest "systemctl --failed --no-legend | wc -l")" 0
