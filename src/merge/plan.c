@@ -142,7 +142,7 @@ static struct outcome both_changed(struct planner *pl, struct row *r, const stru
     const struct molt_rule *rule = molt_policy_match(pl->policy, r->path);
     if (molt__is_dir(a) && molt__is_dir(u)) {
         bool clash;
-        molt__attrs_want(r->b, a, u, true, &clash);
+        molt__attrs_want(molt__is_dir(r->b) ? r->b : NULL, a, u, true, &clash);
         if (!clash)
             return (struct outcome){K_DIR, "directory-attributes", NULL};
         /* A directory cannot be appended to: such a decision decides nothing. */

@@ -32,6 +32,10 @@ UNIT_TESTS += tests/unit/test_merge_tree
 tests_unit_test_merge_tree_SOURCES = tests/unit/test_merge_tree.c tests/unit/test_merge_util.h
 tests_unit_test_merge_tree_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_merge_corner
+tests_unit_test_merge_corner_SOURCES = tests/unit/test_merge_corner.c tests/unit/test_merge_util.h
+tests_unit_test_merge_corner_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_merge_hostile
 tests_unit_test_merge_hostile_SOURCES = tests/unit/test_merge_hostile.c tests/unit/test_merge_util.h
 tests_unit_test_merge_hostile_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
