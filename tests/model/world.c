@@ -101,8 +101,9 @@ const char *world_start(enum fs fs, bool recorded)
     if (recorded && fs == FS_DIRS)
         return "recording wants a file system of its own";
     umask(022);
-    snprintf(scratch, sizeof(scratch), "%s/xenmolt-model-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    if (!mkdtemp(scratch))
+    strcpy(scratch, "/tmp/xenmolt-model-XXXXXX");
+    /* In memory, and gone with our namespace, however we end. */
+    if (!mkdtemp(scratch) || mount("none", scratch, "tmpfs", 0, "mode=0755") < 0)
         die("scratch directory");
     for (int i = 0; i < N_SIDES; i++) {
         CLEANUP_FREE char *p = at(names[i]);
@@ -114,8 +115,8 @@ const char *world_start(enum fs fs, bool recorded)
 
 void world_end(void)
 {
-    if (*scratch)
-        molt_remove_tree(scratch, NULL);
+    if (*scratch && umount2(scratch, MNT_DETACH) == 0)
+        rmdir(scratch);
     *scratch = '\0';
 }
 

@@ -117,7 +117,9 @@ guest "treelist $PLACES >/run/merged.list" && dom0 "scp -q $ADDRESS:/run/merged.
     give_up "no lists of the upgrade and the result"
 for l in base active upgrade merged; do host pull "/tmp/$l.list" "$scratch/$l.list"; done
 check "the service is the same process" same "$(guest "systemctl show -P MainPID busy.service")" "$PID_BEFORE"
-guest "sleep 3; systemctl stop busy"
+guest "sleep 3"
+check "it goes on, with its open and deleted file" same "$(guest "systemctl is-active busy.service")" active
+guest "systemctl stop busy"
 check "the database is whole, and nothing of it, the log or the spool is lost" guest "busy check $LIVE $SPOOL" &&
     note "$(tail -n 1 "$scratch/check")"
 check "a newer libc6 is installed" newer "$(guest "dpkg-query -W -f '\${Version}' libc6")" "$libc_before"

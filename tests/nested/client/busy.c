@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A service that writes: SQLite commits, a log, a mail spool, a file changed in place. It counts in memory alone and never
- * reads back, so that a write which a move lost leaves a gap.
+ * reads back, so that a write which a move lost leaves a gap. Only of a file that is open and deleted it reads what it
+ * wrote before, and ends when that is not there.
  *   busy run DIR SPOOL     until it is killed
  *   busy check DIR SPOOL   SQLite's own check, and each row, line, mail and record; prints how many
  *   busy xattr PATH VALUE  sets user.proof
@@ -52,7 +53,10 @@ static int run(const char *dir, const char *spool)
     FILE *log = open_append(dir, "app.log"), *mail = fopen(spool, "a");
     snprintf(path, sizeof(path), "%s/table.dat", dir);
     int table = open(path, O_RDWR | O_CREAT, 0644);
-    if (!log || !mail || table < 0 || sqlite3_exec(db, "PRAGMA synchronous=FULL; CREATE TABLE orders(id INTEGER PRIMARY KEY, text TEXT)", NULL, NULL, NULL))
+    snprintf(path, sizeof(path), "%s/deleted", dir);
+    int deleted = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    unlink(path);
+    if (!log || !mail || table < 0 || deleted < 0 || sqlite3_exec(db, "PRAGMA synchronous=FULL; CREATE TABLE orders(id INTEGER PRIMARY KEY, text TEXT)", NULL, NULL, NULL))
         return fail("cannot begin", 0);
     if (sqlite3_prepare_v2(db, "INSERT INTO orders VALUES(?, ?)", -1, &put, NULL) != SQLITE_OK)
         return fail(sqlite3_errmsg(db), 0);
@@ -75,6 +79,10 @@ static int run(const char *dir, const char *spool)
             if (fflush(mail))
                 return fail("mail", id);
         }
+        long before = 0;
+        if (pwrite(deleted, &id, sizeof(id), id * (long)sizeof(id)) < 0 ||
+            (id > 1 && (pread(deleted, &before, sizeof(before), (id - 1) * (long)sizeof(id)) != sizeof(before) || before != id - 1)))
+            return fail("the deleted file", id);
         usleep(PAUSE_US);
     }
 }
