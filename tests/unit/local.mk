@@ -89,6 +89,10 @@ tests_unit_test_merge_report_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/test_control
 tests_unit_test_control_SOURCES = tests/unit/test_control.c
 tests_unit_test_control_LDADD = libmoltengine.la libmoltbase.la $(UNIT_LIBS)
+# What tests/bench/merge measures with; not a test.
+check_PROGRAMS += tests/bench/mergebench
+tests_bench_mergebench_SOURCES = tests/bench/mergebench.c
+tests_bench_mergebench_LDADD = libmoltmerge.la libmoltbase.la $(ZLIB_LIBS) $(YAJL_LIBS) -lpthread
 
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What tests/bench/merge measures with. Times in milliseconds, one "name value" a line.
+ *   make DIR FILES             FILES files of 200 to 8000 bytes, 100 a directory
+ *   change DIR FILES N SEED    writes to N of them
+ *   passes ACTIVE BASE CLONE FILES TOTAL LAST record|scan
+ *                              TOTAL files change, a pass, LAST of them change again, the final pass; the two sides are two
+ *                              processes with one TCP connection
+ *   record DIR -- COMMAND...   runs COMMAND while DIR's file system is recorded
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "merge/merge.h"
+
+enum { PER_DIR = 100, FINAL_SEED = 7 };
+static const char *const exclude[] = {"stash", "journal", "lost+found", NULL};
+
+static int fail(const char *what, struct molt_error *e)
+{
+    fprintf(stderr, "mergebench: %s: %s\n", what, e ? molt_error_text(e) : strerror(errno));
+    exit(1);
+}
+
+static void name_of(unsigned i, char out[64])
+{
+    snprintf(out, 64, "d%u/f%u", i / PER_DIR, i);
+}
+
+static void write_file(int dir, unsigned i, unsigned seed)
+{
+    char name[64], text[8192];
+    size_t n = 200 + i * 7919u % 7800;
+    name_of(i, name);
+    for (size_t k = 0; k < n; k++)
+        text[k] = (char)('a' + (k * 31 + i + seed) % 26);
+    int fd = openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (fd < 0 || write(fd, text, n) != (ssize_t)n)
+        fail(name, NULL);
+    close(fd);
+}
+
+static int open_dir(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? fail(path, NULL) : fd;
+}
+
+static int make(const char *path, unsigned files)
+{
+    char name[64];
+    int dir = open_dir(path);
+    for (unsigned i = 0; i < files; i++) {
+        snprintf(name, sizeof(name), "d%u", i / PER_DIR);
+        if (i % PER_DIR == 0 && mkdirat(dir, name, 0755) < 0 && errno != EEXIST)
+            fail(name, NULL);
+        write_file(dir, i, 0);
+    }
+    return 0;
+}
+
+/* Spread over all of them. */
+static int change(const char *path, unsigned files, unsigned n, unsigned seed)
+{
+    int dir = open_dir(path);
+    for (unsigned i = 0; i < n; i++)
+        write_file(dir, (unsigned)((uint64_t)i * files / n), seed);
+    close(dir);
+    return 0;
+}
+
+/* --- two processes and a connection --- */
+
+struct side {
+    FILE *in, *out;
+};
+
+static struct side side_of(int fd)
+{
+    int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    struct side s = {fdopen(fd, "r"), fdopen(dup(fd), "w")};
+    setvbuf(s.in, NULL, _IOFBF, 1 << 18);
+    setvbuf(s.out, NULL, _IOFBF, 1 << 18);
+    return s;
+}
+
+static int put(void *ctx, const void *p, size_t n)
+{
+    return fwrite(p, 1, n, ctx) == n ? 0 : -1;
+}
+
+static int take(void *ctx, void *p, size_t n)
+{
+    return fread(p, 1, n, ctx) == n ? 0 : -1;
+}
+
+struct question {
+    uint32_t q, len;
+};
+
+static int ask(void *ctx, enum molt_merge_question q, const void *req, size_t len, struct molt_source *ret, struct molt_error **err)
+{
+    struct side *s = ctx;
+    const struct question h = {q, (uint32_t)len};
+    if (put(s->out, &h, sizeof(h)) < 0 || put(s->out, req, len) < 0 || fflush(s->out))
+        return molt_error_errno(err, "ask");
+    *ret = (struct molt_source){take, s->in};
+    return 0;
+}
+
+static void serve(struct side *s, struct molt_merge_server *server)
+{
+    struct question h;
+    while (take(s->in, &h, sizeof(h)) == 0) {
+        struct molt_error *e = NULL;
+        char *req = malloc(h.len + 1);
+        const struct molt_sink sink = {put, s->out};
+        if (!req || take(s->in, req, h.len) < 0 || molt_merge_serve(server, (enum molt_merge_question)h.q, req, h.len, &sink, &e) < 0 ||
+            fflush(s->out))
+            fail("serve", e);
+        free(req);
+    }
+}
+
+/* A connected pair over TCP. */
+static void connect_pair(int fd[2])
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof(a);
+    int l = socket(AF_INET, SOCK_STREAM, 0);
+    fd[0] = socket(AF_INET, SOCK_STREAM, 0);
+    if (l < 0 || bind(l, (void *)&a, n) < 0 || listen(l, 1) < 0 || getsockname(l, (void *)&a, &n) < 0 ||
+        connect(fd[0], (void *)&a, n) < 0 || (fd[1] = accept(l, NULL, NULL)) < 0)
+        fail("connect", NULL);
+    close(l);
+}
+
+static struct molt_recorder *record(const char *root)
+{
+    char journal[256];
+    struct molt_error *e = NULL;
+    struct molt_recorder *r = NULL;
+    snprintf(journal, sizeof(journal), "%s/journal", root);
+    const char *const roots[] = {root, NULL};
+    const struct molt_recorder_opts o = {.roots = roots, .exclude = exclude, .journal_dir = journal};
+    if (molt_recorder_start(&o, &r, &e) < 0)
+        fail("record", e);
+    return r;
+}
+
+static void pass(struct molt_merge *m, struct side *s, const char *name)
+{
+    const struct molt_merge_peer peer = {.call = ask, .ctx = s};
+    struct molt_pass_stats st;
+    struct molt_error *e = NULL;
+    if (molt_merge_pass(m, &peer, 0, &st, &e) < 0)
+        fail(name, e);
+    printf("%s_ms %lld\n%s_scan_ms %lld\n%s_actions %zu\n%s_bytes %llu\n%s_recorded %d\n", name, (long long)st.ms, name,
+           (long long)st.scan_ms, name, st.actions, name, (unsigned long long)st.bytes, name, st.recorded);
+}
+
+static int passes(char **v)
+{
+    const char *active = v[0];
+    unsigned files = (unsigned)atoi(v[3]), total = (unsigned)atoi(v[4]), last = (unsigned)atoi(v[5]);
+    bool recorded = strcmp(v[6], "record") == 0;
+    int pair[2];
+    struct molt_error *e = NULL;
+    struct molt_policy *policy = NULL;
+    struct molt_merge *m = NULL;
+    struct timespec now;
+    struct molt_recorder *r = recorded ? record(active) : NULL;
+    clock_gettime(CLOCK_REALTIME, &now);
+    change(active, files, total, 1);
+    usleep(50000);
+    connect_pair(pair);
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(pair[0]);
+        struct side s = side_of(pair[1]);
+        struct molt_merge_server *server = molt_merge_server_new(open_dir(active), exclude);
+        molt_merge_server_record(server, r, 0, r ? NULL : "not asked for");
+        serve(&s, server);
+        _exit(0);
+    }
+    close(pair[1]);
+    struct side s = side_of(pair[0]);
+    static const char rules[] = "data active /**\n";
+    const struct molt_merge_opts o = {.rootfd = open_dir(v[2]),
+                                      .basefd = open_dir(v[1]),
+                                      .stash = "stash",
+                                      .exclude = exclude,
+                                      .snapshot_ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec};
+    struct molt_merge_opts opts = o;
+    if (molt_policy_parse(rules, sizeof(rules) - 1, "bench", &policy, &e) < 0)
+        fail("policy", e);
+    opts.policy = policy;
+    int64_t start = molt_mono_ms();
+    if (molt_merge_new(&opts, &m, &e) < 0)
+        fail("begin", e);
+    printf("begin_ms %lld\n", (long long)(molt_mono_ms() - start));
+    pass(m, &s, "first");
+    change(active, files, last, FINAL_SEED);
+    usleep(50000);
+    pass(m, &s, "final");
+    molt_merge_free(m);
+    molt_policy_free(policy);
+    fclose(s.in);
+    fclose(s.out);
+    waitpid(pid, NULL, 0);
+    molt_recorder_stop(r);
+    return 0;
+}
+
+static int recorded_command(const char *dir, char **argv)
+{
+    int status;
+    struct molt_recorder *r = record(dir);
+    pid_t pid = fork();
+    if (pid == 0) {
+        execvp(argv[0], argv);
+        _exit(127);
+    }
+    waitpid(pid, &status, 0);
+    molt_recorder_stop(r);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGPIPE, SIG_IGN);
+    if (argc == 4 && strcmp(argv[1], "make") == 0)
+        return make(argv[2], (unsigned)atoi(argv[3]));
+    if (argc == 6 && strcmp(argv[1], "change") == 0)
+        return change(argv[2], (unsigned)atoi(argv[3]), (unsigned)atoi(argv[4]), (unsigned)atoi(argv[5]));
+    if (argc == 9 && strcmp(argv[1], "passes") == 0)
+        return passes(argv + 2);
+    if (argc > 4 && strcmp(argv[1], "record") == 0 && strcmp(argv[3], "--") == 0)
+        return recorded_command(argv[2], argv + 4);
+    fputs("usage: mergebench make|change|passes|record ... (tests/bench/merge)\n", stderr);
+    return 2;
+}
