@@ -173,6 +173,22 @@ static void pass(struct molt_merge *m, struct side *s, const char *name)
            (long long)st.scan_ms, name, st.actions, name, (unsigned long long)st.bytes, name, st.recorded);
 }
 
+/* What the clone's own recording tells. */
+static void give_changes(struct molt_merge_opts *o, const char *clone)
+{
+    uint64_t position = 0;
+    struct molt_recorder *r = record(clone);
+    struct molt_dirty_set *d = molt_recorder_sync(r, &position);
+    struct molt_look *v = calloc(d->n + 1, sizeof(*v));
+    if (d->lost || d->n_inodes || !v)
+        fail("the clone's recording", NULL);
+    for (size_t i = 0; i < d->n; i++)
+        v[i] = (struct molt_look){d->v[i].path, d->v[i].flags & MOLT_DIRTY_SUBTREE};
+    o->changed = v;
+    o->n_changed = d->n;
+    molt_recorder_stop(r);
+}
+
 static int passes(char **v)
 {
     const char *active = v[0];
@@ -210,6 +226,8 @@ static int passes(char **v)
         fail("policy", e);
     opts.policy = policy;
     int64_t start = molt_mono_ms();
+    if (recorded)
+        give_changes(&opts, v[2]);
     if (molt_merge_new(&opts, &m, &e) < 0)
         fail("begin", e);
     printf("begin_ms %lld\n", (long long)(molt_mono_ms() - start));
