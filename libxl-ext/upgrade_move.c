@@ -14,6 +14,7 @@
 
 #define LONG_CALL_MS (20 * 60 * 1000)
 #define MAX_FINAL 3
+#define MAX_CUTS 2 /* rings that are cut in one pass */
 
 static int long_call(struct molt_chan *c, const char *what, const struct molt_json *args, struct molt_json **ret, struct molt_error **err)
 {
@@ -94,9 +95,28 @@ void up_note_merge(struct molt_op *op, struct molt_chan *clone)
         molt_op_note(op, "merge", v);
 }
 
+/* The ring between the agents was cut: a new one, and the next pass does the rest of the one that it was cut in. */
+static int reconnect(struct molt_op *op, struct molt_error **err)
+{
+    struct molt_chan *active, *clone;
+    int r = up_active(op, &active, err);
+    if (r == 0)
+        r = up_clone(op, &clone, err);
+    return r < 0 ? r : introduce(op, active, clone, err);
+}
+
 int up_merge_pass(struct molt_op *op, struct molt_chan *clone, struct molt_json **ret, struct molt_error **err)
 {
     int r = long_call(clone, "merge-pass", NULL, ret, err);
+    for (int tries = 0; r == MOLT_E_PROTOCOL && !clone->broken && tries < MAX_CUTS; tries++) {
+        molt_warn(molt_op_log(op), "a merge pass was cut short, once more: %s", molt_error_text(*err));
+        molt_error_clear(err);
+        molt_json_free(*ret);
+        *ret = NULL;
+        r = reconnect(op, err);
+        if (r == 0)
+            r = long_call(clone, "merge-pass", NULL, ret, err);
+    }
     return r == MOLT_E_CONFLICT ? up_conflict(op, clone, err) : r;
 }
 
