@@ -102,26 +102,26 @@ void molt__report_conflicts(const struct molt_merge *m, struct molt_json *o)
     molt__merge_view(m, &w);
     struct molt_json *list = molt_json_array(), *settled = molt_json_array();
     CLEANUP_FREE const char **paths = molt_xcalloc(MOLT_REPORT_CONFLICTS + 1, sizeof(*paths));
-    size_t listed = 0, others = 0, open = 0, bytes = 0, shown = 0, omitted[2] = {0};
+    size_t open = 0, shown[2] = {0}, bytes[2] = {0}, omitted[2] = {0}; /* settled, listed */
     for (size_t i = 0; i < w.n; i++) {
         const struct molt__view_conflict *x = &w.v[i];
         bool is_listed = molt__view_listed(x);
-        size_t nth = is_listed ? listed++ : others++;
         open += x->c.open;
         /* A path may be long, and be four times so as text; it stands in an entry, and its rule's pattern may be it. */
-        bytes += 400 + 2 * strlen(x->c.path);
-        if (nth >= (is_listed ? MOLT_REPORT_CONFLICTS : MOLT_REPORT_SETTLED) || bytes > MOLT_REPORT_BYTES) {
+        bytes[is_listed] += 400 + 2 * strlen(x->c.path);
+        if (shown[is_listed] >= (is_listed ? MOLT_REPORT_CONFLICTS : MOLT_REPORT_SETTLED) || bytes[is_listed] > MOLT_REPORT_BYTES) {
             omitted[is_listed]++;
             continue;
         }
         struct molt_json *c = conflict_json(x);
         if (is_listed) {
-            paths[shown++] = x->c.path;
+            paths[shown[true]] = x->c.path;
             molt_json_set_bool(c, "open", x->c.open);
             molt_json_set(c, "base", side_json(w.base, x->c.path));
             molt_json_set(c, "active", side_json(w.latest, x->c.path));
             molt_json_set(c, "upgrade", side_json(w.upgrade, x->c.path));
         }
+        shown[is_listed]++;
         molt_json_append(is_listed ? list : settled, c);
     }
     set_owners(&w, list, paths);

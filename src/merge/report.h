@@ -10,7 +10,7 @@
 #define MOLT_REPORT_CONFLICTS 2000
 #define MOLT_REPORT_SETTLED   5000
 #define MOLT_REPORT_UNUSED    1000
-#define MOLT_REPORT_BYTES     (3u << 20)   /* of both lists together, about */
+#define MOLT_REPORT_BYTES     (2u << 20)   /* of each of these lists, about */
 #define MOLT_DIFF_FILE_MAX    (256u << 10) /* longer texts are not compared */
 #define MOLT_DIFF_MAX         (32u << 10)  /* bytes of one file's differences */
 #define MOLT_DIFF_TOTAL       (1u << 20)   /* of all */

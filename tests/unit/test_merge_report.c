@@ -334,6 +334,44 @@ static void long_differences_are_cut(void **s)
     trees_remove(&t);
 }
 
+/* However many conflicts there are, the report stays within its bounds, and the open ones are not crowded out. */
+static void reports_are_bounded(void **s)
+{
+    (void)s;
+    struct trees t;
+    struct session x;
+    trees_make(&t);
+    mkdir3(&t, "log");
+    mkdir3(&t, "z");
+    for (int i = 0; i < (int)MOLT_REPORT_SETTLED + 500; i++) {
+        char name[64];
+        snprintf(name, sizeof(name), "log/%05d", i);
+        put(t.a, name, "a", 2000);
+        put(t.u, name, "u!", 2000);
+    }
+    for (int i = 0; i < (int)MOLT_REPORT_CONFLICTS + 7; i++) {
+        char name[64];
+        snprintf(name, sizeof(name), "z/%05d", i);
+        put(t.a, name, "a", 2000);
+        put(t.u, name, "u!", 2000);
+    }
+    session_start(&x, &t, "log append /log/**\ndata refuse /**\n", MOLT_ON_CONFLICT_REFUSE);
+    CLEANUP_JSON struct molt_json *v = NULL;
+    assert_ok(molt_merge_plan(x.m, &x.vt, &x.stats, &v, err));
+    assert_int_equal(molt_json_get_int(v, "conflicts_open", 0), MOLT_REPORT_CONFLICTS + 7);
+    size_t n = molt_json_size(molt_json_get(v, "conflicts")), k = molt_json_size(molt_json_get(v, "settled"));
+    assert_true(n > 1000 && n <= MOLT_REPORT_CONFLICTS);
+    assert_int_equal(molt_json_get_int(v, "conflicts_omitted", 0), MOLT_REPORT_CONFLICTS + 7 - n);
+    assert_int_equal(molt_json_get_int(v, "settled_omitted", 0), MOLT_REPORT_SETTLED + 500 - k);
+    const struct molt_json *last = molt_json_at(molt_json_get(v, "conflicts"), n - 1);
+    assert_string_equal(molt_json_get_string(last, "no_diff"), "too many conflicts");
+    assert_non_null(molt_json_get_string(conflict(v, "conflicts", "/z/00000"), "diff"));
+    CLEANUP_FREE char *text = molt_json_print(v, false);
+    assert_true(strlen(text) < (8u << 20));
+    session_end(&x);
+    trees_remove(&t);
+}
+
 static struct molt_policy *decide(struct session *x, const struct molt_policy *under, const char *path, enum molt_policy_action a)
 {
     const struct molt_decision d = {path, a, 1};
@@ -447,6 +485,7 @@ int main(void)
         cmocka_unit_test(unchanged_databases_are_not_asked_for),
         cmocka_unit_test(plan_tells_all),
         cmocka_unit_test(long_differences_are_cut),
+        cmocka_unit_test(reports_are_bounded),
         cmocka_unit_test(decisions_between_passes),
         cmocka_unit_test(decisions_that_cannot_be),
         cmocka_unit_test(bytes_are_made_printable),
