@@ -118,12 +118,12 @@ int up_fold_new(struct molt_op *op, struct molt_error **err);
 void up_fold_discard(struct molt_op *op, enum up_side side);
 /* upgrade_wait.c */
 #define UP_RESOLVE   "resolve"           /* in the operation's directory: the decisions it was given */
-#define UP_CONFLICTS "conflicts.resolve" /* likewise: the conflicts that ended it, as a resolve file to be edited */
+#define UP_CONFLICTS "conflicts"         /* likewise, with ".resolve": what conflicts it met, as a file to be edited */
 #define UP_MAX_WAITS 3 /* that new conflicts, met after op-continue, make it wait again */
 #define UP_REPORT_MAX (8u << 20)         /* bytes of an agent's report or plan */
 /* A bounded JSON text that the agent sends as the data of an answer, its strings made harmless. */
 int up_guest_json(struct molt_chan *c, const char *what, struct molt_json **ret, struct molt_error **err);
-/* The answer to a pass that met open conflicts: they become a note and the file UP_CONFLICTS, which the text of *err
+/* The answer to a pass that met open conflicts: they become a note and a file UP_CONFLICTS, which the text of *err
  * names. Returns the error's code. */
 int up_conflict(struct molt_op *op, struct molt_chan *clone, struct molt_error **err);
 /* Says which decisions met no conflict. */

@@ -14,6 +14,7 @@
 
 #define LONG_CALL_MS (20 * 60 * 1000)
 #define TICK_MS      500   /* how soon an abort, or an agent that is gone, is noticed */
+#define TEMPLATES    100   /* files of conflicts, at most */
 #define UNUSED_SHOWN 20    /* warnings about decisions that met no conflict */
 
 static int gather(void *ctx, const void *buf, size_t len, struct molt_error **err)
@@ -42,9 +43,23 @@ int up_guest_json(struct molt_chan *c, const char *what, struct molt_json **ret,
 
 /* ---- conflicts ---- */
 
+/* In no file that an admin has begun to edit: conflicts.resolve, conflicts-2.resolve, ... */
+static char *template_path(struct molt_op *op)
+{
+    char *path = molt_xasprintf("%s/" UP_CONFLICTS ".resolve", molt_op_dir(op));
+    for (int i = 2; i <= TEMPLATES && molt_exists(path); i++) {
+        size_t n = 1;
+        if (molt_resolve_load(path, NULL, &n, NULL) == 0 && n == 0)
+            break; /* comments only, as we left it */
+        free(path);
+        path = molt_xasprintf("%s/" UP_CONFLICTS "-%d.resolve", molt_op_dir(op), i);
+    }
+    return path;
+}
+
 static int write_template(struct molt_op *op, const struct molt_json *merge, char **ret_path, struct molt_error **err)
 {
-    CLEANUP_FREE char *path = molt_xasprintf("%s/" UP_CONFLICTS, molt_op_dir(op));
+    CLEANUP_FREE char *path = template_path(op);
     CLEANUP_FREE char *text = molt_resolve_template(molt_op_id(op), molt_op_subject(op), molt_json_get(merge, "conflicts"));
     int r = molt_write_file_atomic(path, text, strlen(text), 0600, err);
     if (r == 0)
