@@ -142,6 +142,22 @@ END
     op=$(operation)
 }
 
+# both_write ARGS...: an upgrade whose recipe and whose guest write the same files below /opt/shop, which is there.
+both_write() {
+    guest "rm -f /opt/shop/*; mkdir -p /opt/shop; printf 'base\n' >/opt/shop/prices; printf 'one\ntwo\n' >/opt/shop/list; sync"
+    recipe /tmp/both <<'END'
+#!/bin/sh
+echo upgrade >/opt/shop/prices
+printf 'one\nupgrade\n' >/opt/shop/list
+echo waiting for the guest
+sleep 20
+END
+    dom0 "rm -f $OPS/*/recipe.log" # of an operation before: wait_recipe looks into all
+    start_upgrade --recipe /tmp/both "$@"
+    wait_recipe 600 "waiting for the guest"
+    guest "echo active >/opt/shop/prices; printf 'one\nactive\n' >/opt/shop/list; sync"
+}
+
 # write_meanwhile: a file of random bytes in the guest; written_meanwhile: it is on its disk.
 write_meanwhile() { SUM=$(guest "head -c 4000000 /dev/urandom >/root/meanwhile; sync; sha256sum </root/meanwhile"); }
 written_meanwhile() { same "$(guest "echo 3 >/proc/sys/vm/drop_caches; sha256sum </root/meanwhile")" "$SUM"; }
