@@ -38,15 +38,21 @@ struct world {
     uint64_t bytes;
 };
 
+/* More than once, for another program may take the loop device that was free. */
 static void run(const char *const *argv)
 {
-    int status = -1;
-    struct molt_error *e = NULL;
     const struct molt_run_opts o = {.timeout_ms = 60000};
-    if (molt_run((char *const *)argv, &o, &status, NULL, &e) < 0 || status != 0) {
-        fprintf(stderr, "%s %s: status %d %s\n", argv[0], argv[1], status, e ? molt_error_text(e) : "");
-        abort();
+    for (int tries = 0; tries < 5; tries++) {
+        int status = -1;
+        struct molt_error *e = NULL;
+        bool ok = molt_run((char *const *)argv, &o, &status, NULL, &e) == 0 && status == 0;
+        molt_error_free(e);
+        if (ok)
+            return;
+        usleep(200000);
     }
+    fprintf(stderr, "%s %s %s failed\n", argv[0], argv[1], argv[2]);
+    abort();
 }
 
 static void die(const char *what)

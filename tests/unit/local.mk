@@ -103,7 +103,7 @@ TESTS += $(UNIT_TESTS)
 endif
 
 SHELL_TESTS = tests/shell/cli.sh tests/shell/shim.sh tests/shell/man.sh tests/shell/arrows.sh tests/shell/header.sh \
-	tests/shell/symbols.sh
+	tests/shell/symbols.sh tests/shell/xfs.sh
 TESTS += $(SHELL_TESTS)
 TEST_EXTENSIONS = .sh
 AM_TESTS_ENVIRONMENT = top_srcdir=$(abs_top_srcdir) top_builddir=$(abs_top_builddir); export top_srcdir top_builddir;

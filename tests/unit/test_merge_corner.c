@@ -23,7 +23,7 @@ static int begin_in(const char *tmp)
 static int begin(void **s)
 {
     (void)s;
-    return begin_in("/tmp");
+    return begin_in(getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
 }
 
 static int begin_in_memory(void **s)
