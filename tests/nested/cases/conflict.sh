@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The guest and the upgrade change the same files, and no rule says who wins: refused before the freeze, by name, with a file
-# to decide in. (With decisions it goes on: see wait.sh.)
+# to decide in. (With decisions it goes on: see merge-proof.sh.)
 . "$(dirname "$0")/../lib/case.sh"
 
 begin

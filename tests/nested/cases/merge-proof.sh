@@ -5,6 +5,7 @@
 # spool are checked row by row afterwards.
 . "$(dirname "$0")/../lib/case.sh"
 
+SHOP=/var/lib/shop                          # where both write differently, and no rule settles it
 PLACES="/etc /usr /opt /srv /home /root"    # not what only lives at run time, nor what the clone's own boot writes
 LIVE=/var/lib/busy SPOOL=/var/mail/busy      # written until the freeze and after it
 
@@ -18,7 +19,7 @@ dom0 "scp -q /tmp/busy /tmp/treelist $ADDRESS:/usr/local/bin/" || give_up "the t
 note "making 10,000 files, a sparse one of 1 GiB, and a busy service"
 guest_sh <<END || give_up "the guest's files could not be made"
 set -e
-mkdir -p $LIVE /srv/many /srv/tree/old /opt/links /var/mail
+mkdir -p $SHOP $LIVE /srv/many /srv/tree/old /opt/links /var/mail
 cat >/etc/systemd/system/busy.service <<UNIT
 [Service]
 ExecStart=/usr/local/bin/busy run $LIVE $SPOOL
@@ -35,6 +36,8 @@ truncate -s 1G /srv/sparse
 echo start | dd of=/srv/sparse conv=notrunc status=none
 echo end | dd of=/srv/sparse bs=1M seek=1023 conv=notrunc status=none
 seq 1 30 >/etc/proof.conf
+echo base >$SHOP/prices
+printf 'one\ntwo\n' >$SHOP/list
 echo base >/etc/proof.gone
 echo base >/etc/proof.mode
 echo first >/var/log/proof.log
@@ -65,6 +68,8 @@ rm -rf "\$dir"
 sed -i 's/^2\$/2 by the upgrade/' /etc/proof.conf
 chmod 600 /etc/proof.mode
 echo second of the upgrade >>/var/log/proof.log
+echo upgrade >$SHOP/prices
+printf 'one\nupgrade\n' >$SHOP/list
 mkdir -p /opt/new
 echo new >/opt/new/file
 mkdir -p /var/lib/proof
@@ -77,7 +82,9 @@ tar -cf - small-upgrade >>/tmp/proof-recipe
 chmod +x /tmp/proof-recipe
 END
 libc_before=$(guest "dpkg-query -W -f '\${Version}' libc6")
-start_upgrade --workload busy.service --recipe /tmp/proof-recipe
+printf 'upgrade %s # theirs\ndrop %s\n' $SHOP/prices $SHOP/nosuch | host ssh "cat >/tmp/prices.resolve"
+echo "active $SHOP/list # ours" | host ssh "cat >/tmp/list.resolve"
+start_upgrade --workload busy.service --recipe /tmp/proof-recipe --wait=1 --resolve /tmp/prices.resolve
 note "upgrading"
 wait_recipe 900 "Unpacking libc6"
 
@@ -100,11 +107,32 @@ echo content >/etc/proof.mode
 echo second of the active >>/var/log/proof.log
 chmod 700 /usr/bin/pldd
 echo mine >/usr/local/share/mine
+echo active >/var/lib/shop/prices
+printf 'one\nactive\n' >/var/lib/shop/list
 sync
 END
 guest "treelist $PLACES >/run/active.list" && dom0 "scp -q $ADDRESS:/run/base.list $ADDRESS:/run/active.list /tmp/" ||
     give_up "no lists of the base and the active"
 check "they were made while the upgrade went on" dom0 "[ ! -f /tmp/up.rc ] && ! xenmolt op-log \$(xenmolt op-list --json | jq -r '.[-1].id') | grep -q freeze"
+
+note "it waits, with a conflict that is open and one that was decided"
+# plan FILTER: of the operation that waits.
+plan() { dom0 "xenmolt delta-merge -n --json web1 | jq -rc '.plan | $1'"; }
+check "it waits" dom0 "for i in \$(seq 900); do [ \"\$(xenmolt op-list --json | jq -r '.[-1].state')\" != waiting ] || exit 0; [ ! -f /tmp/up.rc ] || break; sleep 1; done; cat /tmp/up.err; exit 1"
+op=$(operation)
+check "the state is shown" dom0 "xenmolt op-show $op | grep -q '^state  *waiting'"
+check "one conflict is open, one decided" same "$(plan '[.conflicts_open, (.conflicts[] | [.path, .decision, .open])]')" "[1,[\"$SHOP/list\",\"refuse\",true],[\"$SHOP/prices\",\"upgrade\",false]]"
+check "a decision that met none is named" same "$(plan '.unused_decisions[].path')" $SHOP/nosuch
+expect 0 "the plan for people" "xenmolt delta-merge -n web1"
+check "it has the differences" grep -qx '        +upgrade' "$scratch/out"
+expect 11 "op-continue is refused" "xenmolt op-continue web1"
+err_has $SHOP/list
+expect 11 "a pass is refused" "xenmolt delta-merge web1"
+expect 0 "the other decision" "xenmolt delta-merge --resolve /tmp/list.resolve web1"
+check "leaves nothing open" grep -q '0 open, 2 listed' "$scratch/out"
+guest "printf 'one\nactive\nlater\n' >$SHOP/list; sync"
+expect 0 "a pass" "xenmolt delta-merge web1"
+expect 0 "op-continue" "xenmolt op-continue web1"
 status=$(upgrade_status 900)
 if [ "$status" != 0 ]; then
     dom0 "grep -v ' progress ' /tmp/up.err | tail -n 8" | sed 's/^/   | /'
@@ -134,4 +162,10 @@ check "both edits of a text are there" guest "grep -qx '2 by the upgrade' /etc/p
 check "content of one side, mode of the other" guest "[ \$(stat -c %a /etc/proof.mode) = 600 ] && grep -qx content /etc/proof.mode"
 check "both sides' lines of a log are there" guest "printf '%s\n' first 'second of the active' 'second of the upgrade' | cmp - /var/log/proof.log"
 check "the sparse file is sparse" guest "[ \$(du -k /srv/sparse | cut -f1) -lt 1000 ]"
+check "the upgrade's, as decided" same "$(guest "cat $SHOP/prices")" upgrade
+check "the guest's, as it was last" same "$(guest "cat $SHOP/list" | tr '\n' ' ')" "one active later "
+check "both stand in the report" same "$(report '[.merge.conflicts[] | [.path, .decision] | join(" ")] | sort | join(", ")')" "$SHOP/list active, $SHOP/prices upgrade"
+check "and the decision that met none" same "$(report '.merge.unused_decisions[].path')" $SHOP/nosuch
+check "which was a warning" dom0 "grep -q 'warning: .*$SHOP/nosuch is no conflict' /tmp/up.err"
+check "nothing listens any more" dom0 "[ ! -e $OPS/$op/control ]"
 check "nothing failed in the guest since" same "$(guest "systemctl --failed --no-legend | wc -l")" 0
