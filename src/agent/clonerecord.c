@@ -76,25 +76,14 @@ static int by_path(const void *a, const void *b)
     return molt_path_cmp(((const struct molt_look *)a)->path, ((const struct molt_look *)b)->path);
 }
 
-static void add_set(struct clone_changes *c, const struct molt_dirty_set *d, const struct molt_recorder *r)
-{
-    for (size_t i = 0; i < d->n; i++)
-        c->v[c->n++] = (struct molt_look){d->v[i].path, d->v[i].flags & MOLT_DIRTY_SUBTREE};
-    for (size_t i = 0; i < d->n_inodes; i++) {
-        struct stat st;
-        CLEANUP_CLOSE int fd = molt_recorder_open_inode(r, &d->inodes[i]);
-        if (fd >= 0 && fstat(fd, &st) == 0 && st.st_nlink)
-            c->inodes[c->n_inodes++] = (struct molt_inode_ref){st.st_ino, (uint32_t)st.st_nlink};
-    }
-}
-
-static void join_sets(struct clone_changes *c, const struct molt_recorder *r)
+/* Inodes without a name (one that a link was made of and taken away again, say) are left out, see molt_sparse_add_upgrade. */
+static void join_sets(struct clone_changes *c)
 {
     size_t out = 0;
     c->v = molt_xcalloc(c->sets[0]->n + c->sets[1]->n + 1, sizeof(*c->v));
-    c->inodes = molt_xcalloc(c->sets[0]->n_inodes + c->sets[1]->n_inodes + 1, sizeof(*c->inodes));
-    for (int i = 0; i < 2; i++)
-        add_set(c, c->sets[i], r);
+    for (int k = 0; k < 2; k++)
+        for (size_t i = 0; i < c->sets[k]->n; i++)
+            c->v[c->n++] = (struct molt_look){c->sets[k]->v[i].path, c->sets[k]->v[i].flags & MOLT_DIRTY_SUBTREE};
     if (c->n)
         qsort(c->v, c->n, sizeof(*c->v), by_path);
     for (size_t i = 0; i < c->n; i++)
@@ -123,7 +112,7 @@ void clonerecord_take(struct clone_changes *ret)
         if (ret->sets[i]->lost)
             snprintf(ret->why_not, sizeof(ret->why_not), "clone, %s boot: %s", i ? "last" : "first", ret->sets[i]->lost);
     if (!ret->why_not[0])
-        join_sets(ret, r);
+        join_sets(ret);
     molt_recorder_stop(r);
 }
 
@@ -132,5 +121,4 @@ void clonerecord_clear(struct clone_changes *c)
     molt_dirty_set_free(c->sets[0]);
     molt_dirty_set_free(c->sets[1]);
     free(c->v);
-    free(c->inodes);
 }

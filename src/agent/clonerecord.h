@@ -19,8 +19,6 @@ struct clone_changes {
     struct molt_dirty_set *sets[2]; /* of the first boot and of this one */
     struct molt_look *v;
     size_t n;
-    struct molt_inode_ref *inodes;
-    size_t n_inodes;
     char why_not[200]; /* not empty: not known */
 };
 /* Ends the recording. */

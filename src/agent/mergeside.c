@@ -195,8 +195,6 @@ static int begin_merges(struct session *s, const struct molt_json *args, const s
             continue;
         o[i].changed = c->v;
         o[i].n_changed = c->n;
-        o[i].changed_inodes = c->inodes;
-        o[i].n_changed_inodes = c->n_inodes;
     }
     return molt_merges_new(o, m->trees.n, &m->merge, err);
 }

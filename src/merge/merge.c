@@ -174,9 +174,8 @@ static int begin(struct molt_merge *m, struct molt_error **err)
         return scan_whole(m, err);
     const struct molt_sparse_opts so = {m->o.basefd, m->o.rootfd, m->exclude, racy_from(&m->o)};
     m->sparse = molt_sparse_new(&so);
-    rc = molt_sparse_add_upgrade(m->sparse, m->o.changed, m->o.n_changed, m->o.changed_inodes, m->o.n_changed_inodes, err);
+    rc = molt_sparse_add_upgrade(m->sparse, m->o.changed, m->o.n_changed, err);
     m->o.changed = NULL; /* the caller's again */
-    m->o.changed_inodes = NULL;
     return rc;
 }
 

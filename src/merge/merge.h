@@ -57,12 +57,10 @@ struct molt_merge_opts {
     enum molt_on_conflict on_conflict;
     const char *const *exclude; /* NULL-terminated, as in the scan; borrowed; give the same to the server */
     int64_t snapshot_ns; /* moment of the snapshot by the guest's clock, 0: not known; see racy_from_ns */
-    /* What changed on the upgrade's side since the snapshot, complete (more does no harm), in tree order, with the inodes
-     * whose names are not known. Then only what either side changed is looked at. NULL: it is found by a scan. */
+    /* What changed on the upgrade's side since the snapshot, in tree order (molt_sparse_add_upgrade). Then only what either
+     * side changed is looked at. NULL: it is found by a scan. */
     const struct molt_look *changed;
     size_t n_changed;
-    const struct molt_inode_ref *changed_inodes;
-    size_t n_changed_inodes;
     /* Told before (true) and after a scan of base and upgrade; may be NULL. */
     void (*scanning)(void *ctx, bool begin);
     void *ctx;

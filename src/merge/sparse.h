@@ -32,13 +32,9 @@ void molt_sparse_free(struct molt_sparse *s);
  * were recorded. NULL: it does. Then: molt_sparse_complete. */
 const char *molt_sparse_lacks(const struct molt_sparse *s);
 
-/* What the upgrade changed, and the inode numbers and link counts of what changed there without a name (n_inodes). */
-struct molt_inode_ref {
-    uint64_t ino;
-    uint32_t nlink;
-};
-int molt_sparse_add_upgrade(struct molt_sparse *s, const struct molt_look *v, size_t n, const struct molt_inode_ref *inodes,
-                            size_t n_inodes, struct molt_error **err);
+/* What the upgrade changed. A path that is missing here is looked at as soon as the active changes it, so that nothing is
+ * decided wrongly; it is only not counted. */
+int molt_sparse_add_upgrade(struct molt_sparse *s, const struct molt_look *v, size_t n, struct molt_error **err);
 /* The active's recorded answer (molt_manifest_recorded_write): what changed there since the last one, or from the base on. */
 int molt_sparse_take(struct molt_sparse *s, bool from_base, const struct molt_source *src, struct molt_error **err);
 

@@ -180,7 +180,7 @@ static void give_changes(struct molt_merge_opts *o, const char *clone)
     struct molt_recorder *r = record(clone);
     struct molt_dirty_set *d = molt_recorder_sync(r, &position);
     struct molt_look *v = calloc(d->n + 1, sizeof(*v));
-    if (d->lost || d->n_inodes || !v)
+    if (d->lost || !v)
         fail("the clone's recording", NULL);
     for (size_t i = 0; i < d->n; i++)
         v[i] = (struct molt_look){d->v[i].path, d->v[i].flags & MOLT_DIRTY_SUBTREE};

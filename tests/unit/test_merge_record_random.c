@@ -466,35 +466,22 @@ struct settings {
 struct changes {
     struct molt_dirty_set *d;
     struct molt_look *v;
-    struct molt_inode_ref *inodes;
-    size_t n_inodes;
 };
 
 static void changes_read(struct changes *c, struct molt_recorder *r)
 {
     uint64_t pos = 0;
-    memset(c, 0, sizeof(*c));
     c->d = molt_recorder_sync(r, &pos);
     assert_null(c->d->lost);
     c->v = molt_xcalloc(c->d->n + 1, sizeof(*c->v));
-    c->inodes = molt_xcalloc(c->d->n_inodes + 1, sizeof(*c->inodes));
     for (size_t i = 0; i < c->d->n; i++)
         c->v[i] = (struct molt_look){c->d->v[i].path, c->d->v[i].flags & MOLT_DIRTY_SUBTREE};
-    for (size_t i = 0; i < c->d->n_inodes; i++) {
-        struct stat st;
-        int fd = molt_recorder_open_inode(r, &c->d->inodes[i]);
-        if (fd >= 0 && fstat(fd, &st) == 0 && st.st_nlink)
-            c->inodes[c->n_inodes++] = (struct molt_inode_ref){st.st_ino, (uint32_t)st.st_nlink};
-        if (fd >= 0)
-            close(fd);
-    }
 }
 
 static void changes_clear(struct changes *c)
 {
     molt_dirty_set_free(c->d);
     free(c->v);
-    free(c->inodes);
 }
 
 static void both_start(struct clone *c, const char *name, int basefd, const struct molt_policy *policy,
@@ -508,8 +495,6 @@ static void both_start(struct clone *c, const char *name, int basefd, const stru
     if (ch) {
         o.changed = ch->v;
         o.n_changed = ch->d->n;
-        o.changed_inodes = ch->inodes;
-        o.n_changed_inodes = ch->n_inodes;
     }
     assert_ok(molt_merge_new(&o, &c->m, err));
     c->peer.server = molt_merge_server_new(tree, exclude);
