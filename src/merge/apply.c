@@ -238,15 +238,9 @@ static int merge_texts(struct run *r, struct molt_error **err)
     size_t lb = 0, la = 0, lu = 0, len = 0;
     if (up < 0 || !read_text(r->put.fd, &ta, &la) || !read_text(up, &tu, &lu) || !read_text(base, &tb, &lb))
         return 0;
-    bool ids;
-    int rc;
-    if (molt_merge_is_keyed(r->cur->path, &ids) && molt_merge_keyed(tb, ta, tu, ids, &out)) {
-        len = strlen(out);
-    } else {
-        rc = molt_merge_text(tb, lb, ta, la, tu, lu, &out, &len, err);
-        if (rc <= 0)
-            return rc;
-    }
+    int rc = molt_merge_as(r->cur->path, tb, lb, ta, la, tu, lu, &out, &len, err);
+    if (rc <= 0)
+        return rc;
     if (ftruncate(r->put.fd, 0) < 0)
         return molt_error_errno(err, "truncate");
     rc = put_data(&r->put, 0, out, len, err);

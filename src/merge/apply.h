@@ -55,6 +55,10 @@ bool molt_merge_is_keyed(const char *path, bool *ret_ids);
 
 /* Removes one entry of a stash, which may be immutable; what else bears its inode stays so. -1 with errno. */
 int molt_apply_stash_drop(int stashfd, const char *name);
+/* As the action merge does it for this path: by key where that is known and goes, else by lines. As molt_merge_text; all
+ * three are NUL-terminated. */
+int molt_merge_as(const char *path, const char *base, size_t base_len, const char *active, size_t active_len,
+                  const char *upgrade, size_t upgrade_len, char **ret, size_t *ret_len, struct molt_error **err);
 
 /* The upgrade's own version of path, which a pass may have replaced meanwhile: from the stash, else from the
  * tree. Descriptor (O_RDONLY, regular files only), or -1 with errno. */

@@ -415,13 +415,12 @@ static size_t find_overlap(const struct molt_merge *m, const char *path)
     return i;
 }
 
-static void on_merged(void *ctx, const struct molt_action *a, bool overlap)
+void molt__merge_note_overlap(struct molt_merge *m, const char *path, bool overlap)
 {
-    struct molt_merge *m = ctx;
-    size_t i = find_overlap(m, a->path);
+    size_t i = find_overlap(m, path);
     if (overlap && i == m->n_overlaps) {
         MOLT_GROW(m->overlaps, m->n_overlaps, m->cap_overlaps);
-        m->overlaps[m->n_overlaps++] = molt_xstrdup(a->path);
+        m->overlaps[m->n_overlaps++] = molt_xstrdup(path);
     } else if (!overlap && i < m->n_overlaps) {
         free(m->overlaps[i]);
         m->overlaps[i] = m->overlaps[--m->n_overlaps];
@@ -445,6 +444,11 @@ static void note_torn(struct molt_merge *m, const struct molt_plan *plan)
     }
     molt_pathset_sort(&m->torn.paths);
     molt_pathset_sort(&m->torn.beside);
+}
+
+static void on_merged(void *ctx, const struct molt_action *a, bool overlap)
+{
+    molt__merge_note_overlap(ctx, a->path, overlap);
 }
 
 static int apply(struct molt_merge *m, const struct molt_merge_peer *peer, const struct molt_plan *plan,

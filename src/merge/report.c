@@ -145,6 +145,11 @@ int molt_merge_plan(struct molt_merge *m, const struct molt_merge_peer *peer, st
     int rc = molt_merge_pass(m, peer, MOLT_PASS_DRY, ret_stats, err);
     if (rc < 0)
         return rc;
+    molt__merge_view(m, &w);
+    rc = molt__predict_overlaps(m, &w, peer, err);
+    free(w.v);
+    if (rc < 0)
+        return molt_error_prefix(err, "merge");
     struct molt_json *o = molt_merge_report(m), *acts = molt_json_object();
     molt__merge_view(m, &w);
     for (int a = 0; a < MOLT_N_ACTS; a++)

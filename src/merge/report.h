@@ -36,6 +36,11 @@ void molt__report_conflicts(const struct molt_merge *m, struct molt_json *o);
 /* Adds "diff" or "no_diff" to the elements of conflicts, which molt__report_conflicts made. */
 int molt__report_diffs(const struct molt__view *w, const struct molt_merge_peer *peer, struct molt_json *conflicts,
                        struct molt_error **err);
+/* Texts that the rule merge is to merge, and that no pass has merged yet: finds out which will overlap, and notes them as
+ * such (a pass that merges them after all corrects it). The first MOLT_DIFF_FILES of up to MOLT_DIFF_FILE_MAX bytes. */
+int molt__predict_overlaps(struct molt_merge *m, const struct molt__view *w, const struct molt_merge_peer *peer,
+                           struct molt_error **err);
+void molt__merge_note_overlap(struct molt_merge *m, const char *path, bool overlap);
 /* The conflicts that a report lists, in its order; at most MOLT_REPORT_CONFLICTS. */
 static inline bool molt__view_listed(const struct molt__view_conflict *c)
 {

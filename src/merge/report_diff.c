@@ -183,6 +183,48 @@ static int fetch(const struct molt_merge_peer *peer, const struct molt_pack_path
     return rc < 0 ? rc : molt_pack_recv(&src, req, t->n, &h, NULL, err);
 }
 
+/* 1: they merge, 0: they overlap. */
+static int merges(const struct molt__view *w, const char *path, const struct text *x, struct molt_error **err)
+{
+    const char *why;
+    size_t lu = 0, len = 0, lb = 0;
+    CLEANUP_FREE char *u = upgrade_text(w, path, &lu, &why), *out = NULL, *b = molt_xmalloc(MOLT_DIFF_FILE_MAX + 1);
+    CLEANUP_CLOSE int fd = molt_open_beneath(w->basefd, path, O_RDONLY | O_NONBLOCK);
+    ssize_t n = fd < 0 ? 0 : molt_pread_all(fd, b, MOLT_DIFF_FILE_MAX, 0);
+    if (!u || n < 0)
+        return 1; /* the pass will tell */
+    lb = (size_t)n;
+    b[lb] = u[lu] = '\0';
+    return molt_merge_as(path, b, lb, molt_strbuf_str(&x->b), x->b.len, u, lu, &out, &len, err);
+}
+
+int molt__predict_overlaps(struct molt_merge *m, const struct molt__view *w, const struct molt_merge_peer *peer,
+                           struct molt_error **err)
+{
+    struct molt_pack_path req[MOLT_DIFF_FILES];
+    struct texts t = {.v = molt_xcalloc(MOLT_DIFF_FILES, sizeof(*t.v))};
+    for (size_t i = 0; i < w->n && t.n < MOLT_DIFF_FILES; i++) {
+        const struct molt_conflict *c = &w->v[i].c;
+        bool large = false;
+        if (w->v[i].overlap || strcmp(c->decision, "merge") != 0 || !is_file(w->latest, c->path, &large) ||
+            !is_file(w->upgrade, c->path, &large) || large)
+            continue;
+        const struct molt_entry *b = molt_manifest_find(w->base, c->path);
+        if (!b || (b->type == MOLT_T_REG && b->size <= MOLT_DIFF_FILE_MAX))
+            req[t.n++] = (struct molt_pack_path){.path = c->path};
+    }
+    int rc = fetch(peer, req, &t, err);
+    for (size_t i = 0; i < t.n; i++) {
+        int r = rc == 0 && !t.v[i].gone && !t.v[i].too_long ? merges(w, req[i].path, &t.v[i], err) : 1;
+        if (r == 0)
+            molt__merge_note_overlap(m, req[i].path, true);
+        rc = rc < 0 || r > 0 ? rc : r;
+        molt_strbuf_free(&t.v[i].b);
+    }
+    free(t.v);
+    return rc;
+}
+
 int molt__report_diffs(const struct molt__view *w, const struct molt_merge_peer *peer, struct molt_json *conflicts,
                        struct molt_error **err)
 {

@@ -158,3 +158,14 @@ bool molt_merge_keyed(const char *base, const char *active, const char *upgrade,
         *ret = molt_strbuf_steal(&out);
     return ok;
 }
+
+int molt_merge_as(const char *path, const char *base, size_t base_len, const char *active, size_t active_len,
+                  const char *upgrade, size_t upgrade_len, char **ret, size_t *ret_len, struct molt_error **err)
+{
+    bool ids;
+    if (molt_merge_is_keyed(path, &ids) && molt_merge_keyed(base, active, upgrade, ids, ret)) {
+        *ret_len = strlen(*ret);
+        return 1;
+    }
+    return molt_merge_text(base, base_len, active, active_len, upgrade, upgrade_len, ret, ret_len, err);
+}
