@@ -86,6 +86,10 @@ UNIT_TESTS += tests/unit/test_merge_report
 tests_unit_test_merge_report_SOURCES = tests/unit/test_merge_report.c tests/unit/test_merge_util.h
 tests_unit_test_merge_report_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_merges
+tests_unit_test_merges_SOURCES = tests/unit/test_merges.c tests/unit/test_merge_util.h
+tests_unit_test_merges_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_control
 tests_unit_test_control_SOURCES = tests/unit/test_control.c
 tests_unit_test_control_LDADD = libmoltengine.la libmoltbase.la $(UNIT_LIBS)
