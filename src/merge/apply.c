@@ -52,6 +52,9 @@ static int put_begin(struct put *p, struct molt__place *place, const struct molt
     molt__tmp_name(place, p->tmp);
     int rc = molt__make_node(place, p->tmp, e, &p->fd, err);
     p->made = rc == 0;
+    /* Its size first: XFS reserves space behind the end of a file that grows, and holes would be filled by that. */
+    if (p->fd >= 0 && e->size && ftruncate(p->fd, (off_t)e->size) < 0)
+        return molt_error_errno(err, "set the size");
     return rc;
 }
 
