@@ -70,6 +70,9 @@ static int fold_live(struct molt_op *op, enum up_side side, const struct up_disk
     }
     if (found == 0 && which < n) {
         r = set_flag(op, side, disk, "committing", err);
+        /* The clone's image from before a hand-over is open still: a second node of the disk, which is not the one that is meant. */
+        if (r == 0 && side == UP_CLONE && disk->dirs)
+            molt_disk_forget(q, disk->delta_b);
         if (r == 0)
             r = molt_disk_find_node(q, disk->path, &base_node, err); /* another QEMU names it anew */
         if (r == 0)

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -44,11 +45,11 @@ static void run(char *const argv[])
         fail_msg("%s: %s", argv[0], molt_error_text(err));
 }
 
-static void must(int r, struct molt_error *err)
-{
-    if (r < 0)
-        fail_msg("%s", molt_error_text(err));
-}
+#define must(call, err)                               \
+    do {                                              \
+        if ((call) < 0)                               \
+            fail_msg("%s", molt_error_text(err));     \
+    } while (0)
 
 static void make_raw(const char *name)
 {
@@ -64,12 +65,14 @@ static void make_overlay(const char *name, const char *base, const char *format)
     must(molt_disk_overlay_create(path, below, format, &err), err);
 }
 
-/* qemu-io on an image at rest, or (export) on what the daemon serves. */
+/* qemu-io on an image at rest, or (export: "d0", or "d0@c" of the daemon "c") on what a daemon serves. */
 static void io(const char *image, const char *export, const char *command)
 {
     CLEANUP_FREE char *path = image ? file(image) : NULL;
-    CLEANUP_FREE char *uri = export ? molt_xasprintf("nbd+unix:///%s?socket=%s/nbd", export, dir) : NULL;
-    char *at_rest[] = {QEMU_IO, "-c", (char *)command, path, NULL};
+    const char *at = export ? strchr(export, '@') : NULL;
+    CLEANUP_FREE char *uri = export ? molt_xasprintf("nbd+unix:///%.2s?socket=%s/nbd%s", export, dir, at ? at + 1 : "") : NULL;
+    bool reads = !strncmp(command, "read", 4); /* another may stand on it */
+    char *at_rest[] = {QEMU_IO, "-c", (char *)command, path, reads ? "-r" : NULL, NULL};
     char *served[] = {QEMU_IO, "-f", "raw", "-c", (char *)command, uri, NULL};
     CLEANUP_FREE char *out = NULL;
     CLEANUP_ERROR struct molt_error *err = NULL;
@@ -77,16 +80,17 @@ static void io(const char *image, const char *export, const char *command)
         fail_msg("%s on %s: %s %s", command, image ? image : export, out ? out : "", err ? molt_error_text(err) : "");
 }
 
-/* The daemon serves disks "d0", "d1", ... of these images (qcow2), each as an export of that name. */
+/* The daemon `name` serves disks "d0", "d1", ... of these images (qcow2), each as an export of that name. */
 struct daemon {
     pid_t pid;
     struct molt_qmp *q;
 };
 
-static void start(struct daemon *d, const char *const *images, size_t n)
+static void start_as(const char *name, struct daemon *d, const char *const *images, size_t n)
 {
-    CLEANUP_FREE char *chardev = molt_xasprintf("socket,path=%s/qmp,server=on,wait=off,id=c", dir);
-    CLEANUP_FREE char *nbd = molt_xasprintf("addr.type=unix,addr.path=%s/nbd", dir), *path = file("qmp"), *sock = file("nbd");
+    CLEANUP_FREE char *path = molt_xasprintf("%s/qmp%s", dir, name), *sock = molt_xasprintf("%s/nbd%s", dir, name);
+    CLEANUP_FREE char *chardev = molt_xasprintf("socket,path=%s,server=on,wait=off,id=c", path);
+    CLEANUP_FREE char *nbd = molt_xasprintf("addr.type=unix,addr.path=%s", sock);
     char *argv[32] = {DAEMON, "--chardev", chardev, "--monitor", "chardev=c", "--nbd-server", nbd};
     char text[8][600];
     size_t k = 7, t = 0;
@@ -104,6 +108,7 @@ static void start(struct daemon *d, const char *const *images, size_t n)
     d->pid = fork();
     assert_true(d->pid >= 0);
     if (d->pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         execv(DAEMON, argv);
         _exit(127);
     }
@@ -115,6 +120,11 @@ static void start(struct daemon *d, const char *const *images, size_t n)
         molt_error_clear(&err);
         molt_sleep_ms(20);
     }
+}
+
+static void start(struct daemon *d, const char *const *images, size_t n)
+{
+    start_as("", d, images, n);
 }
 
 static void stop(struct daemon *d)
@@ -258,43 +268,87 @@ static void test_commit_of_a_chain_at_rest(void **state)
     io("base0", NULL, "read -P 3 1M 1M");
 }
 
-/* The hand-over of upgrade_volumes.c: d0 is the active's disk, d1 the clone's. */
+/* The hand-over of upgrade_volumes.c, between two device models; then the commit, when the active is gone. */
 static void test_hand_over(void **state)
 {
-    struct daemon d;
-    static const char *const images[] = {"a0", "b0"};
+    struct daemon act, clone;
+    static const char *const active_images[] = {"a0"}, *const clone_images[] = {"b0"};
     CLEANUP_ERROR struct molt_error *err = NULL;
-    CLEANUP_FREE char *a0 = file("a0"), *ha = file("ha"), *hb = file("hb");
+    CLEANUP_FREE char *a0 = file("a0"), *b0 = file("b0"), *ha = file("ha"), *hb = file("hb"), *base = file("base0"), *node = NULL;
     (void)state;
     need_qemu();
     make_raw("base0");
     io("base0", NULL, "write -P 1 0 4M");
     make_overlay("a0", "base0", "raw");
     make_overlay("b0", "base0", "raw");
+    start_as("a", &act, active_images, 1);
+    start_as("c", &clone, clone_images, 1);
+    io(NULL, "d0@a", "write -P 2 1M 1M");
+    io(NULL, "d0@c", "write -P 9 2M 1M"); /* by the upgrade: thrown away */
     make_overlay("ha", "a0", "qcow2");
     make_overlay("hb", "b0", "qcow2");
-    start(&d, images, 2);
-    io(NULL, "d0", "write -P 2 1M 1M");
-    io(NULL, "d1", "write -P 9 2M 1M"); /* by the upgrade: thrown away */
-    const struct molt_disk_snapshot clone = {"d1", hb, "hb"}, active = {"d0", ha, "ha"};
-    must(molt_disk_snapshot(d.q, &clone, 1, &err), err);
-    io(NULL, "d0", "write -P 3 3M 1M");
-    must(molt_disk_snapshot(d.q, &active, 1, &err), err);
-    must(molt_disk_set_backing(d.q, "hb", hb, a0, "below", &err), err);
-    io(NULL, "d1", "read -P 1 0 1M");
-    io(NULL, "d1", "read -P 2 1M 1M");
-    io(NULL, "d1", "read -P 1 2M 1M");
-    io(NULL, "d1", "read -P 3 3M 1M");
-    io(NULL, "d1", "write -P 5 0 1M");
-    io(NULL, "d0", "write -P 6 0 1M");
-    io(NULL, "d1", "read -P 5 0 1M");
-    stop(&d);
-    assert_true(is_overlay_of("hb", "a0"));
+    const struct molt_disk_snapshot of_clone = {"d0", hb, "hb"}, of_active = {"d0", ha, "ha"};
+    must(molt_disk_snapshot(clone.q, &of_clone, 1, &err), err);
+    io(NULL, "d0@a", "write -P 3 3M 1M");
+    must(molt_disk_snapshot(act.q, &of_active, 1, &err), err);
+    must(molt_disk_set_backing(clone.q, "hb", hb, a0, "below", &err), err);
+    io(NULL, "d0@c", "read -P 1 0 1M");
+    io(NULL, "d0@c", "read -P 2 1M 1M");
+    io(NULL, "d0@c", "read -P 1 2M 1M");
+    io(NULL, "d0@c", "read -P 3 3M 1M");
+    io(NULL, "d0@c", "write -P 5 0 1M");
+    io(NULL, "d0@a", "write -P 6 0 1M");
+    io(NULL, "d0@c", "read -P 5 0 1M");
+    stop(&act);
     assert_true(is_overlay_of("ha", "a0"));
     io("a0", NULL, "read -P 1 0 1M");
     io("ha", NULL, "read -P 6 0 1M");
-    io("hb", NULL, "read -P 5 0 1M");
-    io("hb", NULL, "read -P 3 3M 1M");
+    unlink(ha);
+
+    /* The clone's old image stands on the disk as well: two nodes of one name. */
+    molt_disk_forget(clone.q, b0);
+    must(molt_disk_find_node(clone.q, base, &node, &err), err);
+    must(molt_disk_commit_live(clone.q, "hb", node, NULL, NULL, &err), err);
+    molt_disk_forget(clone.q, hb);
+    molt_disk_forget(clone.q, a0);
+    io(NULL, "d0@c", "write -P 7 1M 1M");
+    stop(&clone);
+    io("base0", NULL, "read -P 5 0 1M");
+    io("base0", NULL, "read -P 7 1M 1M");
+    io("base0", NULL, "read -P 1 2M 1M");
+    io("base0", NULL, "read -P 3 3M 1M");
+}
+
+/* And the way back: the clone is gone, and the active's two overlays go down. */
+static void test_hand_over_undone(void **state)
+{
+    struct daemon act, clone;
+    static const char *const active_images[] = {"a0"}, *const clone_images[] = {"b0"};
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    CLEANUP_FREE char *a0 = file("a0"), *ha = file("ha"), *hb = file("hb"), *base = file("base0"), *node = NULL;
+    (void)state;
+    need_qemu();
+    make_raw("base0");
+    make_overlay("a0", "base0", "raw");
+    make_overlay("b0", "base0", "raw");
+    start_as("a", &act, active_images, 1);
+    start_as("c", &clone, clone_images, 1);
+    io(NULL, "d0@a", "write -P 2 1M 1M");
+    make_overlay("ha", "a0", "qcow2");
+    make_overlay("hb", "b0", "qcow2");
+    const struct molt_disk_snapshot of_clone = {"d0", hb, "hb"}, of_active = {"d0", ha, "ha"};
+    must(molt_disk_snapshot(clone.q, &of_clone, 1, &err), err);
+    must(molt_disk_snapshot(act.q, &of_active, 1, &err), err);
+    must(molt_disk_set_backing(clone.q, "hb", hb, a0, "below", &err), err);
+    io(NULL, "d0@c", "write -P 5 0 1M");
+    stop(&clone);
+    io(NULL, "d0@a", "write -P 6 2M 1M");
+    must(molt_disk_find_node(act.q, base, &node, &err), err);
+    must(molt_disk_commit_live(act.q, "ha", node, NULL, NULL, &err), err);
+    stop(&act);
+    io("base0", NULL, "read -P 0 0 1M");
+    io("base0", NULL, "read -P 2 1M 1M");
+    io("base0", NULL, "read -P 6 2M 1M");
 }
 
 int main(void)
@@ -302,7 +356,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_snapshot_of_two),      cmocka_unit_test(test_snapshot_all_or_none),
         cmocka_unit_test(test_commit_of_a_chain),    cmocka_unit_test(test_commit_of_a_chain_at_rest),
-        cmocka_unit_test(test_hand_over),
+        cmocka_unit_test(test_hand_over),            cmocka_unit_test(test_hand_over_undone),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
