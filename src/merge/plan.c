@@ -499,7 +499,7 @@ static void emit_dir(struct emit *e, struct row *r, const struct molt_entry *was
     if (!made && old.mode == want.mode && old.uid == want.uid && old.gid == want.gid &&
         !((old.flags ^ want.flags) & MOLT_EF_INODE) && old.xattr_hash == want.xattr_hash)
         return;
-    bool stash = r->u && (molt__is_dir(r->u) ? r->u->xattr_hash != 0 : made);
+    bool stash = r->u && (molt__is_dir(r->u) ? r->u->xattr_hash != 0 : made && !molt__same_inode(r->b, r->u));
     add(&e->put, r, MOLT_ACT_PUT_DIR, foreign && molt__is_dir(r->a) ? MOLT_FETCH_META : MOLT_FETCH_NONE,
         &want, stash);
 }

@@ -219,6 +219,16 @@ static void renamed_files_are_moved_though_something_else_takes_their_place(void
     assert_int_equal(bytes_of(y, 2), 0);
 }
 
+/* A directory takes the place of a file that is moved; then the file comes back, as it was. */
+static void what_was_moved_is_not_what_comes_back(void **state)
+{
+    (void)state;
+    struct op v[] = {op(BASE, 0, OP_WRITE, "ref/a", "", 1), op(ACTIVE, 0, OP_RENAME, "ref/a", "act/c", 1),
+                     op(ACTIVE, 0, OP_MKDIR, "ref/a", "", 1), op(ACTIVE, 0, OP_CHMOD, "act/c", "", 1),
+                     op(ACTIVE, 1, OP_RMTREE, "ref/a", "", 0), op(ACTIVE, 1, OP_REVERT, "ref/a", "", 1)};
+    assert_int_equal(bytes_of(v, 6), 0);
+}
+
 static void what_the_upgrade_changed_is_not_moved(void **state)
 {
     (void)state;
@@ -362,6 +372,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(directories_equal_the_model),         cmocka_unit_test(ext4_disks_equal_the_model),
         cmocka_unit_test(recorded_ext4_disks_equal_the_model), cmocka_unit_test(xfs_disks_equal_the_model),
         cmocka_unit_test(a_renamed_tree_is_moved_not_copied),  cmocka_unit_test(what_the_upgrade_changed_is_not_moved),
+        cmocka_unit_test(what_was_moved_is_not_what_comes_back),
         cmocka_unit_test(renamed_files_are_moved_though_something_else_takes_their_place),
         cmocka_unit_test(a_wrong_model_is_caught_and_shrunk),
     };
