@@ -12,7 +12,7 @@ command -v mkfs.xfs >/dev/null || skip "no mkfs.xfs (Debian: xfsprogs)"
 
 dir=$(mktemp -d)
 trap 'umount "$dir/mnt" 2>/dev/null; rm -rf "$dir"' EXIT
-truncate -s 400M "$dir/image"
+truncate -s 2G "$dir/image"
 mkfs.xfs -q "$dir/image"
 mkdir "$dir/mnt"
 mount -o loop "$dir/image" "$dir/mnt" || skip "no XFS or no loop device here"
