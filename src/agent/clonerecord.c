@@ -82,8 +82,7 @@ static void join_sets(struct clone_changes *c)
     size_t out = 0;
     c->v = molt_xcalloc(c->sets[0]->n + c->sets[1]->n + 1, sizeof(*c->v));
     for (int k = 0; k < 2; k++)
-        for (size_t i = 0; i < c->sets[k]->n; i++)
-            c->v[c->n++] = (struct molt_look){c->sets[k]->v[i].path, c->sets[k]->v[i].flags & MOLT_DIRTY_SUBTREE};
+        c->n += molt_dirty_looks(c->sets[k], 0, c->v + c->n);
     if (c->n)
         qsort(c->v, c->n, sizeof(*c->v), by_path);
     for (size_t i = 0; i < c->n; i++)

@@ -255,6 +255,15 @@ static int stash(struct run *r, const struct molt_action *x, const char *name, s
     return x->stash ? molt__stash_save(&r->place, r->a->stashfd, x->path, name, err) : 0;
 }
 
+/* Opens the directory of x's path, and saves the upgrade's version where the action says so. */
+static int place_and_stash(struct run *r, const struct molt_action *x, const char **ret_name, struct molt_error **err)
+{
+    int rc = molt__place_at(&r->place, x->path, ret_name, err);
+    if (rc == 0)
+        rc = stash(r, x, *ret_name, err);
+    return rc > 0 ? MOLT_E_INTERNAL : rc;
+}
+
 /* A directory without the active's xattrs: none (a new one inherits some), or those that the upgrade gave it. */
 static int put_dir_own(struct run *r, const struct molt_action *x, const char *name, struct molt_error **err)
 {
@@ -274,11 +283,9 @@ static int put_dir(struct run *r, const struct molt_action *x, const struct molt
 {
     const char *name;
     struct stat st;
-    int rc = molt__place_at(&r->place, x->path, &name, err);
-    if (rc == 0)
-        rc = stash(r, x, name, err);
-    if (rc != 0)
-        return rc > 0 ? MOLT_E_INTERNAL : rc;
+    int rc = place_and_stash(r, x, &name, err);
+    if (rc < 0)
+        return rc;
     int fd = r->place.dirfd;
     molt__place_unlock(&r->place);
     molt__clear_inode_flags(fd, name);
@@ -324,10 +331,7 @@ static int delete_path(struct run *r, const struct molt_action *x, struct molt_e
 static int hardlink(struct run *r, const struct molt_action *x, struct molt_error **err)
 {
     const char *name, *src;
-    int rc = molt__place_at(&r->place, x->path, &name, err);
-    if (rc != 0)
-        return rc > 0 ? MOLT_E_INTERNAL : rc;
-    rc = stash(r, x, name, err);
+    int rc = place_and_stash(r, x, &name, err);
     if (rc < 0)
         return rc;
     CLEANUP_CLOSE int fd = molt_open_parent(r->a->rootfd, x->link, &src);
@@ -366,10 +370,7 @@ static int move_kept(struct run *r, const struct molt_action *x, const struct mo
 {
     const char *name;
     char kept[48];
-    int rc = molt__place_at(&r->place, x->path, &name, err);
-    if (rc != 0)
-        return rc > 0 ? MOLT_E_INTERNAL : rc;
-    rc = stash(r, x, name, err);
+    int rc = place_and_stash(r, x, &name, err);
     if (rc < 0)
         return rc;
     kept_name(x->link, kept);
@@ -519,13 +520,9 @@ static int restore(struct run *r, const struct molt_action *x, struct molt_error
 
 static int keep_beside(struct run *r, const struct molt_action *x, struct molt_error **err)
 {
-    int rc = molt__place_at(&r->place, x->path, &r->name, err);
+    int rc = place_and_stash(r, x, &r->name, err);
     r->cur = x;
-    if (rc == 0)
-        rc = stash(r, x, r->name, err);
-    if (rc == 0)
-        rc = lay_beside(r, err);
-    return rc > 0 ? MOLT_E_INTERNAL : rc;
+    return rc < 0 ? rc : lay_beside(r, err);
 }
 
 static int act_now(struct run *r, const struct molt_action *x, struct molt_error **err)

@@ -55,6 +55,8 @@ bool molt_merge_is_keyed(const char *path, bool *ret_ids);
 
 /* Removes one entry of a stash, which may be immutable; what else bears its inode stays so. -1 with errno. */
 int molt_apply_stash_drop(int stashfd, const char *name);
+/* A text in memory that a child can open by path: the descriptor, or -1 with errno. */
+int molt__memory_file(const char *p, size_t len, char path[64]);
 /* As the action merge does it for this path: by key where that is known and goes, else by lines. As molt_merge_text; all
  * three are NUL-terminated. */
 int molt_merge_as(const char *path, const char *base, size_t base_len, const char *active, size_t active_len,

@@ -202,6 +202,48 @@ void molt_manifest_update(struct molt_manifest *m, const struct molt_manifest *s
     free(old);
 }
 
+static int by_number(const void *x, const void *y)
+{
+    const struct molt_entry *a = *(const struct molt_entry *const *)x, *b = *(const struct molt_entry *const *)y;
+    return a->ino < b->ino ? -1 : a->ino > b->ino;
+}
+
+void molt_inodes_add(struct molt_inodes *l, const struct molt_manifest *m, bool only_linked)
+{
+    for (size_t i = 0; i < m->n; i++) {
+        const struct molt_entry *e = &m->v[i];
+        if (e->type == MOLT_T_DIR || (e->flags & MOLT_EF_MOUNT) || (only_linked && e->nlink < 2))
+            continue;
+        MOLT_GROW(l->v, l->n, l->cap);
+        l->v[l->n++] = e;
+    }
+    if (l->n)
+        qsort(l->v, l->n, sizeof(*l->v), by_number);
+}
+
+bool molt_inodes_follow(const struct molt_inodes *l, struct molt_entry *e)
+{
+    const struct molt_entry *key = e;
+    if (l->n == 0 || e->type == MOLT_T_DIR || (e->flags & MOLT_EF_MOUNT))
+        return false;
+    const struct molt_entry *const *found = bsearch(&key, l->v, l->n, sizeof(*l->v), by_number);
+    if (!found || (*found)->type != e->type)
+        return false;
+    struct molt_entry now = **found;
+    now.path = e->path;
+    now.target = e->target;
+    now.content_hash = 0;
+    now.flags |= MOLT_EF_RACY;
+    *e = now;
+    return true;
+}
+
+void molt_inodes_clear(struct molt_inodes *l)
+{
+    free(l->v);
+    *l = (struct molt_inodes){0};
+}
+
 int molt_hash_fd(int fd, uint64_t *ret_hash, struct molt_error **err)
 {
     enum { STEP = 256 * 1024 };

@@ -111,6 +111,18 @@ void molt_manifest_relink(struct molt_manifest *m);
 /* Provably the same, at one path: inode, ctime and type agree and neither is racy; or both are as in the base. */
 bool molt_entry_same_inode(const struct molt_entry *a, const struct molt_entry *b);
 
+/* What is known of files by their numbers: under their other names they have the same new attributes. */
+struct molt_inodes {
+    const struct molt_entry **v; /* borrowed, by number */
+    size_t n, cap;
+};
+/* The files of m; only_linked: those with several names. */
+void molt_inodes_add(struct molt_inodes *l, const struct molt_manifest *m, bool only_linked);
+/* e becomes what is known of its number, racy and of unknown content; false: nothing is. */
+bool molt_inodes_follow(const struct molt_inodes *l, struct molt_entry *e);
+void molt_inodes_clear(struct molt_inodes *l);
+#define CLEANUP_INODES __attribute__((cleanup(molt_inodes_clear)))
+
 /* Wire form: one block (wire.h), front-coded paths. */
 #define MOLT_MANIFEST_MAX_BYTES (256u << 20)
 int molt_manifest_write(const struct molt_manifest *m, const struct molt_sink *sink, struct molt_error **err);

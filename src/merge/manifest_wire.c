@@ -283,46 +283,6 @@ int molt_manifest_recorded_write(const struct molt_manifest *set, const struct m
     return molt_block_write(sink, b.s, b.len, err);
 }
 
-/* What a reply says of inodes, by number. */
-struct by_ino {
-    const struct molt_entry **v;
-    size_t n, cap;
-};
-
-static int cmp_ino(const void *x, const void *y)
-{
-    const struct molt_entry *a = *(const struct molt_entry *const *)x, *b = *(const struct molt_entry *const *)y;
-    return a->ino < b->ino ? -1 : a->ino > b->ino;
-}
-
-static void collect(struct by_ino *l, const struct molt_manifest *m, bool only_linked)
-{
-    for (size_t i = 0; i < m->n; i++) {
-        const struct molt_entry *e = &m->v[i];
-        if (e->type == MOLT_T_DIR || (e->flags & MOLT_EF_MOUNT) || (only_linked && e->nlink < 2))
-            continue;
-        MOLT_GROW(l->v, l->n, l->cap);
-        l->v[l->n++] = e;
-    }
-}
-
-/* An entry that nobody named: another name of an inode that was named has its new attributes. */
-static void follow_inode(const struct by_ino *l, struct molt_entry *e)
-{
-    const struct molt_entry *key = e;
-    if (l->n == 0 || e->type == MOLT_T_DIR || (e->flags & MOLT_EF_MOUNT))
-        return;
-    const struct molt_entry *const *found = bsearch(&key, l->v, l->n, sizeof(*l->v), cmp_ino);
-    if (!found || (*found)->type != e->type)
-        return;
-    struct molt_entry now = **found;
-    now.path = e->path;
-    now.target = e->target;
-    now.content_hash = 0;
-    now.flags |= MOLT_EF_RACY;
-    *e = now;
-}
-
 /* Directories above the entry that comes next, as indices. */
 struct above {
     size_t *v, n, cap;
@@ -339,7 +299,7 @@ static bool has_parent(struct above *a, const struct molt_manifest *m, const cha
 
 /* older, less what is dropped, with set in its place. */
 static void join_recorded(struct molt_manifest *older, bool proven, const struct molt_manifest *set,
-                         const struct molt_manifest *drop, const struct by_ino *inodes, struct molt_manifest *m)
+                         const struct molt_manifest *drop, const struct molt_inodes *inodes, struct molt_manifest *m)
 {
     struct above above = {0};
     size_t g = 0;
@@ -357,7 +317,7 @@ static void join_recorded(struct molt_manifest *older, bool proven, const struct
             e->flags &= (uint8_t)~MOLT_EF_RACY;
         struct molt_entry *kept = molt_manifest_add(m, e);
         if (c < 0)
-            follow_inode(inodes, kept);
+            molt_inodes_follow(inodes, kept);
         if (kept->type == MOLT_T_DIR && !(kept->flags & MOLT_EF_MOUNT)) {
             MOLT_GROW(above.v, above.n, above.cap);
             above.v[above.n++] = m->n - 1;
@@ -392,16 +352,13 @@ int molt_manifest_recorded_read(struct molt_manifest *older, bool proven, const 
                                 struct molt_manifest **ret, struct molt_error **err)
 {
     CLEANUP_MANIFEST struct molt_manifest *set = NULL, *drop = NULL, *inodes = NULL, *m = molt_manifest_new();
-    struct by_ino by_ino = {0};
+    CLEANUP_INODES struct molt_inodes by_ino = {0};
     int rc = molt_manifest_recorded_parts(src, &set, &drop, &inodes, err);
     if (rc < 0)
         return rc;
-    collect(&by_ino, set, true);
-    collect(&by_ino, inodes, false);
-    if (by_ino.n)
-        qsort(by_ino.v, by_ino.n, sizeof(*by_ino.v), cmp_ino);
+    molt_inodes_add(&by_ino, set, true);
+    molt_inodes_add(&by_ino, inodes, false);
     join_recorded(older, proven, set, drop, &by_ino, m);
-    free(by_ino.v);
     rc = molt_manifest_finish(m, err);
     if (rc == 0)
         *ret = MOLT_STEAL_PTR(m);

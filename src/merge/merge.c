@@ -101,9 +101,6 @@ static int empty_stash(int stashfd, struct molt_error **err)
 static int open_stash(struct molt_merge *m, struct molt_error **err)
 {
     const char *name, *path = m->o.stash;
-    while (path && *path == '/')
-        path++;
-    m->o.stash = path;
     if (!path || !molt_path_valid(path, strlen(path), false))
         return molt_error_set(err, MOLT_E_USAGE, "the stash wants a relative path");
     CLEANUP_CLOSE int dirfd = molt_open_parent(m->o.rootfd, path, &name);
@@ -190,10 +187,9 @@ int molt_merge_new(const struct molt_merge_opts *opts, struct molt_merge **ret, 
     m->exclude = molt_xcalloc(n + 2, sizeof(*m->exclude));
     for (size_t i = 0; i < n; i++)
         m->exclude[i] = opts->exclude[i];
-    const char *stash = opts->stash;
-    while (stash && *stash == '/')
-        stash++;
-    m->exclude[n] = stash;
+    while (m->o.stash && *m->o.stash == '/')
+        m->o.stash++;
+    m->exclude[n] = m->o.stash;
     take_policy(m, opts->policy);
     int rc = begin(m, err);
     if (rc < 0)

@@ -403,6 +403,15 @@ void molt_dirty_set_free(struct molt_dirty_set *s)
     free(s);
 }
 
+size_t molt_dirty_looks(const struct molt_dirty_set *s, unsigned root, struct molt_look *ret)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s->n; i++)
+        if (s->v[i].root == root)
+            ret[n++] = (struct molt_look){s->v[i].path, s->v[i].flags & MOLT_DIRTY_SUBTREE};
+    return n;
+}
+
 static void lost(struct molt_dirty_set *s, const char *why)
 {
     if (!s->lost)

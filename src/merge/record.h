@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "merge/manifest.h"
 
 #define MOLT_RECORD_MAX_PATHS   (512u << 10)           /* between two syncs; beyond it: lost */
 #define MOLT_RECORD_MAX_JOURNAL (UINT64_C(128) << 20)  /* bytes on disk */
@@ -76,6 +77,9 @@ struct molt_dirty_set {
  * returned before this one is in it. Never fails: what fails is a loss. Callable from any process forked from the one
  * that started the recorder, one at a time. */
 struct molt_dirty_set *molt_recorder_sync(struct molt_recorder *r, uint64_t *position);
+/* Its paths below one root as molt_manifest_look takes them, in the same order; ret has room for s->n. Strings are
+ * borrowed. Returns how many. */
+size_t molt_dirty_looks(const struct molt_dirty_set *s, unsigned root, struct molt_look *ret);
 /* What molt_recorder_save wrote; a file that is missing or damaged is a loss. */
 struct molt_dirty_set *molt_dirty_set_load(const char *path);
 void molt_dirty_set_free(struct molt_dirty_set *s);

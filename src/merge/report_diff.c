@@ -73,15 +73,6 @@ static int on_end(void *ctx, uint64_t size, struct molt_error **err)
     return 0;
 }
 
-static int memory_file(const char *p, size_t len, char path[64])
-{
-    CLEANUP_CLOSE int fd = memfd_create("xenmolt-diff", MFD_CLOEXEC);
-    if (fd < 0 || molt_write_all(fd, p, len) < 0)
-        return -1;
-    snprintf(path, 64, "/proc/%ld/fd/%d", (long)getpid(), fd);
-    return MOLT_STEAL_FD(fd);
-}
-
 /* The last whole line within the bound. */
 static size_t cut(const char *s, size_t len, size_t max)
 {
@@ -100,8 +91,8 @@ static char *diff_of(const struct molt_strbuf *a, const char *u, size_t lu, cons
         *ret_why = "binary";
         return NULL;
     }
-    CLEANUP_CLOSE int fa = memory_file(molt_strbuf_str(a), a->len, pa);
-    CLEANUP_CLOSE int fu = memory_file(u, lu, pu);
+    CLEANUP_CLOSE int fa = molt__memory_file(molt_strbuf_str(a), a->len, pa);
+    CLEANUP_CLOSE int fu = molt__memory_file(u, lu, pu);
     char *const argv[] = {(char *)"diff", (char *)"-u", (char *)"--label", (char *)"active", (char *)"--label", (char *)"upgrade",
                           pa, pu, NULL};
     struct molt_run_opts o = {.timeout_ms = DIFF_TIMEOUT_MS, .max_output = 3 * (a->len + lu) + 65536};

@@ -87,10 +87,7 @@ static int serve_recorded(struct molt_merge_server *s, const struct molt_dirty_s
     CLEANUP_MANIFEST struct molt_manifest *inodes = molt_manifest_new();
     CLEANUP_FREE struct molt_look *v = molt_xmalloc((d->n + 1) * sizeof(*v));
     const struct molt_scan_opts o = {.exclude = s->exclude};
-    size_t n = 0;
-    for (size_t i = 0; i < d->n; i++)
-        if (d->v[i].root == s->index)
-            v[n++] = (struct molt_look){d->v[i].path, d->v[i].flags & MOLT_DIRTY_SUBTREE};
+    size_t n = molt_dirty_looks(d, s->index, v);
     int rc = molt_manifest_look(s->rootfd, &o, v, n, set, drop, err);
     if (rc == 0)
         rc = look_at_inodes(s, d, inodes, err);

@@ -51,11 +51,6 @@ void molt_sparse_trees(const struct molt_sparse *s, struct molt_trees *ret)
     *ret = s->t;
 }
 
-size_t molt_sparse_size(const struct molt_sparse *s)
-{
-    return s->known->n;
-}
-
 static bool is_linked(const struct molt_entry *e)
 {
     return e->nlink > 1 && e->type != MOLT_T_DIR && !(e->flags & MOLT_EF_MOUNT);
@@ -272,33 +267,15 @@ static void choose(const struct molt_sparse *s, const struct molt_manifest *set,
 /* Under their other names, files that were told have the same new attributes. */
 static void follow_names(struct molt_sparse *s, const struct molt_manifest *told)
 {
-    struct wants w = {0};
-    for (size_t i = 0; i < s->linked->n; i++)
-        want(&w, s->linked->v[i].ino, (uint32_t)i);
-    if (w.n)
-        qsort(w.v, w.n, sizeof(*w.v), by_ino);
-    for (size_t i = 0; w.n && i < s->t.active->n; i++) {
+    CLEANUP_INODES struct molt_inodes l = {0};
+    molt_inodes_add(&l, s->linked, false);
+    for (size_t i = 0; l.n && i < s->t.active->n; i++) {
         struct molt_entry *e = &s->t.active->v[i];
-        const struct wanted *f = e->type == MOLT_T_DIR ? NULL : find_wanted(&w, e->ino);
-        if (!f || molt_manifest_find(told, e->path))
+        if (molt_manifest_find(told, e->path) || !molt_inodes_follow(&l, e))
             continue;
-        molt_sparse_follow(e, &s->linked->v[f->nlink]);
         molt_pathset_add(&s->pending, e->path);
         molt_pathset_add(&s->racy, e->path);
     }
-    free(w.v);
-}
-
-void molt_sparse_follow(struct molt_entry *e, const struct molt_entry *now)
-{
-    if (now->type != e->type)
-        return;
-    struct molt_entry n = *now;
-    n.path = e->path;
-    n.target = e->target;
-    n.content_hash = 0;
-    n.flags |= MOLT_EF_RACY;
-    *e = n;
 }
 
 /* All that was read as racy was fetched since, and it is not told again: it did not change meanwhile. */

@@ -65,7 +65,4 @@ int molt_sparse_complete(struct molt_sparse *s, struct molt_trees *ret, struct m
 void molt_sparse_reconsider(struct molt_sparse *s);
 /* What is known, borrowed until the next call; a path that is in none of the trees did not change. */
 void molt_sparse_trees(const struct molt_sparse *s, struct molt_trees *ret);
-/* Paths known, for reports. */
-size_t molt_sparse_size(const struct molt_sparse *s);
-
 #endif

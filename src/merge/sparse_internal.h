@@ -19,7 +19,4 @@ struct molt_sparse {
     bool settled; /* what is pending is only to be reconsidered: the active's side of it was carried out */
 };
 
-/* e is another name of what changed to `now`. */
-void molt_sparse_follow(struct molt_entry *e, const struct molt_entry *now);
-
 #endif

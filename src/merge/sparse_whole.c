@@ -28,32 +28,16 @@ static struct molt_manifest *overlay(const struct molt_sparse *s, const struct m
     return m;
 }
 
-static int by_ino(const void *x, const void *y)
-{
-    const struct molt_entry *a = *(const struct molt_entry *const *)x, *b = *(const struct molt_entry *const *)y;
-    return a->ino < b->ino ? -1 : a->ino > b->ino;
-}
-
 /* The names of what changed that nobody told. */
 static void follow_all(const struct molt_sparse *s, struct molt_manifest *active)
 {
-    CLEANUP_FREE const struct molt_entry **v = molt_xmalloc((s->linked->n + 1) * sizeof(*v));
-    size_t n = 0;
-    for (; n < s->linked->n; n++)
-        v[n] = &s->linked->v[n];
-    if (n == 0)
-        return;
-    qsort(v, n, sizeof(*v), by_ino);
-    for (size_t i = 0; i < active->n; i++) {
-        struct molt_entry *e = &active->v[i];
-        const struct molt_entry *key = e;
-        if (e->type == MOLT_T_DIR || (e->flags & MOLT_EF_MOUNT) || molt_manifest_find(s->known, e->path))
-            continue;
-        const struct molt_entry *const *f = bsearch(&key, v, n, sizeof(*v), by_ino);
-        if (f)
-            molt_sparse_follow(e, *f);
-    }
-    molt_manifest_relink(active);
+    CLEANUP_INODES struct molt_inodes l = {0};
+    molt_inodes_add(&l, s->linked, false);
+    for (size_t i = 0; l.n && i < active->n; i++)
+        if (!molt_manifest_find(s->known, active->v[i].path))
+            molt_inodes_follow(&l, &active->v[i]);
+    if (l.n)
+        molt_manifest_relink(active);
 }
 
 int molt_sparse_complete(struct molt_sparse *s, struct molt_trees *ret, struct molt_error **err)

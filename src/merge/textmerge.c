@@ -14,10 +14,9 @@
 
 #define DIFF3_TIMEOUT_MS 30000
 
-/* A text in memory that a child can open by path. */
-static int memory_file(const char *p, size_t len, char path[64])
+int molt__memory_file(const char *p, size_t len, char path[64])
 {
-    CLEANUP_CLOSE int fd = memfd_create("xenmolt-merge", MFD_CLOEXEC);
+    CLEANUP_CLOSE int fd = memfd_create("xenmolt-text", MFD_CLOEXEC);
     if (fd < 0 || molt_write_all(fd, p, len) < 0)
         return -1;
     snprintf(path, 64, "/proc/%ld/fd/%d", (long)getpid(), fd);
@@ -32,9 +31,9 @@ int molt_merge_text(const char *base, size_t base_len, const char *active, size_
         memchr(upgrade, '\0', upgrade_len))
         return 0;
     char pb[64], pa[64], pu[64];
-    CLEANUP_CLOSE int fb = memory_file(base, base_len, pb);
-    CLEANUP_CLOSE int fa = memory_file(active, active_len, pa);
-    CLEANUP_CLOSE int fu = memory_file(upgrade, upgrade_len, pu);
+    CLEANUP_CLOSE int fb = molt__memory_file(base, base_len, pb);
+    CLEANUP_CLOSE int fa = molt__memory_file(active, active_len, pa);
+    CLEANUP_CLOSE int fu = molt__memory_file(upgrade, upgrade_len, pu);
     if (fb < 0 || fa < 0 || fu < 0)
         return molt_error_errno(err, "memory for a text merge");
     /* -E: the same change on both sides is no overlap. */

@@ -182,10 +182,8 @@ static void give_changes(struct molt_merge_opts *o, const char *clone)
     struct molt_look *v = calloc(d->n + 1, sizeof(*v));
     if (d->lost || !v)
         fail("the clone's recording", NULL);
-    for (size_t i = 0; i < d->n; i++)
-        v[i] = (struct molt_look){d->v[i].path, d->v[i].flags & MOLT_DIRTY_SUBTREE};
     o->changed = v;
-    o->n_changed = d->n;
+    o->n_changed = molt_dirty_looks(d, 0, v);
     molt_recorder_stop(r);
 }
 

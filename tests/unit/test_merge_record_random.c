@@ -477,8 +477,7 @@ static void changes_read(struct changes *c, struct molt_recorder *r)
     c->d = molt_recorder_sync(r, &pos);
     assert_null(c->d->lost);
     c->v = molt_xcalloc(c->d->n + 1, sizeof(*c->v));
-    for (size_t i = 0; i < c->d->n; i++)
-        c->v[i] = (struct molt_look){c->d->v[i].path, c->d->v[i].flags & MOLT_DIRTY_SUBTREE};
+    assert_int_equal(molt_dirty_looks(c->d, 0, c->v), c->d->n);
 }
 
 static void changes_clear(struct changes *c)
