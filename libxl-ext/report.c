@@ -41,6 +41,9 @@ static struct molt_json *split(const struct molt_json *notes)
     const struct molt_json *d = molt_json_get(molt_json_get(notes, "dump"), "stats");
     if (d)
         molt_json_set(v, "criu_dump", molt_json_copy(d));
+    const struct molt_json *b = molt_json_get(molt_json_get(notes, "dump"), "bystanders");
+    if (b)
+        molt_json_set(v, "bystanders", molt_json_copy(b));
     if (molt_json_get(notes, "final_pass"))
         molt_json_set(v, "final_pass", molt_json_copy(molt_json_get(notes, "final_pass")));
     if (molt_json_get(notes, "held"))

@@ -296,6 +296,17 @@ static int final_passes(struct molt_op *op, struct molt_chan *clone, struct molt
     return molt_error_set(err, MOLT_E_CONFLICT, "files of the guest keep vanishing while they are copied; is something besides the workload busy there?");
 }
 
+/* What the guest's other processes go on writing would be lost: the agent stops them with the workload. */
+static void warn_bystanders(struct molt_op *op, const struct molt_json *dump)
+{
+    const struct molt_json *b = molt_json_get(dump, "bystanders");
+    const char *error = molt_json_get_string(b, "error"), *late = molt_json_get_string(b, "late");
+    if (error || !b)
+        molt_warn(molt_op_log(op), "what other processes of %s write from here on is lost: %s", molt_op_subject(op), error ? error : "its agent cannot stop them");
+    else if (late)
+        molt_warn(molt_op_log(op), "%s of %s does not stand still; what it writes from here on may be lost", late, molt_op_subject(op));
+}
+
 /* From here the workload stands still: packets for it are held in dom0 (hold.h), it is dumped, and what it wrote last is merged. */
 int step_freeze(struct molt_op *op, struct molt_error **err)
 {
@@ -321,6 +332,7 @@ int step_freeze(struct molt_op *op, struct molt_error **err)
     if (r < 0)
         return r;
     molt_op_note(op, "dump", molt_json_copy(dump));
+    warn_bystanders(op, dump);
     if (molt_fault("freeze"))
         return molt_error_set(err, MOLT_E_INTERNAL, "fault point freeze");
     if ((r = up_volumes_hand_over(op, active, clone, err)) < 0)

@@ -116,6 +116,8 @@ int h_dump_prepare(struct molt_request *rq, struct molt_json *reply, struct molt
 int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_resume(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 void move_resume(struct session *s);
+/* Processes that a dump stopped beside the workload go on; also after the death of who stopped them. */
+void move_thaw_bystanders(struct molt_log *log);
 int h_pins_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);

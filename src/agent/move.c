@@ -15,11 +15,14 @@
 #include "base/fsio.h"
 #include "base/strbuf.h"
 #include "base/subprocess.h"
+#include "procmig/bystanders.h"
 #include "procmig/dump.h"
 #include "procmig/overlay.h"
 #include "procmig/restore.h"
 
-#define ADOPT_MS 60000
+#define ADOPT_MS      60000
+#define BYSTANDERS_MS 1000
+#define BYSTANDERS    MOLT_AGENT_RUN "/frozen"
 
 static int need_unit(struct molt_request *rq, const char **ret, struct molt_error **err)
 {
@@ -54,6 +57,39 @@ int h_dump_prepare(struct molt_request *rq, struct molt_json *reply, struct molt
     return r;
 }
 
+/* Everything else in the guest: what it wrote after the last merge pass would be lost. Not before the dump, which may have to ask
+ * somebody (a file system in user space). Where it cannot be done the operation goes on, and says so. */
+static void stop_bystanders(struct session *s, const struct molt_workload *w, struct molt_json *reply)
+{
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    CLEANUP_FREE char *own = NULL, *late = NULL;
+    size_t n = 0;
+    int64_t t0 = molt_mono_us();
+    int r = molt_cgroup_own(&own, &err);
+    const char *keep[] = {"/init.scope", w->cgroup, own, NULL};
+    const struct molt_bystanders b = {.list = BYSTANDERS, .keep = keep, .timeout_ms = BYSTANDERS_MS};
+    if (r == 0)
+        r = molt_bystanders_freeze(&b, &n, &late, &err);
+    struct molt_json *o = molt_json_object();
+    molt_json_set_int(o, "cgroups", (int64_t)n);
+    molt_json_set_double(o, "ms", (double)(molt_mono_us() - t0) / 1000);
+    if (late)
+        molt_json_set_string(o, "late", late);
+    if (r < 0) {
+        molt_json_set_string(o, "error", molt_error_text(err));
+        molt_warn(s->log, "%s", molt_error_text(err));
+    }
+    molt_json_set(reply, "bystanders", o);
+}
+
+void move_thaw_bystanders(struct molt_log *log)
+{
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    const struct molt_bystanders b = {.list = BYSTANDERS};
+    if (molt_bystanders_thaw(&b, &err) < 0)
+        molt_err(log, "processes that were stopped stay so: %s", molt_error_text(err));
+}
+
 /* The workload stands still from here on. Undone by resume, or by the end of the session. dump-prepare came before. */
 int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
@@ -80,6 +116,7 @@ int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error *
     }
     molt_json_set(reply, "workload", molt_workload_json(w));
     molt_json_set(reply, "stats", molt_dump_stats_json(&stats));
+    stop_bystanders(s, w, reply);
     return 0;
 }
 
@@ -88,6 +125,7 @@ void move_resume(struct session *s)
     CLEANUP_ERROR struct molt_error *err = NULL;
     if (!s->frozen_unit)
         return;
+    move_thaw_bystanders(s->log);
     if (molt_dump_resume(s->frozen_unit, &err) < 0)
         molt_err(s->log, "%s", molt_error_text(err));
     umount2(MOLT_AGENT_DUMP, MNT_DETACH);
@@ -104,6 +142,7 @@ int h_resume(struct molt_request *rq, struct molt_json *reply, struct molt_error
     int r = need_unit(rq, &unit, err);
     if (r < 0)
         return r;
+    move_thaw_bystanders(s->log);
     free(s->frozen_unit);
     s->frozen_unit = NULL;
     umount2(MOLT_AGENT_DUMP, MNT_DETACH);

@@ -54,7 +54,12 @@ int agent_supervise(struct molt_log *log)
         molt_warn(log, "%s", molt_error_text(err));
     warm_up(log);
     pid_t child = 0;
+    bool died = true; /* maybe an agent before this one */
     for (;;) {
+        /* Who dies over a freeze must not leave the guest without its shells. */
+        if (died && !agent_was_replaced())
+            move_thaw_bystanders(log);
+        died = false;
         if (child == 0) {
             child = fork();
             if (child < 0)
@@ -68,6 +73,7 @@ int agent_supervise(struct molt_log *log)
         pid_t pid = wait(&status);
         if (pid == child) {
             child = 0;
+            died = WIFSIGNALED(status);
             if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
                 molt_sleep_ms(RETRY_MS); /* xenbus or the modules are not there yet: no busy loop */
         }

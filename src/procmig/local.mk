@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Process migration. Uses base only (and xxhash.h inlined).
 PROCMIG_SOURCES = \
+    src/procmig/bystanders.c src/procmig/bystanders.h \
     src/procmig/carry.c src/procmig/carry.h \
     src/procmig/check.c src/procmig/check.h \
     src/procmig/dump.c src/procmig/dump.h \

@@ -17,6 +17,10 @@ tests_unit_test_procmig_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 tests_unit_test_procmig_pins_SOURCES = tests/unit/test_procmig_pins.c
 tests_unit_test_procmig_pins_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_bystanders
+tests_unit_test_bystanders_SOURCES = tests/unit/test_bystanders.c
+tests_unit_test_bystanders_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_merge_plan
 tests_unit_test_merge_plan_SOURCES = tests/unit/test_merge_plan.c tests/unit/test_merge_util.h
 tests_unit_test_merge_plan_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
