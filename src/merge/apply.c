@@ -5,7 +5,8 @@
  * Durability: nothing is fsynced one by one; the pass ends with one syncfs. Until the pivot, which comes
  * after the last pass, a crash of the clone costs only the clone: the active is the guest. What must not
  * happen is a path that a running program of the clone sees half-written; the rename sees to that. (Large data files
- * of which only differences come are written in place: apply_want.c.)
+ * of which only differences come are written in place: apply_want.c. So are files that the active wrote in place: programs
+ * remember numbers of inodes, SQLite that of its database, and both disks began as the same one.)
  */
 #include "merge/apply.h"
 
@@ -119,6 +120,46 @@ static int put_end(struct put *p, const char *name, const struct molt_entry *wan
     }
     put_drop(p);
     return rc;
+}
+
+/* The active's file has the number of the tree's own, which is nobody's program and no version that has to be kept. */
+static bool keeps_inode(const struct run *r)
+{
+    const struct molt_action *x = r->cur;
+    struct statx st;
+    return x->act == MOLT_ACT_PUT && !x->stash && x->active && x->active->type == MOLT_T_REG && x->active->nlink == 1 && r->put.fd >= 0 && !r->put.in_place &&
+           statx(r->place.dirfd, r->name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &st) == 0 && S_ISREG(st.stx_mode) && st.stx_ino == x->active->ino &&
+           st.stx_nlink == 1 && !(st.stx_mode & 0111) && !(st.stx_attributes & (STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND));
+}
+
+/* The new version, complete under its temporary name, goes into the file that is there. Not done where it cannot be opened. */
+static int put_into(struct put *p, const char *name, struct molt_error **err)
+{
+    struct stat st;
+    CLEANUP_CLOSE int fd = openat(p->place->dirfd, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    if (fstat(p->fd, &st) < 0 || ftruncate(fd, 0) < 0 || ftruncate(fd, st.st_size) < 0)
+        return molt_error_errno(err, "set the size");
+    int tmp = p->fd;
+    p->fd = fd;
+    int rc = 0;
+    CLEANUP_FREE char *buf = molt_xmalloc(MOLT_PACK_CHUNK);
+    for (off_t at = lseek(tmp, 0, SEEK_DATA), end = 0; rc == 0 && at >= 0; at = lseek(tmp, end, SEEK_DATA)) {
+        end = lseek(tmp, at, SEEK_HOLE);
+        while (rc == 0 && at < end) {
+            ssize_t n = pread(tmp, buf, end - at < MOLT_PACK_CHUNK ? (size_t)(end - at) : MOLT_PACK_CHUNK, at);
+            rc = n > 0 ? put_data(p, (uint64_t)at, buf, (size_t)n, err) : molt_error_errno(err, "read back");
+            at += n;
+        }
+    }
+    p->fd = tmp;
+    if (rc < 0)
+        return rc;
+    unlinkat(p->place->dirfd, p->tmp, 0);
+    p->made = false;
+    p->in_place = true;
+    return 0;
 }
 
 int molt_apply_open_upgrade(const struct molt_apply *a, const char *path)
@@ -602,6 +643,9 @@ static int end_put(struct run *r, struct molt_error **err)
 {
     const struct molt_action *x = r->cur;
     const struct molt_entry *u = x->upgrade;
+    int into = keeps_inode(r) ? put_into(&r->put, r->name, err) : 0;
+    if (into < 0)
+        return into;
     if (!u || x->want.xattr_hash == x->active->xattr_hash || x->want.xattr_hash != u->xattr_hash)
         return put_end(&r->put, r->name, &x->want, r->rec, err);
     char name[40];

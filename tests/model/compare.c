@@ -19,6 +19,7 @@ struct pair {
 
 struct comparison {
     FILE *to;
+    bool inodes;
     int wrong;
     struct pair *v;
     size_t n, cap;
@@ -84,6 +85,8 @@ static void compare_one(struct comparison *c, const char *path, const struct nod
     }
     if (g->mtime != w->mtime && !w->any_time)
         differs(c, path, "time %lld, not %lld", (long long)g->mtime, (long long)w->mtime);
+    if (c->inodes && w->keep_ino && g->ino != w->keep_ino)
+        differs(c, path, "inode %llu, not %llu", (unsigned long long)g->ino, (unsigned long long)w->keep_ino);
     if (g->type != 'd' && !w->any_group) {
         MOLT_GROW(c->v, c->n, c->cap);
         c->v[c->n++] = (struct pair){w->group, g->ino, molt_xstrdup(path)};
@@ -127,9 +130,9 @@ static void compare_links(struct comparison *c)
     free(c->v);
 }
 
-int compare_trees(FILE *to, const struct node *got, const struct node *want)
+int compare_trees(FILE *to, const struct node *got, const struct node *want, bool inodes)
 {
-    struct comparison c = {.to = to};
+    struct comparison c = {.to = to, .inodes = inodes};
     compare_one(&c, "", got, want);
     compare_below(&c, "", got, want);
     compare_links(&c);

@@ -80,6 +80,8 @@ static struct node *active_whole(const struct ctx *c, const struct node *a, cons
     if (!a && c->wrong == WRONG_DELETED)
         return whole(c, u, UPGRADE);
     struct node *r = whole(c, a, ACTIVE);
+    if (is_file(a) && is_file(u) && u->ino == a->ino && !a->links && !u->links && !(u->mode & 0111) && !u->iflags)
+        r->keep_ino = a->ino;
     if (r && u && c->wrong == WRONG_XATTRS) {
         free(r->xattrs);
         r->xattrs = molt_xstrdup(u->xattrs);

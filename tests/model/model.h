@@ -103,6 +103,7 @@ struct node {
     char *links; /* the paths of this inode, sorted, where it has several; NULL otherwise */
     /* of an expected tree */
     const void *group; /* shares an inode with all of the same group; NULL: with none */
+    uint64_t keep_ino; /* the inode that it must have where inodes are compared, too; 0: any */
     bool any_content;  /* the model does not know (a text merge of no text) */
     bool any_time;
     bool any_group;
@@ -127,7 +128,7 @@ enum wrong { RIGHT, WRONG_XATTRS, WRONG_LINKS, WRONG_DELETED, WRONG_TIME };
 /* no_beside: what is under the rule beside is dropped, as in a world where nothing proves that a journal did not change. */
 struct node *expect(const struct node *b, const struct node *a, const struct node *u, bool active_wins, bool no_beside,
                     enum wrong wrong);
-/* How many differences; the first ones are printed to `to` (NULL: none). */
-int compare_trees(FILE *to, const struct node *got, const struct node *want);
+/* How many differences; the first ones are printed to `to` (NULL: none). inodes: their numbers, too, where the tree expects one. */
+int compare_trees(FILE *to, const struct node *got, const struct node *want, bool inodes);
 
 #endif

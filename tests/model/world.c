@@ -356,10 +356,10 @@ static void compare_all(struct world *w, struct node **upgrade, const struct ops
     struct node **b = read_all(w->fd[BASE], n), **a = read_all(w->fd[ACTIVE], n), **got = read_all(w->fd[UPGRADE], n);
     for (size_t i = 0; i < n; i++) {
         struct node *want = expect(b[i], a[i], upgrade[i], v[i].active_wins, no_beside(w->s), w->s->wrong);
-        fails[i] = compare_trees(NULL, got[i], want) > 0;
+        fails[i] = compare_trees(NULL, got[i], want, w->s->inodes) > 0;
         if (fails[i] && what) {
             fprintf(what, "seed %u:\n", v[i].seed);
-            compare_trees(what, got[i], want);
+            compare_trees(what, got[i], want, w->s->inodes);
         }
         tree_free(want);
     }

@@ -13,6 +13,7 @@ struct setting {
     bool recorded; /* changes of the active by fanotify, else by scans */
     bool settle;   /* wait between edits and passes, so that times of change prove something */
     bool dry;      /* a dry pass before the second one */
+    bool inodes;   /* a file that only the active wrote, in place, keeps its inode; not so where it had other names, or was away, in an earlier pass */
     enum wrong wrong;
 };
 
