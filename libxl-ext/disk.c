@@ -60,29 +60,48 @@ static int image_size(struct molt_guest_disk *d, struct molt_error **err)
     return 0;
 }
 
+/* An image file: its size, and the room beside it. */
+static int look_at_image(struct molt_guest_disk *d, struct molt_error **err)
+{
+    struct statvfs vfs;
+    int r = image_size(d, err);
+    if (r == 0 && statvfs(d->path, &vfs) < 0)
+        r = molt_error_errno(err, "%s", d->path);
+    if (r == 0)
+        d->free_bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+    return r;
+}
+
+static int look_at_volume(struct molt_guest_disk *d, struct molt_error **err)
+{
+    int r = strcmp(d->format, "raw") ? molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s: %s on a block device is not supported; give it format=raw", d->vdev, d->format)
+                                     : molt_lv_of(d->path, &d->lv, err);
+    d->is_lv = true;
+    d->virtual_size = d->lv.size;
+    d->free_bytes = d->lv.free_bytes;
+    return r < 0 ? molt_error_prefix(err, "disk %s", d->vdev) : 0;
+}
+
 static int guest_disk_of(const libxl_device_disk *disk, struct molt_guest_disk *ret, struct molt_error **err)
 {
     struct stat st;
-    struct statvfs vfs;
     char name[16];
     if (!disk->vdev || strlen(disk->vdev) >= sizeof(ret->vdev) || !molt_vdev_guest_name(disk->vdev, name, sizeof(name)))
         return molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s: its name in the guest is not known; give it a vdev like xvda in the domain's configuration", disk->vdev ? disk->vdev : "?");
     if (disk->format != LIBXL_DISK_FORMAT_QCOW2 && disk->format != LIBXL_DISK_FORMAT_RAW)
         return molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s: format %s is not supported; convert it to qcow2 or raw", disk->vdev, libxl_disk_format_to_string(disk->format));
-    if (disk->script || disk->backend_domid != 0 || !disk->pdev_path || stat(disk->pdev_path, &st) < 0 || !S_ISREG(st.st_mode))
-        return molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s (%s) is not an image file of dom0; block devices and scripts are not supported", disk->vdev, disk->pdev_path ? disk->pdev_path : "no path");
+    if (disk->script || disk->backend_domid != 0 || !disk->pdev_path || stat(disk->pdev_path, &st) < 0 || (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)))
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s (%s) is neither an image file nor a block device of dom0; scripts and driver domains are not supported", disk->vdev, disk->pdev_path ? disk->pdev_path : "no path");
     if (!disk->readwrite)
         return molt_error_set(err, MOLT_E_UNSUPPORTED, "disk %s is read-only; detach it (xl block-detach) for the time of the upgrade", disk->vdev);
-    struct molt_guest_disk d = {.path = molt_xstrdup(disk->pdev_path), .format = disk->format == LIBXL_DISK_FORMAT_QCOW2 ? "qcow2" : "raw", .holder = st.st_dev};
+    struct molt_guest_disk d = {.path = molt_xstrdup(disk->pdev_path), .format = disk->format == LIBXL_DISK_FORMAT_QCOW2 ? "qcow2" : "raw",
+                                .backend = disk->backend == LIBXL_DISK_BACKEND_QDISK ? "qdisk" : "phy"};
     snprintf(d.vdev, sizeof(d.vdev), "%s", disk->vdev);
-    int r = image_size(&d, err);
-    if (r == 0 && statvfs(d.path, &vfs) < 0)
-        r = molt_error_errno(err, "%s", d.path);
+    int r = S_ISBLK(st.st_mode) ? look_at_volume(&d, err) : look_at_image(&d, err);
     if (r < 0) {
         free(d.path);
         return r;
     }
-    d.free_bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;
     *ret = d;
     return 0;
 }
@@ -213,10 +232,11 @@ static bool another_try(int *tries, struct molt_error **err)
     return true;
 }
 
-/* Starts the job, or takes over the one that a killed command left running. The overlay is still in the chain, so a
- * concluded job was not its success. */
-static int begin_commit(struct molt_qmp *q, const char *overlay_node, const char *base_node, struct molt_error **err)
+/* Starts a job, or takes over the one that a killed command left running. What it is to replace is still in use, so a
+ * concluded job was not its success. args: without "job-id"; freed. */
+static int begin_job(struct molt_qmp *q, const char *command, struct molt_json *args, struct molt_error **err)
 {
+    CLEANUP_JSON struct molt_json *own = args;
     CLEANUP_FREE char *old_error = NULL;
     struct molt_error *e = NULL;
     CLEANUP_FREE char *old = job_status(q, &old_error, NULL, &e);
@@ -232,26 +252,21 @@ static int begin_commit(struct molt_qmp *q, const char *overlay_node, const char
         if (r < 0)
             return r;
     }
+    molt_json_set_string(own, "job-id", JOB_ID);
+    molt_json_set_bool(own, "auto-dismiss", false);
     int r, tries = 0;
-    do {
-        struct molt_json *a = molt_json_object();
-        molt_json_set_string(a, "job-id", JOB_ID);
-        molt_json_set_string(a, "device", overlay_node);
-        molt_json_set_string(a, "base-node", base_node);
-        molt_json_set_bool(a, "auto-dismiss", false);
-        r = molt_qmp_call(q, "block-commit", a, NULL, err);
-    } while (r < 0 && another_try(&tries, err));
+    do
+        r = molt_qmp_call(q, command, molt_json_copy(own), NULL, err);
+    while (r < 0 && another_try(&tries, err));
     return r;
 }
 
-int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const char *base_node, molt_disk_progress *progress, void *ctx, struct molt_error **err)
+/* To its end: what it copies to takes the place of what it copies from. */
+static int finish_job(struct molt_qmp *q, const char *command, molt_disk_progress *progress, void *ctx, struct molt_error **err)
 {
-    int r = begin_commit(q, overlay_node, base_node, err);
-    if (r < 0)
-        return r;
     int64_t end = molt_mono_ms() + COMMIT_LIMIT_MS;
     bool completing = false;
-    int told = -1;
+    int told = -1, r;
     for (;;) {
         CLEANUP_FREE char *why = NULL;
         struct molt_error *e = NULL;
@@ -268,7 +283,7 @@ int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const ch
             return 0;
         if (!strcmp(status, "concluded")) {
             job_command(q, "job-dismiss", NULL);
-            return why ? molt_error_set(err, MOLT_E_INTERNAL, "block-commit: %s", why) : 0;
+            return why ? molt_error_set(err, MOLT_E_INTERNAL, "%s: %s", command, why) : 0;
         }
         if (!strcmp(status, "ready") && !completing) {
             if ((r = job_command(q, "job-complete", err)) < 0)
@@ -276,9 +291,47 @@ int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const ch
             completing = true;
         }
         if (molt_mono_ms() > end)
-            return molt_error_set(err, MOLT_E_TIMEOUT, "block-commit did not end");
+            return molt_error_set(err, MOLT_E_TIMEOUT, "%s did not end", command);
         molt_sleep_ms(50);
     }
+}
+
+int molt_disk_commit_live(struct molt_qmp *q, const char *overlay_node, const char *base_node, molt_disk_progress *progress, void *ctx, struct molt_error **err)
+{
+    struct molt_json *a = molt_json_object();
+    molt_json_set_string(a, "device", overlay_node);
+    molt_json_set_string(a, "base-node", base_node);
+    int r = begin_job(q, "block-commit", a, err);
+    return r < 0 ? r : finish_job(q, "block-commit", progress, ctx, err);
+}
+
+/* A block device of dom0, unless an earlier try has it open. */
+static int add_device(struct molt_qmp *q, const char *device, const char *node, struct molt_error **err)
+{
+    CLEANUP_FREE char *have = NULL;
+    if (molt_disk_find_node(q, device, &have, NULL) == 0)
+        return 0;
+    struct molt_json *a = molt_json_object(), *f = molt_json_object();
+    molt_json_set_string(f, "driver", "host_device");
+    molt_json_set_string(f, "filename", device);
+    molt_json_set_string(a, "driver", "raw");
+    molt_json_set_string(a, "node-name", node);
+    molt_json_set_string(a, "discard", "unmap");
+    molt_json_set(a, "file", f);
+    return molt_qmp_call(q, "blockdev-add", a, NULL, err);
+}
+
+int molt_disk_mirror_live(struct molt_qmp *q, const char *node, const char *device, const char *device_node, molt_disk_progress *progress, void *ctx, struct molt_error **err)
+{
+    int r = add_device(q, device, device_node, err);
+    if (r < 0)
+        return r;
+    struct molt_json *a = molt_json_object();
+    molt_json_set_string(a, "device", node);
+    molt_json_set_string(a, "target", device_node);
+    molt_json_set_string(a, "sync", "full");
+    r = begin_job(q, "blockdev-mirror", a, err);
+    return r < 0 ? r : finish_job(q, "blockdev-mirror", progress, ctx, err);
 }
 
 /* Name of the node that opens `file` itself (below the format's). */
@@ -363,6 +416,12 @@ int molt_disk_commit_offline(const char *overlay, const char *base, struct molt_
     return r;
 }
 
+int molt_disk_copy_offline(const char *image, const char *device, struct molt_error **err)
+{
+    char *argv[] = {(char *)qemu_img(), "convert", "-q", "-n", "-f", "qcow2", "-O", "raw", (char *)image, (char *)device, NULL};
+    return molt_run_ok(argv, NULL, NULL, err);
+}
+
 /* What lies below an image: path and format as the image says, NULL for nothing. */
 static void backing_of(const char *path, char **ret_file, char **ret_format)
 {
@@ -402,6 +461,29 @@ static void chain_clear(struct chain *c)
     }
 }
 
+/* op-commit of a volume (upgrade_lvm.c), killed before the configuration was stored: after its last act the volume has the
+ * guest's name, */
+static void follow_name(libxl_device_disk *d)
+{
+    struct stat st;
+    CLEANUP_FREE char *named = molt_lv_sibling(d->pdev_path, NULL);
+    if (named && stat(d->pdev_path, &st) < 0 && stat(named, &st) == 0)
+        molt_set_string(&d->pdev_path, named);
+}
+
+/* and before that QEMU had copied the overlay on a classic base to a volume beside it. */
+static void follow_copy(struct molt_qmp *q, const char *base, libxl_device_disk *d)
+{
+    CLEANUP_FREE char *copy = molt_lv_sibling(base, "new"), *node = NULL;
+    const char *files[] = {copy};
+    size_t which = 0;
+    if (!copy || molt_disk_attached(q, files, 1, &which, &node, NULL) < 0)
+        return;
+    molt_set_string(&d->pdev_path, copy);
+    d->format = LIBXL_DISK_FORMAT_RAW;
+    follow_name(d);
+}
+
 int molt_disk_follow(uint32_t domid, libxl_domain_config *cfg, struct molt_error **err)
 {
     CLEANUP_QMP struct molt_qmp *q = NULL;
@@ -412,6 +494,8 @@ int molt_disk_follow(uint32_t domid, libxl_domain_config *cfg, struct molt_error
         CLEANUP_ERROR struct molt_error *e = NULL;
         struct chain c;
         size_t which = 0;
+        if (d->pdev_path && d->format == LIBXL_DISK_FORMAT_RAW)
+            follow_name(d);
         if (d->format != LIBXL_DISK_FORMAT_QCOW2 || !d->pdev_path)
             continue;
         chain_of(d->pdev_path, &c);
@@ -420,7 +504,8 @@ int molt_disk_follow(uint32_t domid, libxl_domain_config *cfg, struct molt_error
         if (r == 0 && c.n > 1 && molt_disk_attached(q, (const char *const *)c.file, c.n, &which, &node, &e) == 0 && which > 0) {
             molt_set_string(&d->pdev_path, c.file[which]);
             d->format = format_of(c.format[which]);
-        }
+        } else if (r == 0 && c.n > 1 && !node)
+            follow_copy(q, c.file[c.n - 1], d);
         chain_clear(&c);
     }
     return r;
@@ -432,7 +517,7 @@ uint64_t molt_disk_allocated(const char *path)
     return path && stat(path, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
 }
 
-int molt_disk_set_config_path(struct xenmolt *x, uint32_t domid, const char *vdev, const char *path, const char *format, struct molt_error **err)
+int molt_disk_set_config_path(struct xenmolt *x, uint32_t domid, const char *vdev, const char *path, const char *format, const char *backend, struct molt_error **err)
 {
     libxl_domain_config cfg;
     int r = molt_domain_config(x, domid, &cfg, err);
@@ -442,6 +527,8 @@ int molt_disk_set_config_path(struct xenmolt *x, uint32_t domid, const char *vde
         if (molt_streq(cfg.disks[i].vdev, vdev)) {
             molt_set_string(&cfg.disks[i].pdev_path, path);
             cfg.disks[i].format = format_of(format);
+            if (backend)
+                cfg.disks[i].backend = !strcmp(backend, "phy") ? LIBXL_DISK_BACKEND_PHY : LIBXL_DISK_BACKEND_QDISK;
         }
     r = molt_domain_store_config(x, domid, &cfg, err);
     libxl_domain_config_dispose(&cfg);
@@ -461,7 +548,8 @@ int molt_disk_set_params(struct xenmolt *x, uint32_t domid, const char *vdev, co
         /* xl-disk-configuration(5) says "raw"; libxl writes "aio" for it. */
         CLEANUP_FREE char *key = molt_xasprintf("%s/params", info.backend);
         CLEANUP_FREE char *own = molt_xasprintf("/libxl/%u/device/vbd/%d/params", domid, info.devid);
-        CLEANUP_FREE char *value = molt_xasprintf("%s:%s", !strcmp(format, "raw") ? "aio" : format, path);
+        bool by_qemu = disk.backend == LIBXL_DISK_BACKEND_QDISK;
+        CLEANUP_FREE char *value = by_qemu ? molt_xasprintf("%s:%s", !strcmp(format, "raw") ? "aio" : format, path) : molt_xstrdup(path);
         r = molt_store_write(&x->store, key, value, err);
         if (r == 0)
             r = molt_store_write(&x->store, own, value, err); /* libxl reads its own copy */

@@ -228,15 +228,15 @@ static int wait_connected(struct xenmolt *x, uint32_t domid, libxl_device_disk *
     }
 }
 
-int molt_domain_attach_disk(struct xenmolt *x, uint32_t domid, const char *vdev, const char *path, struct molt_error **err)
+int molt_domain_attach_disk(struct xenmolt *x, uint32_t domid, const char *vdev, const char *path, const char *raw_by, struct molt_error **err)
 {
     libxl_device_disk disk, old;
     libxl_device_disk_init(&old);
     libxl_device_disk_init(&disk);
     disk.pdev_path = molt_xstrdup(path);
     disk.vdev = molt_xstrdup(vdev);
-    disk.format = LIBXL_DISK_FORMAT_QCOW2;
-    disk.backend = LIBXL_DISK_BACKEND_QDISK;
+    disk.format = raw_by ? LIBXL_DISK_FORMAT_RAW : LIBXL_DISK_FORMAT_QCOW2;
+    disk.backend = raw_by && !strcmp(raw_by, "phy") ? LIBXL_DISK_BACKEND_PHY : LIBXL_DISK_BACKEND_QDISK;
     disk.readwrite = 1;
     int rc = libxl_vdev_to_device_disk(x->xl, domid, vdev, &old) == 0 ? 0 : libxl_device_disk_add(x->xl, domid, &disk, NULL);
     int r = rc ? failed(err, rc, "disk attach", domid) : wait_connected(x, domid, &disk, err);

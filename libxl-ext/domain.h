@@ -41,9 +41,9 @@ int molt_domain_wait_shutdown(struct xenmolt *x, uint32_t domid, int timeout_ms,
 /* KiB that may be used for new domains. */
 int molt_domain_free_memory(struct xenmolt *x, uint64_t *ret_kib, struct molt_error **err);
 int molt_domain_need_memory(struct xenmolt *x, uint32_t domid, uint64_t *ret_kib, struct molt_error **err);
-/* Gives a running domain one more disk, a qcow2 image that QEMU serves, and waits (30 s at most) until the guest has
- * connected to it. Success when it has that disk already. */
-int molt_domain_attach_disk(struct xenmolt *x, uint32_t domid, const char *vdev, const char *path, struct molt_error **err);
+/* Gives a running domain one more disk and waits (30 s at most) until the guest has connected to it. raw_by: NULL for a qcow2
+ * image that QEMU serves, or who serves a raw one ("phy", "qdisk"). Success when it has that disk already. */
+int molt_domain_attach_disk(struct xenmolt *x, uint32_t domid, const char *vdev, const char *path, const char *raw_by, struct molt_error **err);
 /* Removes a disk by its vdev from a running domain. */
 int molt_domain_detach_disk(struct xenmolt *x, uint32_t domid, const char *vdev, struct molt_error **err);
 void molt_set_string(char **field, const char *value);

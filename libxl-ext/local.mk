@@ -6,6 +6,7 @@ LIBXLEXT_SOURCES = \
 	libxl-ext/guard.c libxl-ext/guard.h \
 	libxl-ext/guest.c libxl-ext/guest.h \
 	libxl-ext/hold.c libxl-ext/hold.h \
+	libxl-ext/lvm.c libxl-ext/lvm.h \
 	libxl-ext/monitor.c \
 	libxl-ext/net.c libxl-ext/net.h \
 	libxl-ext/operations.c \
@@ -19,6 +20,7 @@ LIBXLEXT_SOURCES = \
 	libxl-ext/upgrade_clone.c \
 	libxl-ext/upgrade_disks.c \
 	libxl-ext/upgrade_fold.c \
+	libxl-ext/upgrade_lvm.c \
 	libxl-ext/upgrade_move.c \
 	libxl-ext/upgrade_switch.c \
 	libxl-ext/upgrade_volumes.c \

@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 #include "base/cleanup.h"
 #include "base/strbuf.h"
@@ -101,14 +102,64 @@ static int check_qdisk(struct molt_qmp *q, const struct molt_guest_disk *d, stru
                           d->vdev, why ? molt_error_text(why) : "the domain has no device model");
 }
 
-/* Overlays lie beside their disks: each file system that holds a disk needs the room. */
-static int check_room(const struct molt_guest_disks *disks, int64_t space, struct molt_error **err)
+static bool is_classic(const struct molt_guest_disk *d)
 {
-    for (size_t i = 0; i < disks->n; i++)
-        if ((int64_t)disks->v[i].free_bytes < space)
+    return d->is_lv && !d->lv.thin;
+}
+
+/* Bytes that may change below a classic snapshot. */
+static int64_t snapshot_room(const struct molt_guest_disk *d, int64_t space)
+{
+    return space < (int64_t)d->virtual_size ? space : (int64_t)d->virtual_size;
+}
+
+/* A volume's snapshot is in its group or pool; a classic one has its overlay in the state directory, too, and op-commit
+ * makes a volume of the same size. */
+static int check_volume_room(const struct molt_guest_disk *d, int64_t space, struct molt_error **err)
+{
+    int64_t need = d->lv.thin ? space : snapshot_room(d, space) + (int64_t)d->virtual_size;
+    if ((int64_t)d->free_bytes >= need)
+        return 0;
+    return molt_error_set(err, MOLT_E_NO_SPACE, "the snapshot of disk %s%s needs %.0f MiB in the %s of volume %s/%s, %.0f MiB are free; make room there (vgextend, lvextend)", d->vdev,
+                          d->lv.thin ? "" : ", and the volume that op-commit makes of it,", (double)need / MIB, d->lv.thin ? "pool" : "group", d->lv.vg, d->lv.name, (double)d->free_bytes / MIB);
+}
+
+static int check_state_room(struct preflight *f, int64_t space, struct molt_error **err)
+{
+    struct statvfs vfs;
+    if (statvfs(f->x->state_dir, &vfs) < 0)
+        return molt_error_errno(err, "%s", f->x->state_dir);
+    int64_t have = (int64_t)vfs.f_bavail * (int64_t)vfs.f_frsize;
+    return have >= space ? 0 : molt_error_set(err, MOLT_E_NO_SPACE, "the overlay on a classic snapshot needs about %.0f MiB in %s, %.0f MiB are free; make room there, or use a thin pool",
+                                              (double)space / MIB, f->x->state_dir, (double)have / MIB);
+}
+
+/* Overlays lie beside their disks: each file system that holds a disk needs the room. */
+static int check_room(struct preflight *f, const struct molt_guest_disks *disks, int64_t space, struct molt_error **err)
+{
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < disks->n; i++) {
+        if (disks->v[i].is_lv)
+            r = check_volume_room(&disks->v[i], space, err);
+        if (r == 0 && is_classic(&disks->v[i]))
+            r = check_state_room(f, space, err);
+    }
+    for (size_t i = 0; r == 0 && i < disks->n; i++)
+        if (!disks->v[i].is_lv && (int64_t)disks->v[i].free_bytes < space)
             return molt_error_set(err, MOLT_E_NO_SPACE, "the overlays need about %.0f MiB beside %s, %.0f MiB are free; make room there",
                                   (double)space / MIB, disks->v[i].path, (double)disks->v[i].free_bytes / MIB);
-    return 0;
+    return r;
+}
+
+/* What the operation has to know of a volume. */
+static void add_volume(struct molt_json *v, const struct molt_guest_disk *d, int64_t space)
+{
+    molt_json_set_string(v, "lvm", d->lv.thin ? "thin" : "classic");
+    molt_json_set_string(v, "vg", d->lv.vg);
+    molt_json_set_string(v, "lv", d->lv.name);
+    molt_json_set_string(v, "backend", d->backend);
+    molt_json_set_int(v, "size", (int64_t)d->virtual_size);
+    molt_json_set_int(v, "room", snapshot_room(d, space));
 }
 
 static int check_disks(struct preflight *f, struct molt_error **err)
@@ -128,15 +179,17 @@ static int check_disks(struct preflight *f, struct molt_error **err)
         molt_json_set_string(v, "vdev", disks.v[i].vdev);
         molt_json_set_string(v, "path", disks.v[i].path);
         molt_json_set_string(v, "format", disks.v[i].format);
+        if (disks.v[i].is_lv)
+            add_volume(v, &disks.v[i], space);
         molt_json_append(list, v);
         least = disks.v[i].free_bytes < least ? disks.v[i].free_bytes : least;
-        if (r == 0)
+        if (r == 0 && !disks.v[i].is_lv)
             r = check_qdisk(q, &disks.v[i], err);
     }
     molt_json_set(f->params, "disks", list);
     molt_json_set_int(f->estimate, "disk_bytes", space);
     molt_json_set_int(f->estimate, "disk_free_bytes", (int64_t)least);
-    return r < 0 ? r : check_room(&disks, space, err);
+    return r < 0 ? r : check_room(f, &disks, space, err);
 }
 
 static int check_memory(struct preflight *f, struct molt_error **err)

@@ -72,6 +72,10 @@ struct up_disk {
      * delta_a below it. NULL: it is merged. */
     const char *hand_a, *hand_b, *hand_a_node, *hand_b_node, *hand_base_node;
     const struct molt_json *dirs;              /* where the guest has its file systems mounted */
+    /* A volume of LVM (upgrade_lvm.c): "thin" or "classic", NULL: an image. Then there is no delta_a. */
+    const char *lvm, *vg, *lv, *backend;       /* backend: "phy" or "qdisk" */
+    const char *snap, *clone, *hand, *next;    /* volumes in vg: the base; the clone's (thin); what was handed over; the one that op-commit gives the disk's name */
+    uint64_t size, room;                       /* bytes: of the volume, and how many may change below a classic snapshot */
     bool old;                                  /* from a journal that knew one disk only */
 };
 struct up_disks {
@@ -80,10 +84,14 @@ struct up_disks {
 };
 enum up_side { UP_ACTIVE, UP_CLONE };
 void up_disks_of(struct molt_op *op, struct up_disks *ret);
-/* The names of all that the snapshot makes, durable before it is made; then its files; then the snapshot itself. */
+/* Is any of them QEMU's to serve (an image)? Else the guest may have no QEMU. */
+bool up_disks_have_image(struct molt_op *op);
+/* The names of all that the snapshot makes, durable before it is made; then its files; then the snapshot itself; then, with the
+ * guest writing on, what could wait. q: the guest's QEMU, NULL where no disk is an image. */
 int up_disks_plan(struct molt_op *op, struct molt_qmp *q, struct molt_error **err);
 int up_disks_make_overlays(struct molt_op *op, struct molt_error **err);
 int up_disks_snapshot(struct molt_op *op, struct molt_qmp *q, struct molt_error **err);
+int up_disks_make_clones(struct molt_op *op, struct molt_error **err);
 /* The active's stored configuration names what it writes now. */
 int up_disks_store_active(struct molt_op *op, struct molt_error **err);
 /* In the active's configuration: the clone's disks. */
@@ -100,6 +108,20 @@ bool up_disks_is_base(struct molt_op *op, const char *vdev);
 size_t up_disk_images(const struct up_disk *d, enum up_side side, const char *ret[2]);
 /* Bytes that the overlays take. */
 uint64_t up_disks_allocated(struct molt_op *op);
+/* upgrade_lvm.c: the same for one disk that is a volume of LVM. f: its facts, which get the names. */
+int up_lvm_plan(struct molt_op *op, const struct up_disk *d, struct molt_json *f, struct molt_error **err);
+int up_lvm_snapshot(const struct up_disk *d, struct molt_error **err);
+int up_lvm_make_clone(const struct up_disk *d, struct molt_error **err);
+void up_lvm_of_clone(const struct up_disk *d, libxl_device_disk *disk);
+int up_lvm_plug_base(struct molt_op *op, const struct up_disk *d, uint32_t domid, struct molt_error **err);
+int up_lvm_drop_base(const struct up_disk *d, struct molt_error **err);
+/* A disk that is handed over: the clone lets go of its own; then it gets the active's, as it is now. */
+int up_lvm_release(struct molt_op *op, const struct up_disk *d, struct molt_error **err);
+int up_lvm_hand_over(struct molt_op *op, const struct up_disk *d, struct molt_error **err);
+/* All that is not the guest's volume goes; can be tried again. */
+int up_lvm_discard(const struct up_disk *d, struct molt_error **err);
+/* The clone's becomes the guest's volume, under its name; the old one is removed. Can be tried again. */
+int up_lvm_commit(struct molt_op *op, const struct up_disk *d, struct molt_error **err);
 /* upgrade_volumes.c: disks that are handed over; each of these does nothing when there is none. */
 /* While the active serves: the clone lets go of them; the images of the hand-over are made. */
 int up_volumes_release(struct molt_op *op, struct molt_chan *clone, struct molt_error **err);
@@ -115,7 +137,7 @@ int up_volumes_settle(struct molt_op *op, libxl_domain_config *now, libxl_domain
 int up_fold(struct molt_op *op, enum up_side side, const char *uuid, bool in_use, struct molt_error **err);
 int up_fold_new(struct molt_op *op, struct molt_error **err);
 /* Deletes the images that only this side stands on. */
-void up_fold_discard(struct molt_op *op, enum up_side side);
+int up_fold_discard(struct molt_op *op, enum up_side side, struct molt_error **err);
 /* upgrade_wait.c */
 #define UP_RESOLVE   "resolve"           /* in the operation's directory: the decisions it was given */
 #define UP_CONFLICTS "conflicts"         /* likewise, with ".resolve": what conflicts it met, as a file to be edited */
@@ -172,8 +194,8 @@ int molt_upgrade_preflight(struct xenmolt *x, const xenmolt_upgrade_params *p, s
 /* xlcfg.c: STATE_DIR/domains/NAME.cfg (malloc'd path), and the file written from a configuration. */
 char *molt_xlcfg_path(const struct xenmolt *x, const char *domain);
 int molt_xlcfg_write(const struct xenmolt *x, const char *domain, const char *op_id, const libxl_domain_config *cfg, struct molt_error **err);
-/* In that file, where there is one: the disk `from` is `to` (format "qcow2" or "raw") now. */
-int molt_xlcfg_move_disk(const struct xenmolt *x, const char *domain, const char *from, const char *to, const char *format, struct molt_error **err);
+/* In that file, where there is one: the disk `from` is `to` (format "qcow2" or "raw") now. by_qemu: a raw one is not for blkback. */
+int molt_xlcfg_move_disk(const struct xenmolt *x, const char *domain, const char *from, const char *to, const char *format, bool by_qemu, struct molt_error **err);
 #define UP_BOOT_INITRD "initrd.boot" /* in up_domain_dir; deleted when the operation has succeeded */
 /* upgrade_boot.c: path becomes the initrd for the clone's last boot: like initrd, but runs our rdinit first. 1: made; 0: our
  * rdinit is not installed (--disable-agent). */

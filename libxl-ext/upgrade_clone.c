@@ -89,7 +89,7 @@ int step_snapshot(struct molt_op *op, struct molt_error **err)
     uint32_t domid = (uint32_t)up_param_int(op, "domid");
     struct up_identity id;
     int r = up_active(op, &agent, err);
-    if (r == 0)
+    if (r == 0 && up_disks_have_image(op))
         r = molt_qmp_open(domid, &q, err);
     if (r < 0)
         return r;
@@ -105,6 +105,8 @@ int step_snapshot(struct molt_op *op, struct molt_error **err)
         start_recording(op, agent);
     if (r == 0)
         r = frozen_snapshot(op, agent, q, err);
+    if (r == 0)
+        r = up_disks_make_clones(op, err);
     /* If the guest reboots meanwhile, xl must start it from the overlay that it writes now. */
     if (r == 0)
         r = up_disks_store_active(op, err);
@@ -117,7 +119,8 @@ int undo_snapshot(struct molt_op *op, struct molt_error **err)
     int r = up_fold(op, UP_ACTIVE, up_param(op, "uuid"), molt_json_get(molt_op_facts(op), "snapshot_ns"), err);
     if (r < 0)
         return molt_error_prefix(err, "take back the snapshot");
-    up_fold_discard(op, UP_CLONE);
+    if ((r = up_fold_discard(op, UP_CLONE, err)) < 0)
+        return molt_error_prefix(err, "take back the snapshot");
     up_identity_of(op, &id);
     r = molt_identity_end(&up_of(op)->x->store, &id.id, err);
     up_identity_clear(&id);

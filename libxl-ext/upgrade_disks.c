@@ -44,6 +44,9 @@ void up_disks_of(struct molt_op *op, struct up_disks *ret)
             .hand_a = molt_json_get_string(f, "hand_a"), .hand_b = molt_json_get_string(f, "hand_b"), .hand_a_node = molt_json_get_string(f, "hand_a_node"),
             .hand_b_node = molt_json_get_string(f, "hand_b_node"), .hand_base_node = molt_json_get_string(f, "hand_base_node"),
             .dirs = molt_json_get(p, "dirs"),
+            .lvm = molt_json_get_string(p, "lvm"), .vg = molt_json_get_string(p, "vg"), .lv = molt_json_get_string(p, "lv"), .backend = molt_json_get_string(p, "backend"),
+            .snap = molt_json_get_string(f, "snap"), .clone = molt_json_get_string(f, "clone"), .hand = molt_json_get_string(f, "hand"), .next = molt_json_get_string(f, "next"),
+            .size = (uint64_t)molt_json_get_int(p, "size", 0), .room = (uint64_t)molt_json_get_int(p, "room", 0),
         };
     }
 }
@@ -81,17 +84,21 @@ static int plan_disk(struct molt_op *op, struct molt_qmp *q, const struct up_dis
 {
     const char *id = molt_op_id(op);
     CLEANUP_FREE char *base_node = NULL;
-    int r = molt_disk_find_node(q, d->path, &base_node, err);
+    CLEANUP_JSON struct molt_json *f = molt_json_object();
+    int r = d->lvm ? up_lvm_plan(op, d, f, err) : molt_disk_find_node(q, d->path, &base_node, err);
     if (r < 0)
         return r;
-    struct molt_json *f = molt_json_object();
     molt_json_set_string(f, "vdev", d->vdev);
+    molt_json_set_string(f, "base_vdev", base_vdev);
+    if (d->lvm) {
+        molt_json_append(list, MOLT_STEAL_PTR(f));
+        return 0;
+    }
     set_file(f, "delta_a", d->path, id, "active");
     set_file(f, "delta_b", d->path, id, "clone");
     set_file(f, "base_view", d->path, id, "base");
     set_node(f, "node", id, d->vdev, "");
     molt_json_set_string(f, "base_node", base_node);
-    molt_json_set_string(f, "base_vdev", base_vdev);
     if (d->dirs) {
         set_file(f, "hand_a", d->path, id, "active2");
         set_file(f, "hand_b", d->path, id, "clone2");
@@ -99,8 +106,18 @@ static int plan_disk(struct molt_op *op, struct molt_qmp *q, const struct up_dis
         set_node(f, "hand_b_node", id, d->vdev, "-2");
         set_node(f, "hand_base_node", id, d->vdev, "-1");
     }
-    molt_json_append(list, f);
+    molt_json_append(list, MOLT_STEAL_PTR(f));
     return 0;
+}
+
+bool up_disks_have_image(struct molt_op *op)
+{
+    struct up_disks disks;
+    up_disks_of(op, &disks);
+    for (size_t i = 0; i < disks.n; i++)
+        if (!disks.v[i].lvm)
+            return true;
+    return false;
 }
 
 int up_disks_plan(struct molt_op *op, struct molt_qmp *q, struct molt_error **err)
@@ -131,7 +148,7 @@ int up_disks_make_overlays(struct molt_op *op, struct molt_error **err)
     for (size_t i = 0; r == 0 && i < disks.n; i++) {
         const struct up_disk *d = &disks.v[i];
         const char *const files[] = {d->delta_a, d->delta_b, d->base_view};
-        for (size_t k = 0; r == 0 && k < (d->dirs ? 2 : 3); k++)
+        for (size_t k = 0; r == 0 && !d->lvm && k < (d->dirs ? 2 : 3); k++)
             r = molt_disk_overlay_create(files[k], d->path, d->format, err);
     }
     return r;
@@ -141,10 +158,27 @@ int up_disks_snapshot(struct molt_op *op, struct molt_qmp *q, struct molt_error 
 {
     struct up_disks disks;
     struct molt_disk_snapshot v[MOLT_MAX_DISKS];
+    size_t n = 0;
     up_disks_of(op, &disks);
     for (size_t i = 0; i < disks.n; i++)
-        v[i] = (struct molt_disk_snapshot){disks.v[i].base_node, disks.v[i].delta_a, disks.v[i].node};
-    return molt_disk_snapshot(q, v, disks.n, err);
+        if (!disks.v[i].lvm)
+            v[n++] = (struct molt_disk_snapshot){disks.v[i].base_node, disks.v[i].delta_a, disks.v[i].node};
+    int r = n ? molt_disk_snapshot(q, v, n, err) : 0;
+    for (size_t i = 0; r == 0 && i < disks.n; i++)
+        if (disks.v[i].lvm)
+            r = up_lvm_snapshot(&disks.v[i], err);
+    return r;
+}
+
+int up_disks_make_clones(struct molt_op *op, struct molt_error **err)
+{
+    struct up_disks disks;
+    int r = 0;
+    up_disks_of(op, &disks);
+    for (size_t i = 0; r == 0 && i < disks.n; i++)
+        if (disks.v[i].lvm)
+            r = up_lvm_make_clone(&disks.v[i], err);
+    return r;
 }
 
 int up_disks_store_active(struct molt_op *op, struct molt_error **err)
@@ -153,7 +187,8 @@ int up_disks_store_active(struct molt_op *op, struct molt_error **err)
     int r = 0;
     up_disks_of(op, &disks);
     for (size_t i = 0; r == 0 && i < disks.n; i++)
-        r = molt_disk_set_config_path(up_of(op)->x, (uint32_t)up_param_int(op, "domid"), disks.v[i].vdev, disks.v[i].delta_a, "qcow2", err);
+        if (!disks.v[i].lvm)
+            r = molt_disk_set_config_path(up_of(op)->x, (uint32_t)up_param_int(op, "domid"), disks.v[i].vdev, disks.v[i].delta_a, "qcow2", NULL, err);
     return r;
 }
 
@@ -170,6 +205,10 @@ int up_disks_of_clone(struct molt_op *op, libxl_domain_config *cfg, struct molt_
                 d = &cfg->disks[k];
         if (!d)
             return molt_error_set(err, MOLT_E_STATE, "disk %s is gone from the domain", disks.v[i].vdev);
+        if (disks.v[i].lvm) {
+            up_lvm_of_clone(&disks.v[i], d);
+            continue;
+        }
         molt_set_string(&d->pdev_path, disks.v[i].delta_b);
         d->format = LIBXL_DISK_FORMAT_QCOW2;
         d->backend = LIBXL_DISK_BACKEND_QDISK;
@@ -203,8 +242,12 @@ int up_disks_plug_bases(struct molt_op *op, struct molt_error **err)
     /* Overlays to be thrown away, instead of read-only vbds: QEMU 7.2's xen-block refuses mode "r" ("Block node is
      * read-only"), and the base is protected all the same. */
     for (size_t i = 0; r == 0 && i < disks.n; i++)
-        if (!disks.v[i].dirs)
-            r = molt_domain_attach_disk(up_of(op)->x, domid, disks.v[i].base_vdev, disks.v[i].base_view, err);
+        if (disks.v[i].dirs)
+            continue;
+        else if (disks.v[i].lvm)
+            r = up_lvm_plug_base(op, &disks.v[i], domid, err);
+        else
+            r = molt_domain_attach_disk(up_of(op)->x, domid, disks.v[i].base_vdev, disks.v[i].base_view, NULL, err);
     return r;
 }
 
@@ -235,7 +278,10 @@ void up_disks_unplug_bases(struct molt_op *op)
             continue;
         if (molt_domain_detach_disk(up_of(op)->x, (uint32_t)up_fact_int(op, "clone_domid", 0), disks.v[i].base_vdev, &e) < 0)
             molt_info(molt_op_log(op), "%s", molt_error_text(e)); /* gone already when this is a second try */
-        unlink(disks.v[i].base_view);
+        if (!disks.v[i].lvm)
+            unlink(disks.v[i].base_view);
+        else if (up_lvm_drop_base(&disks.v[i], &e) < 0)
+            molt_warn(molt_op_log(op), "%s; op-commit removes it", molt_error_text(e));
     }
 }
 

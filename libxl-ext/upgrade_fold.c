@@ -105,7 +105,7 @@ static int fold_one(struct molt_op *op, enum up_side side, const struct up_disk 
         r = molt_error_set(err, MOLT_E_INTERNAL, "fault point folded");
     if (r == 0)
         r = set_flag(op, side, disk, "committed", err);
-    return r < 0 ? r : molt_disk_set_config_path(x, d.domid, disk->vdev, disk->path, disk->format, err);
+    return r < 0 ? r : molt_disk_set_config_path(x, d.domid, disk->vdev, disk->path, disk->format, NULL, err);
 }
 
 /* The disk is the old one's file again, in every place that names it. */
@@ -116,7 +116,7 @@ static int rename_new(struct molt_op *op, const struct up_disk *disk, struct mol
     int r = 0;
     if (molt_domain_by_uuid(x, up_fact(op, "clone_uuid"), &d))
         r = molt_disk_set_params(x, d.domid, disk->vdev, disk->path, disk->format, err);
-    return r < 0 ? r : molt_xlcfg_move_disk(x, molt_op_subject(op), disk->hand_b ? disk->hand_b : disk->delta_b, disk->path, disk->format, err);
+    return r < 0 ? r : molt_xlcfg_move_disk(x, molt_op_subject(op), disk->hand_b ? disk->hand_b : disk->delta_b, disk->path, disk->format, true, err);
 }
 
 int up_fold(struct molt_op *op, enum up_side side, const char *uuid, bool in_use, struct molt_error **err)
@@ -127,6 +127,11 @@ int up_fold(struct molt_op *op, enum up_side side, const char *uuid, bool in_use
     for (size_t i = 0; r == 0 && i < disks.n; i++) {
         const struct up_disk *d = &disks.v[i];
         const char *files[2];
+        if (d->lvm) { /* on the active's side nothing lies above its volume */
+            if (side == UP_CLONE && (r = up_lvm_commit(op, d, err)) < 0)
+                return r;
+            continue;
+        }
         size_t n = up_disk_images(d, side, files);
         if (n == 0)
             continue;
@@ -142,18 +147,24 @@ int up_fold(struct molt_op *op, enum up_side side, const char *uuid, bool in_use
     return r;
 }
 
-void up_fold_discard(struct molt_op *op, enum up_side side)
+int up_fold_discard(struct molt_op *op, enum up_side side, struct molt_error **err)
 {
     struct up_disks disks;
+    int r = 0;
     up_disks_of(op, &disks);
-    for (size_t i = 0; i < disks.n; i++) {
+    for (size_t i = 0; r == 0 && i < disks.n; i++) {
         const struct up_disk *d = &disks.v[i];
+        if (d->lvm) {
+            r = side == UP_CLONE ? up_lvm_discard(d, err) : 0;
+            continue;
+        }
         const char *const own[] = {side == UP_ACTIVE ? d->hand_a : d->hand_b, side == UP_ACTIVE ? NULL : d->delta_b, side == UP_ACTIVE ? NULL : d->base_view,
                                    side == UP_ACTIVE && !d->dirs ? d->delta_a : NULL};
         for (size_t k = 0; k < sizeof(own) / sizeof(own[0]); k++)
             if (own[k])
                 unlink(own[k]);
     }
+    return r;
 }
 
 int up_fold_new(struct molt_op *op, struct molt_error **err)

@@ -171,7 +171,7 @@ int up_commit(struct molt_op *op, struct molt_error **err)
     if (replaced_domain(op, &d))
         r = molt_domain_destroy(up_of(op)->x, d.domid, err);
     if (r == 0)
-        up_fold_discard(op, UP_ACTIVE);
+        r = up_fold_discard(op, UP_ACTIVE, err);
     /* Nothing else stands on the disk from before the upgrade any more. */
     if (r == 0)
         r = up_fold_new(op, err);

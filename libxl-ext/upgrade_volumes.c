@@ -8,7 +8,7 @@
  *     before:  active: base <- delta_a              clone: base <- delta_b <- hand_b
  *     after:   active: base <- delta_a <- hand_a    clone: base <- delta_a <- hand_b
  *
- * So no image has two writers, an undo leaves the active all that it wrote, and after the pivot each side goes on alone:
+ * (Volumes of LVM: upgrade_lvm.c.) So no image has two writers, an undo leaves the active all that it wrote, and after the pivot each side goes on alone:
  * op-commit folds hand_b and delta_a into the disk, op-rollback hand_a and delta_a.
  */
 #include <libxl_utils.h>
@@ -28,7 +28,7 @@ static size_t volumes_of(struct molt_op *op, struct up_disks *ret)
     up_disks_of(op, &all);
     ret->n = 0;
     for (size_t i = 0; i < all.n; i++)
-        if (all.v[i].dirs && all.v[i].hand_a)
+        if (all.v[i].dirs && (all.v[i].hand_a || all.v[i].hand))
             ret->v[ret->n++] = all.v[i];
     return ret->n;
 }
@@ -39,6 +39,16 @@ static bool is_in(const struct molt_json *list, const char *s)
         if (molt_streq(molt_json_str(molt_json_at(list, i)), s))
             return true;
     return false;
+}
+
+/* Those of them that are image files. */
+static struct up_disks images_of(const struct up_disks *volumes)
+{
+    struct up_disks v = {.n = 0};
+    for (size_t i = 0; i < volumes->n; i++)
+        if (!volumes->v[i].lvm)
+            v.v[v.n++] = volumes->v[i];
+    return v;
 }
 
 /* What the guest has mounted from these disks, the clone has mounted as well: it will be mounted there again. */
@@ -73,30 +83,43 @@ static int release(const struct up_disks *volumes, struct molt_chan *clone, stru
     return r < 0 ? r : check_dirs(volumes, reply, err);
 }
 
-int up_volumes_release(struct molt_op *op, struct molt_chan *clone, struct molt_error **err)
+/* An overlay on the clone's own image, and one for the active's. */
+static int release_images(struct molt_op *op, const struct up_disks *images, struct molt_error **err)
 {
-    struct up_disks volumes;
     struct molt_disk_snapshot v[MOLT_MAX_DISKS];
     char *tops[MOLT_MAX_DISKS] = {NULL};
     CLEANUP_QMP struct molt_qmp *q = NULL;
-    if (volumes_of(op, &volumes) == 0)
-        return 0;
-    int r = release(&volumes, clone, err);
-    for (size_t i = 0; r == 0 && i < volumes.n; i++) {
-        r = molt_disk_overlay_create(volumes.v[i].hand_b, volumes.v[i].delta_b, "qcow2", err);
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < images->n; i++) {
+        r = molt_disk_overlay_create(images->v[i].hand_b, images->v[i].delta_b, "qcow2", err);
         if (r == 0)
-            r = molt_disk_overlay_create(volumes.v[i].hand_a, volumes.v[i].delta_a, "qcow2", err);
+            r = molt_disk_overlay_create(images->v[i].hand_a, images->v[i].delta_a, "qcow2", err);
     }
     if (r == 0)
         r = molt_qmp_open((uint32_t)up_fact_int(op, "clone_domid", 0), &q, err);
-    for (size_t i = 0; r == 0 && i < volumes.n; i++) {
-        r = molt_disk_find_node(q, volumes.v[i].delta_b, &tops[i], err);
-        v[i] = (struct molt_disk_snapshot){tops[i], volumes.v[i].hand_b, volumes.v[i].hand_b_node};
+    for (size_t i = 0; r == 0 && i < images->n; i++) {
+        r = molt_disk_find_node(q, images->v[i].delta_b, &tops[i], err);
+        v[i] = (struct molt_disk_snapshot){tops[i], images->v[i].hand_b, images->v[i].hand_b_node};
     }
     if (r == 0)
-        r = molt_disk_snapshot(q, v, volumes.n, err);
-    for (size_t i = 0; i < volumes.n; i++)
+        r = molt_disk_snapshot(q, v, images->n, err);
+    for (size_t i = 0; i < images->n; i++)
         free(tops[i]);
+    return r;
+}
+
+int up_volumes_release(struct molt_op *op, struct molt_chan *clone, struct molt_error **err)
+{
+    struct up_disks volumes;
+    if (volumes_of(op, &volumes) == 0)
+        return 0;
+    const struct up_disks images = images_of(&volumes);
+    int r = release(&volumes, clone, err);
+    if (r == 0 && images.n)
+        r = release_images(op, &images, err);
+    for (size_t i = 0; r == 0 && i < volumes.n; i++)
+        if (volumes.v[i].lvm)
+            r = up_lvm_release(op, &volumes.v[i], err);
     return r;
 }
 
@@ -111,29 +134,40 @@ static int freeze(const struct up_disks *volumes, struct molt_chan *active, stru
     return molt_call(active, "volumes-freeze", args, NULL, NULL, err);
 }
 
-int up_volumes_hand_over(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct molt_error **err)
+/* The active goes on on new overlays; what it wrote until now comes under the clone's. */
+static int hand_over_images(struct molt_op *op, const struct up_disks *images, struct molt_error **err)
 {
-    struct up_disks volumes;
     struct molt_disk_snapshot v[MOLT_MAX_DISKS];
     CLEANUP_QMP struct molt_qmp *qa = NULL, *qc = NULL;
-    if (volumes_of(op, &volumes) == 0)
-        return 0;
-    for (size_t i = 0; i < volumes.n; i++)
-        v[i] = (struct molt_disk_snapshot){volumes.v[i].node, volumes.v[i].hand_a, volumes.v[i].hand_a_node};
-    CLEANUP_JSON struct molt_json *names = names_of(&volumes);
-    int r = molt_call(clone, "volumes-check", names, NULL, NULL, err);
+    for (size_t i = 0; i < images->n; i++)
+        v[i] = (struct molt_disk_snapshot){images->v[i].node, images->v[i].hand_a, images->v[i].hand_a_node};
+    int r = molt_qmp_open((uint32_t)up_param_int(op, "domid"), &qa, err);
     if (r == 0)
-        r = freeze(&volumes, active, err);
-    if (r == 0)
-        r = molt_qmp_open((uint32_t)up_param_int(op, "domid"), &qa, err);
-    if (r == 0)
-        r = molt_disk_snapshot(qa, v, volumes.n, err);
+        r = molt_disk_snapshot(qa, v, images->n, err);
     if (r == 0 && molt_fault("hand-over"))
         r = molt_error_set(err, MOLT_E_INTERNAL, "fault point hand-over");
     if (r == 0)
         r = molt_qmp_open((uint32_t)up_fact_int(op, "clone_domid", 0), &qc, err);
+    for (size_t i = 0; r == 0 && i < images->n; i++)
+        r = molt_disk_set_backing(qc, images->v[i].hand_b_node, images->v[i].hand_b, images->v[i].delta_a, images->v[i].hand_base_node, err);
+    return r;
+}
+
+int up_volumes_hand_over(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct molt_error **err)
+{
+    struct up_disks volumes;
+    if (volumes_of(op, &volumes) == 0)
+        return 0;
+    const struct up_disks images = images_of(&volumes);
+    CLEANUP_JSON struct molt_json *names = names_of(&images);
+    int r = molt_call(clone, "volumes-check", names, NULL, NULL, err);
+    if (r == 0)
+        r = freeze(&volumes, active, err);
+    if (r == 0 && images.n)
+        r = hand_over_images(op, &images, err);
     for (size_t i = 0; r == 0 && i < volumes.n; i++)
-        r = molt_disk_set_backing(qc, volumes.v[i].hand_b_node, volumes.v[i].hand_b, volumes.v[i].delta_a, volumes.v[i].hand_base_node, err);
+        if (volumes.v[i].lvm)
+            r = up_lvm_hand_over(op, &volumes.v[i], err);
     if (r == 0)
         r = molt_call(clone, "volumes-mount", NULL, NULL, NULL, err);
     if (r == 0)
@@ -163,6 +197,8 @@ int up_volumes_settle(struct molt_op *op, libxl_domain_config *now, libxl_domain
     volumes_of(op, &volumes);
     for (size_t i = 0; r == 0 && i < volumes.n; i++) {
         const struct up_disk *d = &volumes.v[i];
+        if (d->lvm) /* its disk was given to the clone under its name, and the old domain's is what it was */
+            continue;
         name_image(now, d->vdev, d->hand_b);
         name_image(old, d->vdev, d->hand_a);
         r = molt_disk_set_params(up_of(op)->x, (uint32_t)up_fact_int(op, "clone_domid", 0), d->vdev, d->hand_b, "qcow2", err);

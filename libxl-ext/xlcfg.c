@@ -77,7 +77,7 @@ int molt_xlcfg_write(const struct xenmolt *x, const char *domain, const char *op
     return r < 0 ? r : molt_write_file_atomic(path, b.s, b.len, 0600, err);
 }
 
-int molt_xlcfg_move_disk(const struct xenmolt *x, const char *domain, const char *from, const char *to, const char *format, struct molt_error **err)
+int molt_xlcfg_move_disk(const struct xenmolt *x, const char *domain, const char *from, const char *to, const char *format, bool by_qemu, struct molt_error **err)
 {
     CLEANUP_FREE char *path = molt_xlcfg_path(x, domain), *text = NULL;
     CLEANUP_FREE char *target = molt_xasprintf("target=%s\"", from);
@@ -96,7 +96,7 @@ int molt_xlcfg_move_disk(const struct xenmolt *x, const char *domain, const char
     if (vdev && vdev < at) {
         molt_strbuf_add(&b, text, (size_t)(begin - text));
         molt_strbuf_addf(&b, "\"format=%s", format);
-        if (strcmp(format, "qcow2") != 0) /* libxl would give a raw file to blkback */
+        if (by_qemu && strcmp(format, "qcow2") != 0) /* libxl would give a raw file to blkback */
             molt_strbuf_addf(&b, ",backendtype=qdisk");
         molt_strbuf_add(&b, vdev, (size_t)(at - vdev));
     } else { /* edited: only the path is ours to change */

@@ -27,6 +27,7 @@
 #define MAX_RELEASED (1u << 20)
 #define MAX_VOLUMES 64
 #define RELEASE_MS 15000
+#define DEVICE_MS 5000
 #define CHECK_MS 500 /* in the blackout; udev may just look at it */
 
 /* ---- in the clone ---- */
@@ -203,6 +204,18 @@ bool volumes_cover(const char *path)
     return false;
 }
 
+/* A disk that was taken away and is there again: its device, and those of its partitions, may come a moment later. */
+static int mount_one(const char *source, const char *dir, const char *type, unsigned long flags, const char *options, struct molt_error **err)
+{
+    int64_t end = molt_mono_ms() + DEVICE_MS;
+    while (mount(source, dir, type, flags, options) < 0) {
+        if ((errno != ENOENT && errno != ENXIO) || molt_mono_ms() > end)
+            return molt_error_errno(err, "mount %s, which was handed over, at %s", source, dir);
+        molt_sleep_ms(5);
+    }
+    return 0;
+}
+
 /* {}: the disks have the active's content now: mounts what was unmounted, at the same places. */
 int h_volumes_mount(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
@@ -215,8 +228,7 @@ int h_volumes_mount(struct molt_request *rq, struct molt_json *reply, struct mol
         const char *source = molt_json_get_string(v, "source");
         CLEANUP_FREE char *dir = disks_unescape(molt_json_get_string(v, "dir"));
         CLEANUP_FREE char *flags = molt_xstrdup(molt_json_get_string(v, "flags")), *options = own_options(molt_json_get_string(v, "options"));
-        if (mount(source, dir, molt_json_get_string(v, "type"), flags_of(flags), options) < 0)
-            r = molt_error_errno(err, "mount %s, which was handed over, at %s", source, dir);
+        r = mount_one(source, dir, molt_json_get_string(v, "type"), flags_of(flags), options, err);
     }
     if (r == 0)
         unlink(RELEASED);

@@ -62,8 +62,13 @@ tests_unit_test_hold_LDADD = libmoltbase.la $(LIBNL_LIBS) $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_disk
 tests_unit_test_disk_SOURCES = tests/unit/test_disk.c libxl-ext/disk.c libxl-ext/disk.h libxl-ext/domain.c libxl-ext/domain.h \
+	libxl-ext/lvm.c libxl-ext/lvm.h \
 	libxl-ext/qmp.c libxl-ext/qmp.h libxl-ext/vdev.c
 tests_unit_test_disk_LDADD = libmoltxenstore.la libmoltbase.la $(XENLIGHT_LIBS) $(XENSTORE_LIBS) $(XENTOOLLOG_LIBS) $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_lvm
+tests_unit_test_lvm_SOURCES = tests/unit/test_lvm.c libxl-ext/lvm.c libxl-ext/lvm.h
+tests_unit_test_lvm_LDADD = libmoltbase.la $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_diskplan
 tests_unit_test_diskplan_SOURCES = tests/unit/test_diskplan.c libxl-ext/diskplan.c libxl-ext/diskplan.h libxl-ext/vdev.c libxl-ext/disk.h

@@ -252,6 +252,45 @@ static void test_commit_of_a_chain(void **state)
     io("base0", NULL, "read -P 4 2M 1M");
 }
 
+/* What op-commit does with an overlay on a classic snapshot: all of it to a block device, which takes its place. */
+static void test_copy_to_a_device(void **state)
+{
+    struct daemon d;
+    static const char *const images[] = {"a0"};
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    CLEANUP_FREE char *target = file("target"), *a0 = file("a0"), *device = NULL;
+    int percent = -1;
+    (void)state;
+    need_qemu();
+    make_raw("target");
+    io("target", NULL, "write -P 9 0 4M");
+    char *attach[] = {"losetup", "-f", "--show", target, NULL};
+    if (molt_run_ok(attach, NULL, &device, NULL) < 0) {
+        print_message("no loop device here\n");
+        skip();
+    }
+    device[strcspn(device, "\n")] = '\0';
+    make_raw("base0");
+    io("base0", NULL, "write -P 1 0 2M");
+    make_overlay("a0", "base0", "raw");
+    start(&d, images, 1);
+    io(NULL, "d0", "write -P 2 1M 1M");
+    must(molt_disk_mirror_live(d.q, "d0", device, "copy", told, &percent, &err), err);
+    assert_int_equal(percent, 100);
+    io(NULL, "d0", "write -P 3 3M 1M"); /* goes to the device now */
+    molt_disk_forget(d.q, a0);
+    stop(&d);
+    char *detach[] = {"losetup", "-d", device, NULL};
+    run(detach);
+    io("target", NULL, "read -P 1 0 1M");
+    io("target", NULL, "read -P 2 1M 1M");
+    io("target", NULL, "read -P 0 2M 1M");
+    io("target", NULL, "read -P 3 3M 1M");
+    make_raw("target");
+    must(molt_disk_copy_offline(a0, target, &err), err);
+    io("target", NULL, "read -P 2 1M 1M");
+}
+
 static void test_commit_of_a_chain_at_rest(void **state)
 {
     CLEANUP_ERROR struct molt_error *err = NULL;
@@ -355,7 +394,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_snapshot_of_two),      cmocka_unit_test(test_snapshot_all_or_none),
-        cmocka_unit_test(test_commit_of_a_chain),    cmocka_unit_test(test_commit_of_a_chain_at_rest),
+        cmocka_unit_test(test_commit_of_a_chain),    cmocka_unit_test(test_copy_to_a_device),
+        cmocka_unit_test(test_commit_of_a_chain_at_rest),
         cmocka_unit_test(test_hand_over),            cmocka_unit_test(test_hand_over_undone),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

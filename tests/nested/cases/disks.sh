@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # web2: a partitioned disk (/boot, /, /home) that is merged, found by UUID=, and a raw data disk that is handed over. Upgraded and rolled
-# back, upgraded again and committed: each time the disks stand alone afterwards.
+# back; then on a volume of LVM in place of the image, upgraded again and committed: each time the disks stand alone afterwards.
 . "$(dirname "$0")/../lib/case.sh"
 
 IMAGES=/var/lib/xen/images/web2
@@ -85,18 +85,26 @@ world "$scratch/after"
 check "the world is as before" same_world "$scratch/before" "$scratch/after"
 check "the images stand alone" images_alone
 
+note "the disks become volumes of LVM: a classic one that is merged, a thin one that is handed over"
+dom0 "xl destroy web2; sleep 2; sed 's|^disk = .*|disk = [ \"phy:/dev/guests/web2,xvda,w\", \"phy:/dev/guests/web2-data,xvdb,w\" ]|' /etc/xen/web2.cfg >/tmp/volume.cfg"
+volume classic $IMAGES/web2.qcow2 qcow2 web2
+volume thin $IMAGES/web2-data.raw raw web2-data
+boot /tmp/volume.cfg
+PID_BEFORE=$(main_pid)
 upgrade
 op=$(operation)
+check "the same process" same "$(main_pid)" "$PID_BEFORE"
 check "the data disk was handed over again" data_is_there
+check "the upgrade's changes are there, and the guest's" guest "grep -q upgrade /etc/motd && grep -q upgrade /boot/upgrade && grep -q meanwhile /home/admin/meanwhile"
 expect 0 "op-commit" "xenmolt op-commit $op 2>/tmp/commit.err"
 check "tells how far it is" dom0 "grep -q 'disk xvda: .*100 %' /tmp/commit.err"
 check "the service answers on" service_up 10
-check "the images stand alone" images_alone
+check "the volumes stand alone" same "$(dom0 "lvs --noheadings -o lv_name guests; ls $IMAGES; ls /var/lib/xenmolt/disks" | xargs)" "pool web2 web2-data initrd.img"
 check "each under its old name, everywhere" same "$(disks_of_web2)" \
-    "$IMAGES/web2.qcow2 $IMAGES/web2-data.raw qcow2:$IMAGES/web2.qcow2 aio:$IMAGES/web2-data.raw $IMAGES/web2.qcow2 $IMAGES/web2-data.raw"
+    "/dev/guests/web2 /dev/guests/web2-data aio:/dev/guests/web2 /dev/guests/web2-data /dev/guests/web2 /dev/guests/web2-data"
 guest "sync"
 dom0 "xl destroy web2; sleep 2" >/dev/null
-check "the image is in order" dom0 "qemu-img check -q $IMAGES/web2.qcow2"
 check "the file for the next start starts it" dom0 "for i in \$(seq 20); do xl create -q /var/lib/xenmolt/domains/web2.cfg && exit 0; sleep 1; done; exit 1"
+check "from the volumes, by blkback" same "$(dom0 "xenstore-ls /local/domain/0/backend/vbd/\$(xl domid web2) | grep -c 'params = \"/dev/guests/web2'")" 2
 check "with its service" service_up 300
 check "and its data" data_is_there

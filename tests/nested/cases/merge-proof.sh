@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # A real upgrade of the C library while the guest is busy: the merged disk is compared, path by path, with what a plain model
 # makes of lists of the base, the active and the upgrade; the workload that moves is a writer whose database, log and mail
-# spool are checked row by row afterwards.
+# spool are checked row by row afterwards. The guest's disk is a thin volume of LVM.
 . "$(dirname "$0")/../lib/case.sh"
 
 SHOP=/var/lib/shop                          # where both write differently, and no rule settles it
@@ -11,7 +11,10 @@ SHOP=/var/lib/shop                          # where both write differently, and 
 PLACES="/etc /opt /srv /home /root /usr/bin /usr/sbin /usr/local /usr/lib/x86_64-linux-gnu/gconv /usr/share/doc /usr/share/lintian"
 LIVE=/var/lib/busy SPOOL=/var/mail/busy      # written until the freeze and after it
 
-begin
+begin dom0-ready
+volume thin "$IMAGE" qcow2 web1
+dom0 "sed 's|^disk = .*|disk = [ \"phy:/dev/guests/web1,xvda,w\" ]|' /etc/xen/web1.cfg >/tmp/volume.cfg"
+boot /tmp/volume.cfg
 gcc -O2 -Wall -Wextra -D_GNU_SOURCE -static -o "$scratch/busy" "$NESTED/client/busy.c" -lsqlite3 -lm -lpthread 2>"$scratch/gcc" &&
     gcc -O2 -Wall -Wextra -D_GNU_SOURCE -static -o "$scratch/treelist" "$NESTED/client/treelist.c" ||
     { cat "$scratch/gcc"; give_up "the test's programs could not be compiled (Debian: libsqlite3-dev)"; }
@@ -171,3 +174,8 @@ check "and the decision that met none" same "$(report '.merge.unused_decisions[]
 check "which was a warning" dom0 "grep -q 'warning: .*$SHOP/nosuch is no conflict' /tmp/up.err"
 check "nothing listens any more" dom0 "[ ! -e $OPS/$op/control ]"
 check "nothing failed in the guest since" same "$(guest "systemctl --failed --no-legend | wc -l")" 0
+
+expect 0 "op-commit" "xenmolt op-commit $op"
+check "the volume stands alone, under its name" same "$(dom0 "lvs --noheadings -o lv_name guests; xenstore-read /local/domain/0/backend/vbd/\$(xl domid web1)/51712/params; xl list -l web1 2>/dev/null | jq -r '.[].config.disks[].pdev_path'; sed -n 's/^disk.*target=\([^\"]*\).*/\1/p' /var/lib/xenmolt/domains/web1.cfg" | xargs)" \
+    "pool web1 /dev/guests/web1 /dev/guests/web1 /dev/guests/web1"
+check "and can be written" guest "echo later >/srv/later && sync && echo 3 >/proc/sys/vm/drop_caches && grep -q later /srv/later"

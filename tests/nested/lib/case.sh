@@ -54,14 +54,41 @@ begin() {
     trap end EXIT
 }
 
+# boot CFG: the domain, until all of it is there.
+boot() {
+    dom0 "xl create -q $1" || give_up "$DOMAIN could not be started"
+    check "$DOMAIN serves" service_up 300 || exit 1
+    check "its agent is there" dom0 "for i in \$(seq 120); do xenstore-exists /local/domain/\$(xl domid $DOMAIN)/data/xenmolt/proto && exit 0; sleep 1; done; exit 1" || exit 1
+    guest "timeout 300 systemctl is-system-running --wait" >/dev/null
+}
+
 # begin_web2: the guest with a partitioned disk and a data disk, booted in place of web1.
 begin_web2() {
     DOMAIN=web2
     begin dom0-ready
-    dom0 "xl create -q /etc/xen/web2.cfg" || give_up "web2 could not be started"
-    check "web2 serves" service_up 300 || exit 1
-    check "its agent is there" dom0 "for i in \$(seq 120); do xenstore-exists /local/domain/\$(xl domid web2)/data/xenmolt/proto && exit 0; sleep 1; done; exit 1" || exit 1
-    guest "timeout 300 systemctl is-system-running --wait" >/dev/null
+    boot /etc/xen/web2.cfg
+}
+
+# volume KIND IMAGE FORMAT NAME: the image of a guest that does not run becomes a volume of that name, thin or classic, in dom0's
+# volume group "guests", and is deleted. The group lies on a sparse file, made when there is none.
+volume() {
+    dom0_sh <<END || give_up "no $1 volume $4"
+set -e
+modprobe -a loop dm-snapshot dm-thin-pool
+if ! vgs guests >/dev/null 2>&1; then
+    truncate -s 24G /var/lib/xen/images/guests.vg
+    vgcreate -q guests \$(losetup -f --show /var/lib/xen/images/guests.vg)
+fi
+size=\$(qemu-img info --output=json $2 | jq '."virtual-size"')b
+if [ $1 = thin ]; then
+    lvs guests/pool >/dev/null 2>&1 || lvcreate -q --type thin-pool -L 10G -n pool guests
+    lvcreate -q -V \$size -T guests/pool -n $4
+else
+    lvcreate -q -y -L \$size -n $4 guests
+fi
+qemu-img convert -n --target-is-zero -f $3 -O raw $2 /dev/guests/$4
+rm $2
+END
 }
 
 end() {

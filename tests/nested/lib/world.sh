@@ -25,6 +25,8 @@ find $images -type f | sort | while read -r f; do
     *) echo "$f" ;;
     esac
 done
+echo "== volumes"
+lvs --noheadings -o vg_name,lv_name,lv_size,pool_lv,origin 2>/dev/null
 # No process for each of them: that would cost some seconds under TCG. One may be gone meanwhile.
 ours='' qemus=''
 for p in /proc/[0-9]*; do
