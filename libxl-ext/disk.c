@@ -139,11 +139,18 @@ int molt_disk_overlay_create(const char *path, const char *base, const char *bas
     return molt_run_ok(argv, NULL, NULL, err);
 }
 
+/* All nodes of the device model, without what lies below each. */
+static int query_nodes(struct molt_qmp *q, struct molt_json **ret, struct molt_error **err)
+{
+    struct molt_json *args = molt_json_object();
+    molt_json_set_bool(args, "flat", true);
+    return molt_qmp_call(q, "query-named-block-nodes", args, ret, err);
+}
+
 int molt_disk_find_node(struct molt_qmp *q, const char *file, char **ret_node, struct molt_error **err)
 {
-    CLEANUP_JSON struct molt_json *nodes = NULL, *args = molt_json_object();
-    molt_json_set_bool(args, "flat", true);
-    int r = molt_qmp_call(q, "query-named-block-nodes", MOLT_STEAL_PTR(args), &nodes, err);
+    CLEANUP_JSON struct molt_json *nodes = NULL;
+    int r = query_nodes(q, &nodes, err);
     if (r < 0)
         return r;
     for (size_t i = 0; i < molt_json_size(nodes); i++) {
@@ -337,9 +344,8 @@ int molt_disk_mirror_live(struct molt_qmp *q, const char *node, const char *devi
 /* Name of the node that opens `file` itself (below the format's). */
 static int protocol_node(struct molt_qmp *q, const char *file, char **ret, struct molt_error **err)
 {
-    CLEANUP_JSON struct molt_json *nodes = NULL, *args = molt_json_object();
-    molt_json_set_bool(args, "flat", true);
-    int r = molt_qmp_call(q, "query-named-block-nodes", MOLT_STEAL_PTR(args), &nodes, err);
+    CLEANUP_JSON struct molt_json *nodes = NULL;
+    int r = query_nodes(q, &nodes, err);
     for (size_t i = 0; r == 0 && i < molt_json_size(nodes); i++) {
         const struct molt_json *n = molt_json_at(nodes, i);
         if (molt_streq(molt_json_get_string(n, "file"), file) && molt_streq(molt_json_get_string(n, "drv"), "file")) {
@@ -390,9 +396,8 @@ int molt_disk_set_backing(struct molt_qmp *q, const char *node, const char *imag
 
 void molt_disk_forget(struct molt_qmp *q, const char *file)
 {
-    CLEANUP_JSON struct molt_json *nodes = NULL, *args = molt_json_object();
-    molt_json_set_bool(args, "flat", true);
-    if (molt_qmp_call(q, "query-named-block-nodes", MOLT_STEAL_PTR(args), &nodes, NULL) < 0)
+    CLEANUP_JSON struct molt_json *nodes = NULL;
+    if (query_nodes(q, &nodes, NULL) < 0)
         return;
     /* The format's node stands on the protocol's, and is the first to go. */
     for (int protocol = 0; protocol < 2; protocol++)

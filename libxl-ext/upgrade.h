@@ -46,6 +46,13 @@ int up_clone(struct molt_op *op, struct molt_chan **ret, struct molt_error **err
 void up_drop(struct molt_chan **c);
 /* A call with the unit as its only argument. */
 int up_call_unit(struct molt_op *op, struct molt_chan *c, const char *what, struct molt_json **ret, struct molt_error **err);
+/* A call that scans or copies. */
+#define UP_LONG_CALL_MS (20 * 60 * 1000)
+static inline int up_long_call(struct molt_chan *c, const char *what, const struct molt_json *args, struct molt_json **ret, struct molt_error **err)
+{
+    struct molt_call call = {.timeout_ms = UP_LONG_CALL_MS};
+    return molt_call(c, what, args, &call, ret, err);
+}
 /* Clone domain by name and UUID; false when it is not there. */
 bool up_find_clone(struct molt_op *op, struct molt_domain *ret);
 bool up_aborting(void *op);

@@ -12,15 +12,8 @@
 #include "proto/resolve.h"
 #include "upgrade.h"
 
-#define LONG_CALL_MS (20 * 60 * 1000)
 #define MAX_FINAL 3
 #define MAX_CUTS 2 /* rings that are cut in one pass */
-
-static int long_call(struct molt_chan *c, const char *what, const struct molt_json *args, struct molt_json **ret, struct molt_error **err)
-{
-    struct molt_call call = {.timeout_ms = LONG_CALL_MS};
-    return molt_call(c, what, args, &call, ret, err);
-}
 
 /* ---- premerge ---- */
 
@@ -84,7 +77,7 @@ static int merge_begin(struct molt_op *op, struct molt_chan *clone, struct molt_
     molt_json_set(a, "disks", up_disks_pairs(op));
     molt_json_set_string(a, "on_conflict", up_param(op, "on_conflict"));
     molt_json_set_int(a, "snapshot_ns", up_fact_int(op, "snapshot_ns", 0));
-    int r = long_call(clone, "merge-begin", a, &v, err);
+    int r = up_long_call(clone, "merge-begin", a, &v, err);
     return r < 0 ? r : check_covered(op, v, err);
 }
 
@@ -107,7 +100,7 @@ static int reconnect(struct molt_op *op, struct molt_error **err)
 
 int up_merge_pass(struct molt_op *op, struct molt_chan *clone, struct molt_json **ret, struct molt_error **err)
 {
-    int r = long_call(clone, "merge-pass", NULL, ret, err);
+    int r = up_long_call(clone, "merge-pass", NULL, ret, err);
     for (int tries = 0; r == MOLT_E_PROTOCOL && !clone->broken && tries < MAX_CUTS; tries++) {
         molt_warn(molt_op_log(op), "a merge pass was cut short, once more: %s", molt_error_text(*err));
         molt_error_clear(err);
@@ -115,7 +108,7 @@ int up_merge_pass(struct molt_op *op, struct molt_chan *clone, struct molt_json 
         *ret = NULL;
         r = reconnect(op, err);
         if (r == 0)
-            r = long_call(clone, "merge-pass", NULL, ret, err);
+            r = up_long_call(clone, "merge-pass", NULL, ret, err);
     }
     return r == MOLT_E_CONFLICT ? up_conflict(op, clone, err) : r;
 }
@@ -159,7 +152,7 @@ static int merge_and_wait(struct molt_op *op, struct molt_chan *active, struct m
     }
     /* Cheap by now; and the last moment at which it costs no freeze. */
     if (r == 0)
-        r = long_call(clone, "merge-check", NULL, NULL, err);
+        r = up_long_call(clone, "merge-check", NULL, NULL, err);
     if (r == 0) {
         up_note_merge(op, clone);
         up_warn_unused(op);
@@ -190,7 +183,7 @@ int step_premerge(struct molt_op *op, struct molt_error **err)
     if ((r = up_volumes_release(op, clone, err)) < 0)
         return r;
     molt_op_progress(op, -1, "copying the files that the process still needs in their old form");
-    if ((r = long_call(clone, "pins-fetch", args, &pins, err)) == 0)
+    if ((r = up_long_call(clone, "pins-fetch", args, &pins, err)) == 0)
         molt_op_note(op, "pins", molt_json_copy(molt_json_get(pins, "pins")));
     return r;
 }
@@ -275,7 +268,7 @@ int step_prepare(struct molt_op *op, struct molt_error **err)
     molt_json_set_bool(args, "overlay", true);
     if (molt_json_get_string(w, "cwd"))
         molt_json_set_string(args, "cwd", molt_json_get_string(w, "cwd"));
-    r = long_call(clone, "restore-prepare", args, NULL, err);
+    r = up_long_call(clone, "restore-prepare", args, NULL, err);
     return r < 0 ? r : prepare_hold(op, err);
 }
 
@@ -386,7 +379,7 @@ int step_restore(struct molt_op *op, struct molt_error **err)
     int r = up_clone(op, &clone, err);
     molt_json_set_string(args, "unit", up_param(op, "workload"));
     if (r == 0)
-        r = long_call(clone, "restore-go", args, &done, err);
+        r = up_long_call(clone, "restore-go", args, &done, err);
     up_note_us(op, "t_restored");
     if (r < 0)
         return r;

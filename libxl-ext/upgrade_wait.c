@@ -12,7 +12,6 @@
 #include "proto/resolve.h"
 #include "upgrade.h"
 
-#define LONG_CALL_MS (20 * 60 * 1000)
 #define TICK_MS      500   /* how soon an abort, or an agent that is gone, is noticed */
 #define TEMPLATES    100   /* files of conflicts, at most */
 #define UNUSED_SHOWN 20    /* warnings about decisions that met no conflict */
@@ -30,7 +29,7 @@ int up_guest_json(struct molt_chan *c, const char *what, struct molt_json **ret,
 {
     CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
     CLEANUP_JSON struct molt_json *v = NULL;
-    struct molt_call call = {.data = gather, .ctx = &b, .timeout_ms = LONG_CALL_MS};
+    struct molt_call call = {.data = gather, .ctx = &b, .timeout_ms = UP_LONG_CALL_MS};
     int r = molt_call(c, what, NULL, &call, NULL, err);
     if (r == 0)
         r = molt_json_parse(molt_strbuf_str(&b), b.len, &v, err);
@@ -167,9 +166,8 @@ static int take_decisions(struct wait *w, const struct molt_json *params, struct
         r = keep_text(w, text, err);
     if (r < 0)
         return r;
-    struct molt_call call = {.timeout_ms = LONG_CALL_MS};
     molt_json_set_string(args, "resolve", text);
-    r = molt_call(w->clone, "merge-resolve", args, &call, NULL, err);
+    r = up_long_call(w->clone, "merge-resolve", args, NULL, err);
     if (r < 0)
         return r;
     molt_op_note(w->op, "decided", molt_json_int((int64_t)v->n));
@@ -178,10 +176,9 @@ static int take_decisions(struct wait *w, const struct molt_json *params, struct
 
 static int go_on(struct wait *w, struct molt_json **ret, struct molt_error **err)
 {
-    struct molt_call call = {.timeout_ms = LONG_CALL_MS};
     int r = make_pass(w, ret, err);
     if (r == 0)
-        r = molt_call(w->clone, "merge-check", NULL, &call, NULL, err);
+        r = up_long_call(w->clone, "merge-check", NULL, NULL, err);
     if (r < 0)
         return molt_error_prefix(err, "the operation waits on");
     w->go = true;

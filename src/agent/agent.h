@@ -77,6 +77,8 @@ int disks_report(struct molt_json *reply, struct molt_error **err);
 /* Paths as mountinfo shows them (\\ooo for blanks and backslashes), in our messages also for what is not ASCII; malloc'd. */
 char *disks_escape(const char *s);
 char *disks_unescape(const char *s); /* NULL: "" */
+/* A kernel's name of a disk or partition, as far as that can be told from the name. */
+bool disks_is_name(const char *s);
 /* As PID 1 of a clone: udev leaves disks of these names ("xvdy,xvdx") alone, which bear the UUIDs of the clone's own. */
 void disks_hide_bases(const char *names);
 int h_disks_wait(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);

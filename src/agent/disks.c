@@ -9,60 +9,29 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "agent/mounts.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
 
 #define MAX_MOUNTS 64
-#define MAX_DEPTH 8 /* device mapper on device mapper */
+#define MAX_DISKS 16
 #define DPKG_INFO "/var/lib/dpkg/info"
 #define MAX_LIST (16u << 20)
 #define BASES_LIMIT_MS 20000
 #define BASES_RULE_DIR "/run/udev/rules.d"
 #define BASES_RULE BASES_RULE_DIR "/10-xenmolt-base.rules"
 
-static void add_name(struct molt_json *list, const char *name)
-{
-    for (size_t i = 0; i < molt_json_size(list); i++)
-        if (molt_streq(molt_json_str(molt_json_at(list, i)), name))
-            return;
-    molt_json_append(list, molt_json_string(name));
-}
-
-/* The disks below a device of sysfs: itself, that of a partition, those of a mapped device. */
-static void disks_below(const char *sys, int depth, struct molt_json *list)
-{
-    char real[4096];
-    if (depth > MAX_DEPTH || !realpath(sys, real))
-        return;
-    CLEANUP_FREE char *partition = molt_xasprintf("%s/partition", real), *slaves = molt_xasprintf("%s/slaves", real);
-    char *name = strrchr(real, '/');
-    if (molt_exists(partition)) {
-        *name = 0;
-        name = strrchr(real, '/');
-        add_name(list, name + 1);
-        return;
-    }
-    size_t found = 0;
-    DIR *d = opendir(slaves);
-    for (struct dirent *e; d && (e = readdir(d));)
-        if (e->d_name[0] != '.') {
-            CLEANUP_FREE char *below = molt_xasprintf("%s/%s", slaves, e->d_name);
-            disks_below(below, depth + 1, list);
-            found++;
-        }
-    if (d)
-        closedir(d);
-    if (!found)
-        add_name(list, name + 1);
-}
-
-static struct molt_json *disks_of(unsigned maj, unsigned min)
+static struct molt_json *disks_of(dev_t dev)
 {
     struct molt_json *list = molt_json_array();
-    CLEANUP_FREE char *sys = molt_xasprintf("/sys/dev/block/%u:%u", maj, min);
-    disks_below(sys, 0, list);
+    char *disk[MAX_DISKS];
+    size_t n = mounts_disks(dev, disk, MAX_DISKS);
+    for (size_t i = 0; i < n; i++) {
+        molt_json_append(list, molt_json_string(disk[i]));
+        free(disk[i]);
+    }
     return list;
 }
 
@@ -79,14 +48,8 @@ char *disks_escape(const char *s)
 
 char *disks_unescape(const char *s)
 {
-    char *v = molt_xstrdup(s ? s : ""), *to = v;
-    for (const char *p = v; *p; p++)
-        if (p[0] == '\\' && p[1] >= '0' && p[1] <= '3' && p[2] >= '0' && p[2] <= '7' && p[3] >= '0' && p[3] <= '7') {
-            *to++ = (char)((p[1] - '0') * 64 + (p[2] - '0') * 8 + (p[3] - '0'));
-            p += 3;
-        } else
-            *to++ = *p;
-    *to = 0;
+    char *v = molt_xstrdup(s ? s : "");
+    molt_unescape_octal(v);
     return v;
 }
 
@@ -123,17 +86,6 @@ static bool holds_packages(const char *dir)
     return found;
 }
 
-/* The kernel's name of a device: "xvdb1". */
-static char *device_name(unsigned maj, unsigned min)
-{
-    char link[512];
-    CLEANUP_FREE char *sys = molt_xasprintf("/sys/dev/block/%u:%u", maj, min);
-    ssize_t n = readlink(sys, link, sizeof(link) - 1);
-    link[n < 0 ? 0 : n] = 0;
-    const char *slash = strrchr(link, '/');
-    return molt_xstrdup(slash ? slash + 1 : "");
-}
-
 /* One line of mountinfo (proc_pid_mountinfo(5)), where it is of a block device. */
 static struct molt_json *mount_of(char *line)
 {
@@ -154,10 +106,11 @@ static struct molt_json *mount_of(char *line)
     molt_json_set_string(v, "dir", shown);
     molt_json_set_string(v, "type", type);
     molt_json_set_string(v, "below", below);
-    CLEANUP_FREE char *device = device_name(maj, min);
+    char device[64];
+    mounts_device_name(makedev(maj, min), device);
     molt_json_set_string(v, "device", device);
     molt_json_set_bool(v, "system", is_system_dir(dir) || holds_packages(dir));
-    molt_json_set(v, "disks", disks_of(maj, min));
+    molt_json_set(v, "disks", disks_of(makedev(maj, min)));
     return v;
 }
 
@@ -177,7 +130,7 @@ static struct molt_json *swaps(void)
         CLEANUP_FREE char *shown = disks_escape(path);
         struct molt_json *v = molt_json_object();
         molt_json_set_string(v, "device", shown);
-        molt_json_set(v, "disks", disks_of(major(st.st_rdev), minor(st.st_rdev)));
+        molt_json_set(v, "disks", disks_of(st.st_rdev));
         molt_json_append(list, v);
     }
     return list;
@@ -208,7 +161,7 @@ int disks_report(struct molt_json *reply, struct molt_error **err)
 
 /* ---- bases ---- */
 
-static bool is_disk_name(const char *s)
+bool disks_is_name(const char *s)
 {
     return s && *s && strlen(s) < 16 && strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789") == strlen(s);
 }
@@ -239,7 +192,7 @@ int h_disks_wait(struct molt_request *rq, struct molt_json *reply, struct molt_e
     (void)reply;
     for (size_t i = 0; i < molt_json_size(list); i++) {
         const char *disk = molt_json_get_string(molt_json_at(list, i), "vdev"), *base = molt_json_get_string(molt_json_at(list, i), "base");
-        if (!is_disk_name(disk) || !is_disk_name(base))
+        if (!disks_is_name(disk) || !disks_is_name(base))
             return molt_error_set(err, MOLT_E_PROTOCOL, "disks-wait: bad arguments");
         while (!base_complete(disk, base)) {
             if (molt_mono_ms() > end)
@@ -256,7 +209,7 @@ void disks_hide_bases(const char *names)
     CLEANUP_FREE char *copy = molt_xstrdup(names);
     char *save = NULL;
     for (char *n = strtok_r(copy, ",", &save); n; n = strtok_r(NULL, ",", &save))
-        if (is_disk_name(n))
+        if (disks_is_name(n))
             molt_strbuf_addf(&b, "SUBSYSTEM==\"block\", KERNEL==\"%s|%s[0-9]*\", ENV{UDEV_DISABLE_PERSISTENT_STORAGE_RULES_FLAG}=\"1\", ENV{SYSTEMD_READY}=\"0\"\n", n, n);
     molt_mkdir_p(BASES_RULE_DIR, 0755, NULL);
     molt_write_file(BASES_RULE, molt_strbuf_str(&b), b.len, 0644, NULL);

@@ -154,31 +154,6 @@ static int decide(struct merge_state *m, const char *text, size_t *ret_n, struct
     return 0;
 }
 
-/* "disks", or the older "disk": the base of the disk that the root file system is on. */
-static int disks_of(const struct molt_json *args, struct molt_json **ret, struct molt_error **err)
-{
-    const char *base = molt_json_get_string(args, "disk");
-    const struct molt_json *list = molt_json_get(args, "disks");
-    char *names[2];
-    struct stat st;
-    if (list) {
-        *ret = molt_json_copy(list);
-        return 0;
-    }
-    if (!base || stat("/", &st) < 0)
-        return molt_error_set(err, MOLT_E_PROTOCOL, "merge-begin: bad arguments");
-    size_t n = mounts_disks(st.st_dev, names, 2);
-    *ret = molt_json_array();
-    for (size_t i = 0; i < n; i++) {
-        struct molt_json *d = molt_json_object();
-        molt_json_set_string(d, "vdev", names[i]);
-        molt_json_set_string(d, "base", base);
-        molt_json_append(*ret, d);
-        free(names[i]);
-    }
-    return 0;
-}
-
 static int begin_merges(struct session *s, const struct molt_json *args, const struct clone_changes *c, struct molt_error **err)
 {
     struct merge_state *m = s->merge;
@@ -204,20 +179,17 @@ static int begin_merges(struct session *s, const struct molt_json *args, const s
 int h_merge_begin(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
-    CLEANUP_JSON struct molt_json *disks = NULL;
+    const struct molt_json *disks = molt_json_get(rq->args, "disks");
     CLEANUP_CHANGES struct clone_changes changes = {.n = 0};
-    if (!s->peer)
+    if (!s->peer || !disks)
         return molt_error_set(err, MOLT_E_PROTOCOL, "merge-begin: bad arguments");
     merge_free(s);
     int64_t t0 = molt_mono_ms();
-    int r = disks_of(rq->args, &disks, err);
-    if (r < 0)
-        return r;
     struct merge_state *m = s->merge = molt_xcalloc(1, sizeof(*m));
     clonerecord_take(&changes);
     if (changes.why_not[0])
         molt_warn(s->log, "base and upgraded tree are scanned: %s", changes.why_not);
-    r = trees_open(disks, &m->trees, err);
+    int r = trees_open(disks, &m->trees, err);
     if (r == 0)
         r = load_policy(m, err);
     if (r == 0)

@@ -31,20 +31,6 @@ void mounts_clear(struct agent_mounts *m)
     m->n = 0;
 }
 
-/* \ooo as in /proc's files. In place. */
-static void unescape(char *s)
-{
-    char *to = s;
-    for (; *s; to++)
-        if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' && s[3] >= '0' && s[3] <= '7') {
-            *to = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
-            s += 4;
-        } else {
-            *to = *s++;
-        }
-    *to = '\0';
-}
-
 /* A line of mountinfo (proc(5)): "36 35 98:0 /root /dir rw,noatime shared:1 - ext3 /dev/root rw,errors=continue". */
 static void take_line(struct agent_mounts *m, char *line)
 {
@@ -65,7 +51,7 @@ static void take_line(struct agent_mounts *m, char *line)
     for (size_t i = 0; i < m->n; i++)
         if (m->v[i].dev == dev)
             return;
-    unescape(word[4]);
+    molt_unescape_octal(word[4]);
     struct agent_mount x = {molt_xstrdup(word[4]), molt_xstrdup(fstype), dev};
     size_t at = strcmp(x.dir, "/") == 0 ? 0 : m->n;
     memmove(&m->v[at + 1], &m->v[at], (m->n - at) * sizeof(m->v[0]));
@@ -89,8 +75,7 @@ int mounts_read(struct agent_mounts *ret, struct molt_error **err)
     return 0;
 }
 
-/* "xvda2" for its number; "" when there is none. */
-static void block_name(dev_t dev, char name[64])
+void mounts_device_name(dev_t dev, char name[64])
 {
     char link[512];
     CLEANUP_FREE char *sys = molt_xasprintf("/sys/dev/block/%u:%u", major(dev), minor(dev));
@@ -151,7 +136,7 @@ size_t mounts_disks(dev_t dev, char **ret, size_t max)
 {
     char name[64];
     size_t n = 0;
-    block_name(dev, name);
+    mounts_device_name(dev, name);
     if (*name)
         add_disks(name, ret, max, &n, 0);
     return n;
@@ -206,7 +191,7 @@ static int base_target(char *line, const struct molt_json *disks, struct molt_st
         return molt_error_set(err, MOLT_E_PROTOCOL, "dmsetup: unknown line '%.100s'", line);
     if (strcmp(type, "linear") != 0 || sscanf(line, "%*u %*u %*s %u:%u %llu", &maj, &min, &off) != 3)
         return molt_error_set(err, MOLT_E_UNSUPPORTED, "a device-mapper target of type %s is not supported, linear ones are", type);
-    block_name(makedev(maj, min), name);
+    mounts_device_name(makedev(maj, min), name);
     int r = base_name(name, disks, &base, err);
     if (r == 0)
         r = wait_device(base, &dev, err);
@@ -246,7 +231,7 @@ int mounts_base_device(dev_t dev, const struct molt_json *disks, const char *dm_
     char name[64];
     CLEANUP_FREE char *base = NULL;
     dev_t there;
-    block_name(dev, name);
+    mounts_device_name(dev, name);
     *ret_made = false;
     if (strncmp(name, "dm-", 3) == 0) {
         int r = make_volume(name, disks, dm_name, err);

@@ -25,6 +25,8 @@ int mounts_read(struct agent_mounts *ret, struct molt_error **err);
 void mounts_clear(struct agent_mounts *m);
 #define CLEANUP_MOUNTS __attribute__((cleanup(mounts_clear)))
 
+/* "xvda2" for its number; "" when there is none. */
+void mounts_device_name(dev_t dev, char name[64]);
 /* The names of the disks ("xvda") that a block device lies on, through partitions and device-mapper; at most max, malloc'd.
  * Returns how many, 0 when that cannot be found out. */
 size_t mounts_disks(dev_t dev, char **ret, size_t max);

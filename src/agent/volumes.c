@@ -121,11 +121,6 @@ static int wait_unclaimed(const char *disk, int timeout_ms, struct molt_error **
     }
 }
 
-static bool is_disk(const char *s)
-{
-    return s && *s && strlen(s) < 16 && strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789") == strlen(s);
-}
-
 static int release_disk(const char *disk, struct molt_json *list, struct molt_json *dirs, struct molt_error **err)
 {
     CLEANUP_FREE struct volume_mount *m = molt_xcalloc(MAX_VOLUMES, sizeof(*m));
@@ -160,7 +155,7 @@ int h_volumes_release(struct molt_request *rq, struct molt_json *reply, struct m
     molt_json_set(reply, "dirs", dirs);
     for (size_t i = 0; r == 0 && i < molt_json_size(disks); i++) {
         const char *disk = molt_json_str(molt_json_at(disks, i));
-        if (!is_disk(disk))
+        if (!disks_is_name(disk))
             return molt_error_set(err, MOLT_E_PROTOCOL, "volumes-release: bad arguments");
         r = release_disk(disk, list, dirs, err);
     }
@@ -178,7 +173,7 @@ int h_volumes_check(struct molt_request *rq, struct molt_json *reply, struct mol
     (void)reply;
     for (size_t i = 0; r == 0 && i < molt_json_size(disks); i++) {
         const char *disk = molt_json_str(molt_json_at(disks, i));
-        r = is_disk(disk) ? wait_unclaimed(disk, CHECK_MS, err) : molt_error_set(err, MOLT_E_PROTOCOL, "volumes-check: bad arguments");
+        r = disks_is_name(disk) ? wait_unclaimed(disk, CHECK_MS, err) : molt_error_set(err, MOLT_E_PROTOCOL, "volumes-check: bad arguments");
     }
     return r;
 }

@@ -55,6 +55,24 @@ char *molt_xasprintf(const char *fmt, ...)
     return molt_strbuf_steal(&b);
 }
 
+static bool is_octal(char c, char max)
+{
+    return c >= '0' && c <= max;
+}
+
+void molt_unescape_octal(char *s)
+{
+    char *to = s;
+    for (; *s; to++)
+        if (s[0] == '\\' && is_octal(s[1], '3') && is_octal(s[2], '7') && is_octal(s[3], '7')) {
+            *to = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
+            s += 4;
+        } else {
+            *to = *s++;
+        }
+    *to = '\0';
+}
+
 bool molt_streq(const char *a, const char *b)
 {
     return a && b ? !strcmp(a, b) : a == b;

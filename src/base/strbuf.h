@@ -30,6 +30,8 @@ void *molt_xrealloc(void *p, size_t n);
 char *molt_xstrdup(const char *s);
 char *molt_xstrndup(const char *s, size_t n);
 char *molt_xasprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* \ooo of /proc's files (mountinfo, maps) as the byte that it is; in place. */
+void molt_unescape_octal(char *s);
 bool molt_streq(const char *a, const char *b); /* NULL-safe */
 
 /* Grows an array for one more element: MOLT_GROW(v, n, cap) before v[n++] = ... */

@@ -19,21 +19,6 @@
 #include "merge/manifest.h"
 #include "merge/record_internal.h"
 
-/* \ooo as in /proc's files. In place. */
-static void unescape(char *s)
-{
-    char *to = s;
-    for (; *s; s++) {
-        if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' && s[3] >= '0' && s[3] <= '7') {
-            *to++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
-            s += 3;
-        } else {
-            *to++ = *s;
-        }
-    }
-    *to = '\0';
-}
-
 /* The mapping itself leads to the file, whatever names it has. */
 static void add_by_mapping(struct recorder *c, unsigned root, const char *pid, const char *range)
 {
@@ -70,7 +55,7 @@ static void maps_line(struct recorder *c, const char *pid, char *line)
     for (unsigned i = 0; i < c->n_roots; i++) {
         if (c->roots[i].dev != makedev(maj, min))
             continue;
-        unescape(line + at);
+        molt_unescape_octal(line + at);
         if (!rec_add_absolute(c, line + at, 0, (ino_t)ino))
             add_by_mapping(c, i, pid, range);
     }
@@ -126,7 +111,7 @@ static void overlay_line(struct recorder *c, const char *pid, char *line)
         return;
     upper += strlen("upperdir=");
     upper[strcspn(upper, ",\n")] = '\0';
-    unescape(upper);
+    molt_unescape_octal(upper);
     struct stat st;
     CLEANUP_FREE char *there = molt_xasprintf("/proc/%s/root/%s", pid, upper);
     if (stat(there, &st) < 0) {
