@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -12,6 +13,7 @@
 #include "base/subprocess.h"
 
 #define TIMEOUT_MS  120000
+#define DEVICE_MS   30000
 #define BUSY_TRIES  40
 #define BUSY_WAIT_MS 500
 
@@ -107,10 +109,21 @@ char *molt_lv_sibling(const char *path, const char *what)
 int molt_lv_snapshot(const char *vg, const char *origin, const char *name, uint64_t room, struct molt_error **err)
 {
     CLEANUP_FREE char *from = molt_xasprintf("%s/%s", vg, origin), *size = molt_xasprintf("%llub", (unsigned long long)room);
-    /* -kn: a thin snapshot would not be activated by itself (lvmthin(7)); --yes: no question about signatures. */
-    char *thin[] = {(char *)"lvcreate", (char *)"--yes", (char *)"-s", (char *)"-kn", (char *)"-ay", (char *)"-prw", (char *)"-n", (char *)name, from, NULL};
-    char *classic[] = {(char *)"lvcreate", (char *)"--yes", (char *)"-s", (char *)"-prw", (char *)"-L", size, (char *)"-n", (char *)name, from, NULL};
+    /* -kn: a thin snapshot would not be activated by itself (lvmthin(7)); --yes: no question about signatures. The guest stands still
+     * meanwhile: no backup of the metadata (-An; the next command writes one), no waiting for udev. */
+    char *thin[] = {(char *)"lvcreate", (char *)"--yes", (char *)"-An", (char *)"--noudevsync", (char *)"-s", (char *)"-kn", (char *)"-ay", (char *)"-prw", (char *)"-n", (char *)name, from, NULL};
+    char *classic[] = {(char *)"lvcreate", (char *)"--yes", (char *)"-An", (char *)"--noudevsync", (char *)"-s", (char *)"-prw", (char *)"-L", size, (char *)"-n", (char *)name, from, NULL};
     return run(room ? classic : thin, NULL, err);
+}
+
+int molt_lv_wait(const char *vg, const char *name, struct molt_error **err)
+{
+    CLEANUP_FREE char *path = molt_lv_path(vg, name);
+    int64_t end = molt_mono_ms() + DEVICE_MS;
+    for (; access(path, R_OK | W_OK) < 0; molt_sleep_ms(10))
+        if (molt_mono_ms() > end)
+            return molt_error_set(err, MOLT_E_TIMEOUT, "udev did not make %s within %d s", path, DEVICE_MS / 1000);
+    return 0;
 }
 
 int molt_lv_create(const char *vg, const char *name, uint64_t size, struct molt_error **err)

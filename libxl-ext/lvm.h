@@ -23,6 +23,8 @@ int molt_lv_of(const char *path, struct molt_lv *ret, struct molt_error **err);
 /* "/dev/VG/NAME" (malloc'd). */
 char *molt_lv_path(const char *vg, const char *name);
 
+/* Its device is there: molt_lv_snapshot does not wait for that. */
+int molt_lv_wait(const char *vg, const char *name, struct molt_error **err);
 /* A writable, active snapshot of volume vg/origin as it is now. room: for a classic one how many bytes may change (no more than the
  * volume has are taken); 0: origin is thin. */
 int molt_lv_snapshot(const char *vg, const char *origin, const char *name, uint64_t room, struct molt_error **err);

@@ -96,10 +96,13 @@ static struct molt_json *retained_part(struct molt_op *op)
     molt_json_append(v, molt_json_string(dom));
     up_disks_of(op, &disks);
     for (size_t i = 0; i < disks.n; i++) {
-        CLEANUP_FREE char *disk = molt_xasprintf("disk %s", disks.v[i].delta_a), *second = molt_xasprintf("disk %s", disks.v[i].hand_a);
-        molt_json_append(v, molt_json_string(disk));
-        if (disks.v[i].hand_a)
-            molt_json_append(v, molt_json_string(second));
+        /* What the old domain stands on: its volume, or its overlays. */
+        const char *const on[] = {disks.v[i].lvm ? disks.v[i].path : disks.v[i].delta_a, disks.v[i].hand_a};
+        for (size_t k = 0; k < 2; k++)
+            if (on[k]) {
+                CLEANUP_FREE char *disk = molt_xasprintf("disk %s", on[k]);
+                molt_json_append(v, molt_json_string(disk));
+            }
     }
     return v;
 }

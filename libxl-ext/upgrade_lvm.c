@@ -80,10 +80,13 @@ int up_lvm_snapshot(const struct up_disk *d, struct molt_error **err)
 
 int up_lvm_make_clone(const struct up_disk *d, struct molt_error **err)
 {
-    if (is_thin(d))
-        return molt_lv_snapshot(d->vg, d->snap, d->clone, 0, err);
+    int r = molt_lv_wait(d->vg, d->snap, err);
+    if (r == 0 && is_thin(d))
+        r = molt_lv_snapshot(d->vg, d->snap, d->clone, 0, err);
+    if (r < 0 || is_thin(d))
+        return r < 0 ? r : molt_lv_wait(d->vg, d->clone, err);
     CLEANUP_FREE char *base = molt_lv_path(d->vg, d->snap);
-    int r = molt_disk_overlay_create(d->delta_b, base, "raw", err);
+    r = molt_disk_overlay_create(d->delta_b, base, "raw", err);
     return r < 0 ? r : molt_disk_overlay_create(d->base_view, base, "raw", err);
 }
 
@@ -118,6 +121,8 @@ int up_lvm_release(struct molt_op *op, const struct up_disk *d, struct molt_erro
 int up_lvm_hand_over(struct molt_op *op, const struct up_disk *d, struct molt_error **err)
 {
     int r = molt_lv_snapshot(d->vg, d->lv, d->hand, is_thin(d) ? 0 : d->room, err);
+    if (r == 0)
+        r = molt_lv_wait(d->vg, d->hand, err);
     if (r == 0 && !is_thin(d)) {
         CLEANUP_FREE char *below = molt_lv_path(d->vg, d->hand);
         r = molt_disk_overlay_create(d->hand_b, below, "raw", err);
