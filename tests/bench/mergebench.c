@@ -6,6 +6,9 @@
  *   passes ACTIVE BASE CLONE FILES TOTAL LAST record|scan
  *                              TOTAL files change, a pass, LAST of them change again, the final pass; the two sides are two
  *                              processes with one TCP connection
+ *   serve PORT ACTIVE FILES TOTAL LAST record|scan
+ *   merge ADDRESS PORT BASE CLONE record|scan
+ *                              the same as two programs, on two machines; serve prints "ready" when it can be connected to
  *   record DIR -- COMMAND...   runs COMMAND while DIR's file system is recorded
  */
 #include <arpa/inet.h>
@@ -112,6 +115,8 @@ struct question {
     uint32_t q, len;
 };
 
+enum { Q_CHANGE = 0xffff }; /* none of molt_merge_question */
+
 static int ask(void *ctx, enum molt_merge_question q, const void *req, size_t len, struct molt_source *ret, struct molt_error **err)
 {
     struct side *s = ctx;
@@ -120,33 +125,6 @@ static int ask(void *ctx, enum molt_merge_question q, const void *req, size_t le
         return molt_error_errno(err, "ask");
     *ret = (struct molt_source){take, s->in};
     return 0;
-}
-
-static void serve(struct side *s, struct molt_merge_server *server)
-{
-    struct question h;
-    while (take(s->in, &h, sizeof(h)) == 0) {
-        struct molt_error *e = NULL;
-        char *req = malloc(h.len + 1);
-        const struct molt_sink sink = {put, s->out};
-        if (!req || take(s->in, req, h.len) < 0 || molt_merge_serve(server, (enum molt_merge_question)h.q, req, h.len, &sink, &e) < 0 ||
-            fflush(s->out))
-            fail("serve", e);
-        free(req);
-    }
-}
-
-/* A connected pair over TCP. */
-static void connect_pair(int fd[2])
-{
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t n = sizeof(a);
-    int l = socket(AF_INET, SOCK_STREAM, 0);
-    fd[0] = socket(AF_INET, SOCK_STREAM, 0);
-    if (l < 0 || bind(l, (void *)&a, n) < 0 || listen(l, 1) < 0 || getsockname(l, (void *)&a, &n) < 0 ||
-        connect(fd[0], (void *)&a, n) < 0 || (fd[1] = accept(l, NULL, NULL)) < 0)
-        fail("connect", NULL);
-    close(l);
 }
 
 static struct molt_recorder *record(const char *root)
@@ -160,6 +138,83 @@ static struct molt_recorder *record(const char *root)
     if (molt_recorder_start(&o, &r, &e) < 0)
         fail("record", e);
     return r;
+}
+
+/* The active's side of passes. */
+struct active {
+    const char *root;
+    unsigned files, total, last;
+    bool recorded;
+};
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+/* Beside the questions of the merge: the files change once more, answered by a byte. */
+static void change_again(struct side *s, const struct active *a)
+{
+    change(a->root, a->files, a->last, FINAL_SEED);
+    usleep(50000);
+    if (put(s->out, "", 1) < 0 || fflush(s->out))
+        fail("answer", NULL);
+}
+
+static void answer(struct side *s, struct molt_merge_server *server, const struct active *a)
+{
+    struct question h;
+    while (take(s->in, &h, sizeof(h)) == 0) {
+        struct molt_error *e = NULL;
+        char *req = malloc(h.len + 1);
+        const struct molt_sink sink = {put, s->out};
+        if (!req || take(s->in, req, h.len) < 0)
+            fail("serve", NULL);
+        if (h.q == Q_CHANGE)
+            change_again(s, a);
+        else if (molt_merge_serve(server, (enum molt_merge_question)h.q, req, h.len, &sink, &e) < 0 || fflush(s->out))
+            fail("serve", e);
+        free(req);
+    }
+}
+
+/* On a socket that listens: changes, one connection, and all that it asks. It is told first when the changes began. */
+static int active_side(int listener, const struct active *a, bool say_ready)
+{
+    struct molt_recorder *r = a->recorded ? record(a->root) : NULL;
+    const int64_t begun = now_ns();
+    change(a->root, a->files, a->total, 1);
+    usleep(50000);
+    if (say_ready) {
+        puts("ready");
+        fflush(stdout);
+    }
+    int fd = accept(listener, NULL, NULL);
+    if (fd < 0)
+        fail("accept", NULL);
+    struct side s = side_of(fd);
+    if (put(s.out, &begun, sizeof(begun)) < 0 || fflush(s.out))
+        fail("greet", NULL);
+    struct molt_merge_server *server = molt_merge_server_new(open_dir(a->root), exclude);
+    molt_merge_server_record(server, r, 0, r ? NULL : "not asked for");
+    answer(&s, server, a);
+    molt_recorder_stop(r);
+    return 0;
+}
+
+/* Bound to address (0: any) and port (0: one that is free); *ret_port: which. */
+static int listen_at(uint32_t address, uint16_t port, uint16_t *ret_port)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(address), .sin_port = htons(port)};
+    socklen_t n = sizeof(a);
+    int on = 1, l = socket(AF_INET, SOCK_STREAM, 0);
+    if (l < 0 || setsockopt(l, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 || bind(l, (void *)&a, n) < 0 || listen(l, 1) < 0 ||
+        getsockname(l, (void *)&a, &n) < 0)
+        fail("listen", NULL);
+    *ret_port = ntohs(a.sin_port);
+    return l;
 }
 
 static void pass(struct molt_merge *m, struct side *s, const char *name)
@@ -187,58 +242,59 @@ static void give_changes(struct molt_merge_opts *o, const char *clone)
     molt_recorder_stop(r);
 }
 
-static int passes(char **v)
+static int clone_side(const char *address, uint16_t port, const char *base, const char *clone, bool recorded)
 {
-    const char *active = v[0];
-    unsigned files = (unsigned)atoi(v[3]), total = (unsigned)atoi(v[4]), last = (unsigned)atoi(v[5]);
-    bool recorded = strcmp(v[6], "record") == 0;
-    int pair[2];
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
     struct molt_error *e = NULL;
     struct molt_policy *policy = NULL;
     struct molt_merge *m = NULL;
-    struct timespec now;
-    struct molt_recorder *r = recorded ? record(active) : NULL;
-    clock_gettime(CLOCK_REALTIME, &now);
-    change(active, files, total, 1);
-    usleep(50000);
-    connect_pair(pair);
-    pid_t pid = fork();
-    if (pid == 0) {
-        close(pair[0]);
-        struct side s = side_of(pair[1]);
-        struct molt_merge_server *server = molt_merge_server_new(open_dir(active), exclude);
-        molt_merge_server_record(server, r, 0, r ? NULL : "not asked for");
-        serve(&s, server);
-        _exit(0);
-    }
-    close(pair[1]);
-    struct side s = side_of(pair[0]);
     static const char rules[] = "data active /**\n";
-    const struct molt_merge_opts o = {.rootfd = open_dir(v[2]),
-                                      .basefd = open_dir(v[1]),
-                                      .stash = "stash",
-                                      .exclude = exclude,
-                                      .snapshot_ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec};
-    struct molt_merge_opts opts = o;
+    int64_t begun;
+    char byte;
+    if (fd < 0 || inet_pton(AF_INET, address, &to.sin_addr) != 1 || connect(fd, (void *)&to, sizeof(to)) < 0)
+        fail("connect", NULL);
+    struct side s = side_of(fd);
+    if (take(s.in, &begun, sizeof(begun)) < 0)
+        fail("connect", NULL);
+    struct molt_merge_opts o = {.rootfd = open_dir(clone), .basefd = open_dir(base), .stash = "stash", .exclude = exclude, .snapshot_ns = begun};
     if (molt_policy_parse(rules, sizeof(rules) - 1, "bench", &policy, &e) < 0)
         fail("policy", e);
-    opts.policy = policy;
+    o.policy = policy;
     int64_t start = molt_mono_ms();
     if (recorded)
-        give_changes(&opts, v[2]);
-    if (molt_merge_new(&opts, &m, &e) < 0)
+        give_changes(&o, clone);
+    if (molt_merge_new(&o, &m, &e) < 0)
         fail("begin", e);
     printf("begin_ms %lld\n", (long long)(molt_mono_ms() - start));
     pass(m, &s, "first");
-    change(active, files, last, FINAL_SEED);
-    usleep(50000);
+    struct molt_source answer;
+    if (ask(&s, (enum molt_merge_question)Q_CHANGE, "", 0, &answer, &e) < 0 || take(s.in, &byte, 1) < 0)
+        fail("change again", e);
     pass(m, &s, "final");
     molt_merge_free(m);
     molt_policy_free(policy);
     fclose(s.in);
     fclose(s.out);
+    return 0;
+}
+
+static bool is_recorded(const char *word)
+{
+    return strcmp(word, "record") == 0;
+}
+
+static int passes(char **v)
+{
+    const struct active a = {v[0], (unsigned)atoi(v[3]), (unsigned)atoi(v[4]), (unsigned)atoi(v[5]), is_recorded(v[6])};
+    uint16_t port;
+    int l = listen_at(INADDR_LOOPBACK, 0, &port);
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(active_side(l, &a, false));
+    close(l);
+    clone_side("127.0.0.1", port, v[1], v[2], a.recorded);
     waitpid(pid, NULL, 0);
-    molt_recorder_stop(r);
     return 0;
 }
 
@@ -265,8 +321,15 @@ int main(int argc, char **argv)
         return change(argv[2], (unsigned)atoi(argv[3]), (unsigned)atoi(argv[4]), (unsigned)atoi(argv[5]));
     if (argc == 9 && strcmp(argv[1], "passes") == 0)
         return passes(argv + 2);
+    if (argc == 8 && strcmp(argv[1], "serve") == 0) {
+        const struct active a = {argv[3], (unsigned)atoi(argv[4]), (unsigned)atoi(argv[5]), (unsigned)atoi(argv[6]), is_recorded(argv[7])};
+        uint16_t port;
+        return active_side(listen_at(INADDR_ANY, (uint16_t)atoi(argv[2]), &port), &a, true);
+    }
+    if (argc == 7 && strcmp(argv[1], "merge") == 0)
+        return clone_side(argv[2], (uint16_t)atoi(argv[3]), argv[4], argv[5], is_recorded(argv[6]));
     if (argc > 4 && strcmp(argv[1], "record") == 0 && strcmp(argv[3], "--") == 0)
         return recorded_command(argv[2], argv + 4);
-    fputs("usage: mergebench make|change|passes|record ... (tests/bench/merge)\n", stderr);
+    fputs("usage: mergebench make|change|passes|serve|merge|record ... (tests/bench/merge)\n", stderr);
     return 2;
 }

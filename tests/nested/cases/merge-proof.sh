@@ -138,12 +138,7 @@ check "leaves nothing open" grep -q '0 open, 2 listed' "$scratch/out"
 guest "printf 'one\nactive\nlater\n' >$SHOP/list; sync"
 expect 0 "a pass" "xenmolt delta-merge web1"
 expect 0 "op-continue" "xenmolt op-continue web1"
-status=$(upgrade_status 900)
-if [ "$status" != 0 ]; then
-    dom0 "grep -v ' progress ' /tmp/up.err | tail -n 8" | sed 's/^/   | /'
-    give_up "guest-upgrade succeeds: exit $status"
-fi
-pass "guest-upgrade succeeds"
+upgraded 900 "guest-upgrade succeeds"
 note "blackout $(report .blackout_ms) ms; merge $(report '.merge | {active_only, upgrade_only, both_same, bytes, passes} | tojson')"
 
 guest "treelist $PLACES >/run/merged.list" && dom0 "scp -q $ADDRESS:/run/merged.list $ADDRESS:/var/lib/proof/upgrade.list /tmp/" ||
@@ -156,7 +151,8 @@ guest "systemctl stop busy"
 check "the database is whole, and nothing of it, the log or the spool is lost" guest "busy check $LIVE $SPOOL" &&
     note "$(tail -n 1 "$scratch/check")"
 check "a newer libc6 is installed" newer "$(guest "dpkg-query -W -f '\${Version}' libc6")" "$libc_before"
-if python3 "$NESTED/lib/treemodel.py" "$scratch/base.list" "$scratch/active.list" "$scratch/upgrade.list" "$scratch/merged.list" >"$scratch/model" 2>&1; then
+# The agent keeps services from starting by a file of its own while the recipe runs.
+if python3 "$NESTED/lib/treemodel.py" "$scratch/base.list" "$scratch/active.list" "$scratch/upgrade.list" "$scratch/merged.list" /usr/sbin/policy-rc.d >"$scratch/model" 2>&1; then
     pass "the merged disk is what the model says: $(tail -n 1 "$scratch/model")"
 else
     fail "the merged disk is what the model says: $(tail -n 1 "$scratch/model")"

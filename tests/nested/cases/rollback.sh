@@ -43,12 +43,7 @@ guest "systemd-run -q --unit=bystander bystander /var/lib/bystander" || give_up 
 domid=$(dom0 "xl domid web1")
 UPGRADE="xl guest-upgrade" start_upgrade --recipe /tmp/files --keep-active
 guest "echo 'written meanwhile' >/root/meanwhile"
-status=$(upgrade_status 900)
-if [ "$status" != 0 ]; then
-    dom0 "grep -v ' progress ' /tmp/up.err | tail -n 8" | sed 's/^/   | /'
-    give_up "xl guest-upgrade: exit $status"
-fi
-pass "xl guest-upgrade, a recipe that changes files only"
+upgraded 900 "xl guest-upgrade, a recipe that changes files only"
 sleep 5
 load_clean
 op=$(operation)

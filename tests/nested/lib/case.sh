@@ -153,6 +153,17 @@ upgrade_status() {
     dom0 "for i in \$(seq $(($1 * 2))); do [ ! -f /tmp/up.rc ] || { cat /tmp/up.rc; exit 0; }; sleep 0.5; done; echo none"
 }
 
+# upgraded SECONDS TEXT: start_upgrade's operation succeeds; else there is nothing more to see.
+upgraded() {
+    local status
+    status=$(upgrade_status "$1")
+    if [ "$status" != 0 ]; then
+        dom0 "grep -v ' progress ' /tmp/up.err | tail -n 8" | sed 's/^/   | /'
+        give_up "$2: exit $status, $(dom0 "grep -v ' progress ' /tmp/up.err | tail -n 1" | cut -c1-300)"
+    fi
+    pass "$2"
+}
+
 # sleeping_upgrade: under load, in its recipe until something ends it. Sets op and PID_BEFORE; the world before it is in
 # $scratch/before.
 sleeping_upgrade() {

@@ -5,7 +5,7 @@ SUITE=bookworm
 
 DOM0_PACKAGES=systemd-sysv,dbus,udev,kmod,linux-image-amd64,initramfs-tools,zstd,lz4,openssh-server,\
 xen-hypervisor-4.17-amd64,xen-utils-4.17,xenstore-utils,qemu-system-xen,qemu-utils,iproute2,nftables,jq,procps,\
-strace,python3,lvm2,thin-provisioning-tools,libyajl2,libnl-3-200,libnl-route-3-200,libxxhash0,iputils-ping,e2fsprogs,ca-certificates
+strace,python3,lvm2,thin-provisioning-tools,xfsprogs,rsync,libyajl2,libnl-3-200,libnl-route-3-200,libxxhash0,iputils-ping,e2fsprogs,ca-certificates
 
 GUEST_PACKAGES=systemd-sysv,dbus,udev,kmod,linux-image-cloud-amd64,initramfs-tools,lz4,openssh-server,iproute2,\
 procps,openjdk-17-jre-headless,e2fsprogs,libnl-3-200,libxxhash0
