@@ -193,7 +193,7 @@ bool volumes_cover(const char *path)
     for (size_t i = 0; i < molt_json_size(list); i++) {
         CLEANUP_FREE char *dir = disks_unescape(molt_json_get_string(molt_json_at(list, i), "dir"));
         size_t n = strlen(dir);
-        if (n && !strncmp(path, dir, n) && path[n] == '/')
+        if (n && !strncmp(path, dir, n) && (path[n] == '/' || path[n] == '\0'))
             return true;
     }
     return false;

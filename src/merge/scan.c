@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -36,10 +37,25 @@
 #define OPEN_TREE_CLOEXEC O_CLOEXEC
 #endif
 
+/* A copy of a shared mount is one of its peers. A mount namespace that is made meanwhile may get this one as the master of its own, and
+ * from a detached mount nothing ever reaches it: what is mounted in the guest from then on would not be seen there. By
+ * mount_setattr (5.12) or the way before it. */
+static void make_private(int fd)
+{
+    struct mount_attr a = {.propagation = MS_PRIVATE};
+    if (syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &a, sizeof(a)) == 0)
+        return;
+    char self[40];
+    snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+    mount(NULL, self, NULL, MS_PRIVATE, NULL);
+}
+
 int molt_tree_open(const char *path, int *ret_fd, struct molt_error **err)
 {
     /* Closing the descriptor dissolves the detached mount. */
     int fd = (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (fd >= 0)
+        make_private(fd);
     if (fd < 0)
         fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)

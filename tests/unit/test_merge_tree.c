@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Scan, pack, apply and whole passes on scratch trees. */
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 
 #include "test_merge_util.h"
 
@@ -393,11 +397,56 @@ static void immutable_files(void **s)
     trees_remove(&t);
 }
 
+/* In a mount namespace of our own, where dir is a shared mount whose tree is kept open; then in one that is made from it, and to
+ * which mounts travel. Whether it sees one that comes after it: 0 yes, 1 no, 2 it cannot be tried here. */
+static int mounts_travel(const char *dir)
+{
+    char sub[300];
+    int fd, ready[2], go[2], status;
+    char byte = 0;
+    struct stat above, below;
+    snprintf(sub, sizeof(sub), "%s/sub", dir);
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || mount("none", dir, "tmpfs", 0, NULL) < 0 ||
+        mkdir(sub, 0700) < 0 || mount(NULL, dir, NULL, MS_SHARED, NULL) < 0 || pipe(ready) < 0 || pipe(go) < 0)
+        return 2;
+    if (molt_tree_open(dir, &fd, NULL) < 0)
+        return 2;
+    pid_t pid = fork();
+    if (pid == 0) {
+        bool ok = unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) == 0 && write(ready[1], "", 1) == 1 && read(go[0], &byte, 1) == 1;
+        _exit(!ok ? 2 : stat(dir, &above) == 0 && stat(sub, &below) == 0 && above.st_dev != below.st_dev ? 0 : 1);
+    }
+    close(ready[1]);
+    if (read(ready[0], &byte, 1) != 1 || mount("none", sub, "tmpfs", 0, NULL) < 0 || write(go[1], "", 1) != 1)
+        kill(pid, SIGKILL);
+    return waitpid(pid, &status, 0) == pid && WIFEXITED(status) ? WEXITSTATUS(status) : 2;
+}
+
+/* A service that gets a namespace of its own while a merge goes on sees what is mounted later. */
+static void a_kept_tree_does_not_stop_mounts(void **s)
+{
+    char dir[] = "/tmp/molt-mounts-XXXXXX";
+    int status;
+    (void)s;
+    assert_non_null(mkdtemp(dir));
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(mounts_travel(dir));
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    rmdir(dir);
+    if (WEXITSTATUS(status) == 2) {
+        print_message("no mount namespaces here\n");
+        skip();
+    }
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 int main(void)
 {
     umask(022);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_that_a_file_is),
+        cmocka_unit_test(a_kept_tree_does_not_stop_mounts),
         cmocka_unit_test(holes_stay_holes),
         cmocka_unit_test(text_logs_and_beside),
         cmocka_unit_test(open_conflict_changes_nothing),
