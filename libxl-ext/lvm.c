@@ -133,13 +133,32 @@ int molt_lv_create(const char *vg, const char *name, uint64_t size, struct molt_
     return run(argv, NULL, err);
 }
 
+/* Names of the group's volumes of which a field has this value: by a selection, for that there is none is an answer and no failure. */
+static int select_names(const char *vg, const char *field, const char *value, char **ret, struct molt_error **err)
+{
+    CLEANUP_FREE char *select = molt_xasprintf("%s=\"%s\"", field, value), *out = NULL;
+    CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
+    char *argv[] = {(char *)"lvs", (char *)"--noheadings", (char *)"-o", (char *)"lv_name", (char *)"-S", select, (char *)vg, NULL};
+    char *save = NULL;
+    int r = run(argv, &out, err);
+    if (r < 0)
+        return r;
+    for (char *w = strtok_r(out, " \n", &save); w; w = strtok_r(NULL, " \n", &save))
+        molt_strbuf_addf(&b, "%s%s", b.len ? " " : "", w);
+    *ret = molt_strbuf_steal(&b);
+    return 0;
+}
+
 int molt_lv_exists(const char *vg, const char *name, struct molt_error **err)
 {
-    /* By a selection: that a name is unknown is an answer, and no failure. */
-    CLEANUP_FREE char *select = molt_xasprintf("lv_name=\"%s\"", name), *out = NULL;
-    char *argv[] = {(char *)"lvs", (char *)"--noheadings", (char *)"-o", (char *)"lv_name", (char *)"-S", select, (char *)vg, NULL};
-    int r = run(argv, &out, err);
-    return r < 0 ? r : strstr(out, name) != NULL;
+    CLEANUP_FREE char *names = NULL;
+    int r = select_names(vg, "lv_name", name, &names, err);
+    return r < 0 ? r : strcmp(names, name) == 0;
+}
+
+int molt_lv_snapshots(const char *vg, const char *origin, char **ret, struct molt_error **err)
+{
+    return select_names(vg, "origin", origin, ret, err);
 }
 
 int molt_lv_remove(const char *vg, const char *name, struct molt_error **err)

@@ -30,6 +30,8 @@ int molt_lv_wait(const char *vg, const char *name, struct molt_error **err);
 int molt_lv_snapshot(const char *vg, const char *origin, const char *name, uint64_t room, struct molt_error **err);
 /* A new plain volume. */
 int molt_lv_create(const char *vg, const char *name, uint64_t size, struct molt_error **err);
+/* The names of the snapshots of a volume, with blanks between ("" for none; malloc'd). */
+int molt_lv_snapshots(const char *vg, const char *origin, char **ret, struct molt_error **err);
 /* A volume that is not there is removed already. One that somebody has open still is waited for. */
 int molt_lv_remove(const char *vg, const char *name, struct molt_error **err);
 /* Also while it is in use. */

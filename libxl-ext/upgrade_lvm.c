@@ -219,13 +219,23 @@ static int copy_classic(struct molt_op *op, const struct up_disk *d, struct molt
     return r < 0 ? r : molt_op_put(op, done, molt_json_bool(true), err);
 }
 
+/* LVM removes the classic snapshots of a volume with it, also those that somebody else took. */
+static int check_alone(const struct up_disk *d, struct molt_error **err)
+{
+    CLEANUP_FREE char *names = NULL;
+    int r = is_thin(d) ? 0 : molt_lv_snapshots(d->vg, d->lv, &names, err);
+    if (r == 0 && names && *names)
+        r = molt_error_set(err, MOLT_E_STATE, "it has snapshots that are not this operation's, and that would go with it: %.300s; remove them (lvremove), then say op-commit again", names);
+    return r;
+}
+
 /* The volume `next` becomes the guest's. As long as it is there under its own name, the old ones may still be. */
 static int take_name(const struct up_disk *d, struct molt_error **err)
 {
     int r = molt_lv_exists(d->vg, d->next, err);
     if (r <= 0)
         return r;
-    if ((r = drop_snapshots(d, err)) == 0)
+    if ((r = drop_snapshots(d, err)) == 0 && (r = check_alone(d, err)) == 0)
         r = molt_lv_remove(d->vg, d->lv, err);
     return r < 0 ? r : molt_lv_rename(d->vg, d->next, d->lv, err);
 }

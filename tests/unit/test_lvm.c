@@ -72,6 +72,18 @@ static void test_kinds(void **state)
     assert_non_null(strstr(molt_error_text(err), "/dev/g/web1 is no volume of LVM"));
 }
 
+static void test_names(void **state)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/lvs", dir), *names = NULL;
+    static const char text[] = "#!/bin/sh\ncase $* in *origin=*web1*) echo '  backup'; echo '  other' ;; *lv_name=*backup*) echo '  backup' ;; esac\n";
+    (void)state;
+    assert_int_equal(molt_write_file(path, text, strlen(text), 0755, NULL), 0);
+    assert_int_equal(molt_lv_snapshots("g", "web1", &names, NULL), 0);
+    assert_string_equal(names, "backup other");
+    assert_int_equal(molt_lv_exists("g", "backup", NULL), 1);
+    assert_int_equal(molt_lv_exists("g", "nosuch", NULL), 0);
+}
+
 static void test_siblings(void **state)
 {
     static const struct {
@@ -100,6 +112,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_names),
         cmocka_unit_test(test_siblings),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
