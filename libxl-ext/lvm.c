@@ -110,9 +110,10 @@ int molt_lv_snapshot(const char *vg, const char *origin, const char *name, uint6
 {
     CLEANUP_FREE char *from = molt_xasprintf("%s/%s", vg, origin), *size = molt_xasprintf("%llub", (unsigned long long)room);
     /* -kn: a thin snapshot would not be activated by itself (lvmthin(7)); --yes: no question about signatures. The guest stands still
-     * meanwhile: no backup of the metadata (-An; the next command writes one), no waiting for udev. */
+     * meanwhile: no backup of the metadata (-An; the next command writes one), no waiting for udev, but for the device of a classic
+     * one, whose store lvcreate clears. */
     char *thin[] = {(char *)"lvcreate", (char *)"--yes", (char *)"-An", (char *)"--noudevsync", (char *)"-s", (char *)"-kn", (char *)"-ay", (char *)"-prw", (char *)"-n", (char *)name, from, NULL};
-    char *classic[] = {(char *)"lvcreate", (char *)"--yes", (char *)"-An", (char *)"--noudevsync", (char *)"-s", (char *)"-prw", (char *)"-L", size, (char *)"-n", (char *)name, from, NULL};
+    char *classic[] = {(char *)"lvcreate", (char *)"--yes", (char *)"-An", (char *)"-s", (char *)"-prw", (char *)"-L", size, (char *)"-n", (char *)name, from, NULL};
     return run(room ? classic : thin, NULL, err);
 }
 

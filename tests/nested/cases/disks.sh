@@ -106,7 +106,7 @@ check "the same process" same "$(main_pid)" "$PID_BEFORE"
 check "the upgrade's changes are there, on each file system" guest "grep -q upgrade /etc/motd && grep -q upgrade /boot/upgrade && [ ! -e /home/admin/notes ]"
 check "and the guest's own" guest "grep -q meanwhile /home/admin/meanwhile && grep -q meanwhile /boot/meanwhile && grep -q meanwhile /root/meanwhile"
 check "also on XFS, above a volume group of the guest's own" guest "grep -q upgrade /srv/upgrade && grep -q meanwhile /srv/meanwhile && [ ! -e /srv/many ] && [ \$(ls /srv/renamed | wc -l) = 50 ] && grep -q base /srv/both"
-check "/boot and /home are mounted where they were" same "$(guest "findmnt -no SOURCE /boot /home" | xargs)" "/dev/xvda1 /dev/xvda4"
+check "/boot and /home are mounted where they were" same "$(guest "findmnt -no SOURCE /boot; findmnt -no SOURCE /home" | xargs)" "/dev/xvda1 /dev/xvda4"
 check "the data disk was handed over" data_is_there
 check "without what the upgrade wrote there" guest "[ ! -e $DATA/upgrade ]"
 check "and is mounted where it was" same "$(guest "findmnt -no SOURCE $DATA")" /dev/xvdb
