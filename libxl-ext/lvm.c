@@ -134,20 +134,22 @@ int molt_lv_create(const char *vg, const char *name, uint64_t size, struct molt_
     return run(argv, NULL, err);
 }
 
-/* Names of the group's volumes of which a field has this value: by a selection, for that there is none is an answer and no failure. */
+/* Names of the group's volumes of which a field has this value: by a selection, for that there is none is an answer and no failure.
+ * Warnings stand in the same output: only what bears the field's name counts. */
 static int select_names(const char *vg, const char *field, const char *value, char **ret, struct molt_error **err)
 {
+    static const char mark[] = "LVM2_LV_NAME='";
     CLEANUP_FREE char *select = molt_xasprintf("%s=\"%s\"", field, value), *out = NULL;
     CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
-    char *argv[] = {(char *)"lvs", (char *)"--noheadings", (char *)"-o", (char *)"lv_name", (char *)"-S", select, (char *)vg, NULL};
-    char *save = NULL;
+    char *argv[] = {(char *)"lvs", (char *)"--noheadings", (char *)"--nameprefixes", (char *)"-o", (char *)"lv_name", (char *)"-S", select, (char *)vg, NULL};
     int r = run(argv, &out, err);
-    if (r < 0)
-        return r;
-    for (char *w = strtok_r(out, " \n", &save); w; w = strtok_r(NULL, " \n", &save))
-        molt_strbuf_addf(&b, "%s%s", b.len ? " " : "", w);
-    *ret = molt_strbuf_steal(&b);
-    return 0;
+    for (const char *at = r < 0 ? NULL : strstr(out, mark); at; at = strstr(at, mark)) {
+        at += sizeof(mark) - 1;
+        molt_strbuf_addf(&b, "%s%.*s", b.len ? " " : "", (int)strcspn(at, "'"), at);
+    }
+    if (r == 0)
+        *ret = molt_strbuf_steal(&b);
+    return r;
 }
 
 int molt_lv_exists(const char *vg, const char *name, struct molt_error **err)

@@ -229,11 +229,19 @@ static int check_alone(const struct up_disk *d, struct molt_error **err)
     return r;
 }
 
-/* The volume `next` becomes the guest's. As long as it is there under its own name, the old ones may still be. */
-static int take_name(const struct up_disk *d, struct molt_error **err)
+/* The volume `next` becomes the guest's. That it is not there under its own name any more is right only where an earlier try had begun to
+ * give it the other one: else the next start would take the old volume. */
+static int take_name(struct molt_op *op, const struct up_disk *d, struct molt_error **err)
 {
-    int r = molt_lv_exists(d->vg, d->next, err);
-    if (r <= 0)
+    CLEANUP_FREE char *begun = molt_xasprintf("taking_%s", d->vdev);
+    int r = molt_lv_exists(d->vg, d->next, err), there = 0;
+    if (r == 0 && molt_json_get_bool(molt_op_facts(op), begun, false))
+        there = molt_lv_exists(d->vg, d->lv, err);
+    if (r == 0 && there == 0)
+        return molt_error_set(err, MOLT_E_STATE, "volume %s, which is to take its place, is not there", d->next);
+    if (r == 0)
+        return there < 0 ? there : drop_snapshots(d, err);
+    if (r < 0 || (r = molt_op_put(op, begun, molt_json_bool(true), err)) < 0)
         return r;
     if ((r = drop_snapshots(d, err)) == 0 && (r = check_alone(d, err)) == 0)
         r = molt_lv_remove(d->vg, d->lv, err);
@@ -246,7 +254,7 @@ int up_lvm_commit(struct molt_op *op, const struct up_disk *d, struct molt_error
     struct molt_domain dom;
     int r = is_thin(d) ? 0 : copy_classic(op, d, err);
     if (r == 0)
-        r = take_name(d, err);
+        r = take_name(op, d, err);
     if (r < 0)
         return molt_error_prefix(err, "volume %s/%s", d->vg, d->lv);
     if (molt_domain_by_uuid(x, up_fact(op, "clone_uuid"), &dom)) {
