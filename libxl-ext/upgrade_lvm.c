@@ -11,7 +11,8 @@
  *
  * An undo removes what is not the guest's volume. op-commit makes the clone's the guest's volume: a thin one by its name alone; of
  * a classic one QEMU copies all, while the guest runs, to a new volume ("NAME.OP.new"), which then takes the name. What it
- * does next is always told by which volumes are there, so that it can be tried again from any point.
+ * does next is told by which volumes are there and by two facts of the operation ("copied_", "taking_"), so that it can be tried again
+ * from any point.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -81,10 +82,12 @@ int up_lvm_snapshot(const struct up_disk *d, struct molt_error **err)
 int up_lvm_make_clone(const struct up_disk *d, struct molt_error **err)
 {
     int r = molt_lv_wait(d->vg, d->snap, err);
-    if (r == 0 && is_thin(d))
+    if (r < 0)
+        return r;
+    if (is_thin(d)) {
         r = molt_lv_snapshot(d->vg, d->snap, d->clone, 0, err);
-    if (r < 0 || is_thin(d))
         return r < 0 ? r : molt_lv_wait(d->vg, d->clone, err);
+    }
     CLEANUP_FREE char *base = molt_lv_path(d->vg, d->snap);
     r = molt_disk_overlay_create(d->delta_b, base, "raw", err);
     return r < 0 ? r : molt_disk_overlay_create(d->base_view, base, "raw", err);
