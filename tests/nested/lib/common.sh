@@ -41,7 +41,7 @@ need_tools() {
     local missing=() t pair
     for pair in qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils mmdebstrap:mmdebstrap \
                 mke2fs:e2fsprogs sfdisk:fdisk ssh:openssh-client javac:default-jdk-headless \
-                dpkg-scanpackages:dpkg-dev python3:python3-minimal; do
+                dpkg-scanpackages:dpkg-dev apt-ftparchive:apt-utils python3:python3-minimal; do
         t=${pair%%:*}
         command -v "$t" >/dev/null 2>&1 || missing+=("${pair#*:}")
     done
