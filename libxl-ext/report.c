@@ -125,7 +125,8 @@ struct molt_json *up_report(struct molt_op *op)
     set_ms(v, "snapshot_pause_ms", molt_json_get_double(notes, "snapshot_pause_ms", -1));
     set_ms(v, "blackout_ms", ms_between(notes, "t_freeze", "t_thawed"));
     molt_json_set(v, "blackout", split(notes));
-    molt_json_set(v, "predump", molt_json_array());
+    const struct molt_json *rounds = molt_json_get(notes, "predump");
+    molt_json_set(v, "predump", rounds ? molt_json_copy(rounds) : molt_json_array());
     molt_json_set(v, "merge", merge_part(notes));
     molt_json_set(v, "process", process_part(op, notes));
     const struct molt_json *w = molt_json_get(molt_op_params(op), "memory_bytes");

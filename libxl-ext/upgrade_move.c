@@ -300,6 +300,15 @@ static void warn_bystanders(struct molt_op *op, const struct molt_json *dump)
         molt_warn(molt_op_log(op), "%s of %s does not stand still; what it writes from here on may be lost", late, molt_op_subject(op));
 }
 
+/* What needs to know how many rounds of memory came before. */
+static int call_rounds(struct molt_op *op, struct molt_chan *c, const char *what, struct molt_json **ret, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = molt_json_object();
+    molt_json_set_string(args, "unit", up_param(op, "workload"));
+    molt_json_set_int(args, "rounds", up_fact_int(op, "rounds", 0));
+    return up_long_call(c, what, args, ret, err);
+}
+
 /* From here the workload stands still: packets for it are held in dom0 (hold.h), it is dumped, and what it wrote last is merged. */
 int step_freeze(struct molt_op *op, struct molt_error **err)
 {
@@ -320,7 +329,7 @@ int step_freeze(struct molt_op *op, struct molt_error **err)
     up_note_us(op, "t_freeze");
     r = molt_hold_engage(molt_op_id(op), vifs.v, vifs.n, err);
     if (r == 0)
-        r = up_call_unit(op, active, "dump", &dump, err);
+        r = call_rounds(op, active, "dump", &dump, err);
     up_note_us(op, "t_dumped");
     if (r < 0)
         return r;
@@ -375,11 +384,10 @@ int undo_freeze(struct molt_op *op, struct molt_error **err)
 int step_restore(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *clone;
-    CLEANUP_JSON struct molt_json *done = NULL, *args = molt_json_object();
+    CLEANUP_JSON struct molt_json *done = NULL;
     int r = up_clone(op, &clone, err);
-    molt_json_set_string(args, "unit", up_param(op, "workload"));
     if (r == 0)
-        r = up_long_call(clone, "restore-go", args, &done, err);
+        r = call_rounds(op, clone, "restore-go", &done, err);
     up_note_us(op, "t_restored");
     if (r < 0)
         return r;

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "procmig/predump.h"
 #include "proto/msg.h"
 
 #define MOLT_AGENT_RUN "/run/xenmolt"
@@ -34,6 +35,7 @@ struct session {
     char *peer_path;       /* where its ring stands in xenstore */
     struct molt_chan *peer; /* our connection to the other agent, NULL: none */
     struct molt_workload *workload; /* what dump-prepare found */
+    uint64_t round_pages[MOLT_PREDUMP_MAX]; /* what each round of memory wrote */
     char *frozen_unit;     /* workload that we stopped and not yet gave away */
     char *prepared_unit;   /* workload whose restore was prepared here and that was not thawed */
     struct merge_state *merge;
@@ -115,9 +117,16 @@ void peer_serve(struct molt_chan *chan, const struct session *session);
 void peer_stop(struct session *s);
 
 int h_dump_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+/* What dump-prepare found for the unit that a request names, looked at again. */
+int move_workload(struct molt_request *rq, struct molt_error **err);
+/* predump.c: one round of memory on the active, and its way into the clone. */
+int h_predump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_predump_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_resume(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 void move_resume(struct session *s);
+/* All images of the workload, dumps and rounds, with their memory. */
+void move_forget_images(void);
 /* Processes that a dump stopped beside the workload go on; also after the death of who stopped them. */
 void move_thaw_bystanders(struct molt_log *log);
 int h_pins_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);

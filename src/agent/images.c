@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
+#include "procmig/predump.h"
 
 #define HEAD 10
 #define MAX_NAME 255
@@ -66,11 +67,12 @@ static int send_head(struct sender *s, const char *name, uint64_t size, struct m
 static int send_file(struct sender *s, int dirfd, const char *name, char *buf, struct molt_error **err)
 {
     struct stat st;
+    /* Not CRIU's link to the images before these: the other side makes its own. */
+    if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode))
+        return 0;
     CLEANUP_CLOSE int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &st) < 0)
         return molt_error_errno(err, "open the image %s", name);
-    if (!S_ISREG(st.st_mode))
-        return 0;
     uint64_t left = (uint64_t)st.st_size;
     int r = send_head(s, name, left, err);
     while (r == 0 && left > 0) {
@@ -182,14 +184,17 @@ static int take(void *ctx, const void *buf, size_t len, struct molt_error **err)
     return r;
 }
 
-int images_fetch(struct molt_chan *peer, const char *dir, uint64_t *ret_bytes, struct molt_error **err)
+int images_fetch(struct molt_chan *peer, const char *images, unsigned round, uint64_t *ret_bytes, struct molt_error **err)
 {
+    CLEANUP_FREE char *dir = round ? molt_predump_dir(images, round) : molt_xstrdup(images);
+    CLEANUP_JSON struct molt_json *args = molt_json_object();
     CLEANUP_CLOSE int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dirfd < 0)
         return molt_error_errno(err, "open %s", dir);
     struct receiver rc = {.dirfd = dirfd, .fd = -1};
     struct molt_call call = {.data = take, .ctx = &rc};
-    int r = molt_call(peer, "images", NULL, &call, NULL, err);
+    molt_json_set_int(args, "round", round);
+    int r = molt_call(peer, "images", args, &call, NULL, err);
     if (rc.fd >= 0)
         close(rc.fd);
     if (r == 0 && !rc.ended)

@@ -18,6 +18,7 @@
 #include "procmig/bystanders.h"
 #include "procmig/dump.h"
 #include "procmig/overlay.h"
+#include "procmig/predump.h"
 #include "procmig/restore.h"
 
 #define ADOPT_MS      60000
@@ -31,10 +32,15 @@ static int need_unit(struct molt_request *rq, const char **ret, struct molt_erro
     return *ret ? molt_unit_name(*ret, &full, err) : molt_error_set(err, MOLT_E_PROTOCOL, "no unit is named");
 }
 
+void move_forget_images(void)
+{
+    umount2(MOLT_AGENT_DUMP, MNT_DETACH);
+}
+
 /* An empty tmpfs for images: they never touch a disk. */
 static int fresh_dump_dir(struct molt_error **err)
 {
-    umount2(MOLT_AGENT_DUMP, MNT_DETACH);
+    move_forget_images();
     return molt_images_mount(MOLT_AGENT_DUMP, err);
 }
 
@@ -90,25 +96,34 @@ void move_thaw_bystanders(struct molt_log *log)
         molt_err(log, "processes that were stopped stay so: %s", molt_error_text(err));
 }
 
-/* The workload stands still from here on. Undone by resume, or by the end of the session. dump-prepare came before. */
-int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+int move_workload(struct molt_request *rq, struct molt_error **err)
 {
     struct session *s = rq->ctx;
     const char *unit;
-    struct molt_dump_stats stats = {0};
     int r = need_unit(rq, &unit, err);
-    struct molt_workload *w = s->workload;
-    if (r == 0 && !w)
+    if (r == 0 && !s->workload)
         r = molt_error_set(err, MOLT_E_STATE, "dump-prepare comes first");
-    if (r == 0 && strcmp(w->unit, unit) != 0)
-        r = molt_error_set(err, MOLT_E_STATE, "dump-prepare was for %s, not for %s", w->unit, unit);
-    if (r == 0)
-        r = molt_workload_refresh(w, err);
+    if (r == 0 && strcmp(s->workload->unit, unit) != 0)
+        r = molt_error_set(err, MOLT_E_STATE, "dump-prepare was for %s, not for %s", s->workload->unit, unit);
+    return r < 0 ? r : molt_workload_refresh(s->workload, err);
+}
+
+/* {"unit", "rounds": how many of memory came before}. The workload stands still from here on. Undone by resume, or by the end of the
+ * session. dump-prepare came before. */
+int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    struct molt_dump_stats stats = {0};
+    int64_t rounds = molt_json_get_int(rq->args, "rounds", 0);
+    if (rounds < 0 || rounds > MOLT_PREDUMP_MAX)
+        return molt_error_set(err, MOLT_E_PROTOCOL, "no such round of memory");
+    int r = move_workload(rq, err);
     if (r < 0)
         return r;
+    struct molt_workload *w = s->workload;
     free(s->frozen_unit);
     s->frozen_unit = molt_xstrdup(w->unit);
-    struct molt_dump_opts o = {.dir = MOLT_AGENT_DUMP, .log = s->log};
+    struct molt_dump_opts o = {.dir = MOLT_AGENT_DUMP, .rounds = (unsigned)rounds, .log = s->log};
     r = molt_dump(w, &o, &stats, err);
     if (r < 0) {
         move_resume(s);
@@ -128,7 +143,7 @@ void move_resume(struct session *s)
     move_thaw_bystanders(s->log);
     if (molt_dump_resume(s->frozen_unit, &err) < 0)
         molt_err(s->log, "%s", molt_error_text(err));
-    umount2(MOLT_AGENT_DUMP, MNT_DETACH);
+    move_forget_images();
     free(s->frozen_unit);
     s->frozen_unit = NULL;
 }
@@ -145,7 +160,7 @@ int h_resume(struct molt_request *rq, struct molt_json *reply, struct molt_error
     move_thaw_bystanders(s->log);
     free(s->frozen_unit);
     s->frozen_unit = NULL;
-    umount2(MOLT_AGENT_DUMP, MNT_DETACH);
+    move_forget_images();
     return molt_dump_resume(unit, err);
 }
 
@@ -245,19 +260,23 @@ int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct m
     return r;
 }
 
-/* Images across, then CRIU; the tree stands restored and stopped when this returns. */
+/* {"unit", "rounds"}. Images across, then CRIU; the tree stands restored and stopped when this returns. */
 int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
     const char *unit;
     struct molt_dump_stats stats = {0};
     uint64_t bytes = 0;
+    int64_t rounds = molt_json_get_int(rq->args, "rounds", 0), t0 = molt_mono_us();
     int r = need_unit(rq, &unit, err);
-    int64_t t0 = molt_mono_us();
+    if (r == 0 && (rounds < 0 || rounds > MOLT_PREDUMP_MAX))
+        r = molt_error_set(err, MOLT_E_PROTOCOL, "no such round of memory");
     if (r == 0 && !s->peer)
         r = molt_error_set(err, MOLT_E_STATE, "no connection to the other agent");
     if (r == 0)
-        r = images_fetch(s->peer, MOLT_AGENT_DUMP, &bytes, err);
+        r = images_fetch(s->peer, MOLT_AGENT_DUMP, 0, &bytes, err);
+    if (r == 0)
+        r = molt_predump_link(MOLT_AGENT_DUMP, (unsigned)rounds, err);
     molt_json_set_double(reply, "transport_ms", (double)(molt_mono_us() - t0) / 1000);
     molt_json_set_int(reply, "image_bytes", (int64_t)bytes);
     t0 = molt_mono_us();
@@ -312,7 +331,7 @@ int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_erro
     merge_free(s);
     molt_chan_close(s->peer);
     s->peer = NULL;
-    umount2(MOLT_AGENT_DUMP, MNT_DETACH);
+    move_forget_images();
     unlink("/run/systemd/journald.conf.d/50-xenmolt.conf");
     unlink(MOLT_AGENT_RUN "/mode");
     CLEANUP_FREE char *spec = molt_xasprintf(MOLT_AGENT_RUN "/restore/%s/spec.json", unit);

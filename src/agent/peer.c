@@ -18,6 +18,7 @@
 #include "merge/merge.h"
 #include "merge/pack.h"
 #include "procmig/pins.h"
+#include "procmig/predump.h"
 #include "proto/vchan.h"
 
 #define ACCEPT_MS 120000
@@ -159,10 +160,20 @@ static int p_pin(struct molt_request *rq, struct molt_json *reply, struct molt_e
     return molt_request_fd(rq, fd, err);
 }
 
+/* {"round": 0 the dump's, else those of that round of memory, which are forgotten here when they are sent} */
 static int p_images(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
+    int64_t round = molt_json_get_int(rq->args, "round", 0);
     (void)reply;
-    return images_send(rq, MOLT_AGENT_DUMP, err);
+    if (round == 0)
+        return images_send(rq, MOLT_AGENT_DUMP, err);
+    if (round < 0 || round > MOLT_PREDUMP_MAX)
+        return molt_error_set(err, MOLT_E_PROTOCOL, "no such round of memory");
+    CLEANUP_FREE char *dir = molt_predump_dir(MOLT_AGENT_DUMP, (unsigned)round);
+    int r = images_send(rq, dir, err);
+    if (r == 0)
+        molt_predump_forget_pages(MOLT_AGENT_DUMP, (unsigned)round);
+    return r;
 }
 
 void peer_serve(struct molt_chan *chan, const struct session *session)

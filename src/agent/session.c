@@ -35,6 +35,8 @@ static const struct molt_handler handlers[] = {
     {"merge-check", h_merge_check},
     {"pins-fetch", h_pins_fetch},
     {"dump-prepare", h_dump_prepare},
+    {"predump", h_predump},
+    {"predump-fetch", h_predump_fetch},
     {"dump", h_dump},
     {"resume", h_resume},
     {"restore-prepare", h_restore_prepare},
@@ -56,6 +58,8 @@ static void take_back(struct session *s)
         molt_warn(s->log, "the host went away: %s goes on here", s->frozen_unit);
         move_resume(s);
     }
+    if (s->workload && !agent_was_replaced())
+        move_forget_images();
     if (s->prepared_unit && !agent_took_over()) {
         molt_warn(s->log, "the host went away: the restore of %s is given up", s->prepared_unit);
         if (molt_restore_undo(s->prepared_unit, &err) < 0)

@@ -4,9 +4,9 @@
 #define MOLT_PROCMIG_DUMP_H
 
 #include "base/log.h"
+#include "procmig/criu.h"
 #include "procmig/workload.h"
 
-#define MOLT_TOOLBOX_DIR "/usr/lib/xenmolt/toolbox"
 /* Files of ours in the image directory, beside CRIU's; they travel with the images. */
 #define MOLT_DUMP_META "molt-dump.json" /* {schema, main_pid, ids [], sockets [{ino, stderr}], carry []} */
 
@@ -19,8 +19,9 @@ struct molt_dump_stats { /* from CRIU's stats images; microseconds */
 
 struct molt_dump_opts {
     const char *toolbox; /* NULL: MOLT_TOOLBOX_DIR */
-    const char *dir;     /* image directory, on a tmpfs; made when missing, must be empty */
+    const char *dir;     /* image directory, on a tmpfs; made when missing, empty but for such rounds */
     int timeout_ms;      /* 0: 120 s */
+    unsigned rounds;     /* of memory that was copied before (predump.h); the dump takes what was written since */
     struct molt_log *log;
 };
 
@@ -40,15 +41,7 @@ int molt_dump_resume(const char *unit, struct molt_error **err);
  * it. */
 int molt_images_mount(const char *dir, struct molt_error **err);
 int molt_images_umount(const char *dir, struct molt_error **err);
-/* `criu check`, and its feature cache warmed (call it when the agent starts). */
-int molt_criu_check(const char *toolbox, struct molt_error **err);
-/* "4.1.1"; malloc'd. */
-int molt_criu_version(const char *toolbox, char **ret_version, struct molt_error **err);
 struct molt_json *molt_dump_stats_json(const struct molt_dump_stats *s);
-/* Runs criu (argv[0] is replaced by the toolbox's) in the mount and time namespaces of process `like` (0:
- * ours), its outcome judged by exit status; the error quotes the last error line of log_path. */
-int molt__criu_run(const char *toolbox, char *argv[], pid_t like, int timeout_ms, const char *log_path,
-                   struct molt_error **err);
 /* Reads DIR/stats-{dump,restore} when it is there. */
 int molt__stats_read(const char *dir, const char *which, struct molt_dump_stats *s, struct molt_error **err);
 /* Repair mode of every connected TCP socket of a process: off makes it speak again, on makes it silent. */

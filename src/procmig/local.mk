@@ -4,9 +4,11 @@ PROCMIG_SOURCES = \
     src/procmig/bystanders.c src/procmig/bystanders.h \
     src/procmig/carry.c src/procmig/carry.h \
     src/procmig/check.c src/procmig/check.h \
+    src/procmig/criu.c src/procmig/criu.h \
     src/procmig/dump.c src/procmig/dump.h \
     src/procmig/overlay.c src/procmig/overlay.h \
     src/procmig/pins.c src/procmig/pins.h \
+    src/procmig/predump.c src/procmig/predump.h \
     src/procmig/procfs.c src/procmig/procfs.h \
     src/procmig/restore.c src/procmig/restore.h \
     src/procmig/restore_exec.c src/procmig/restore_internal.h \

@@ -11,7 +11,7 @@ report_valid() {
         and all(.phases[]; .started | test(\"^[0-9-]{10}T[0-9:]{8}[.][0-9]{6}Z\$\"))
         and ([.phases[].started] | . == sort)
         and all(.snapshot_pause_ms, .blackout_ms; type == \"number\" and . > 0)
-        and (.predump | type == \"array\")
+        and (.predump | length > 0) and all(.predump[]; (.pages > 0) and (.frozen_ms < .ms))
         and all(.merge.active_only, .merge.upgrade_only, .merge.both_same, .merge.bytes; type == \"number\")
         and (.merge.conflicts | type == \"array\")
         and (.process | (.pid > 1) and (.threads > 1) and (.memory_bytes > 1000000) and (.connections >= 20) and (.pins | length > 0))
@@ -60,6 +60,7 @@ check "kernel threads of the initramfs are not where the process ids of a worklo
 note "start time of the process: $starttime before, $(guest "cut -d' ' -f22 /proc/$PID_BEFORE/stat") after"
 check "no conflicts" same "$(report '.merge.conflicts | length')" 0
 check "snapshot pause at most 2 s: $(report .snapshot_pause_ms) ms" below "$(report .snapshot_pause_ms)" 2000
+check "most of the memory went before the freeze: $(report '[.predump[].pages] | tojson'), then $(report .blackout.criu_dump.pages_written) pages" below "$(report '.blackout.criu_dump.pages_written * 2')" "$(report '.predump[0].pages')"
 note "blackout: $(report .blackout_ms) ms: $(report '.blackout | del(.criu_dump, .criu_restore) | tojson'), longest client gap $(report .longest_gap_ms /tmp/load.json) ms"
 check "nothing failed in the guest since" same "$(guest "systemctl --failed --no-legend | wc -l")" 0
 

@@ -54,7 +54,7 @@ told=$(dom0 "xenstore-read /local/domain/$domid/data/bystander")
 check "no line of a process beside the workload is lost (${told:-none})" guest "[ ${told:-0} -gt 20 ] && head -n $told /var/lib/bystander | cmp - <(seq $told)"
 check "it stood still" same "$(report '.blackout.bystanders | [.cgroups > 0, .late, .error] | tojson')" "[true,null,null]"
 check "the same kernel" same "$(guest "uname -r")" "$kernel"
-note "blackout: $(report .blackout_ms) ms: $(report '.blackout | del(.criu_dump, .criu_restore) | tojson'), longest client gap $(report .longest_gap_ms /tmp/load.json) ms"
+note "blackout: $(report .blackout_ms) ms: $(report '.blackout | del(.criu_dump, .criu_restore) | tojson'), memory $(report '.predump | tojson'), longest client gap $(report .longest_gap_ms /tmp/load.json) ms"
 guest "echo 'written after' >/root/after; sync"
 
 expect 0 "op-commit --older-than" "xenmolt op-commit --older-than 0"

@@ -218,7 +218,8 @@ main_pid() { guest "systemctl show -P MainPID counter.service"; }
 
 # start_load [CONNECTIONS]
 start_load() {
-    dom0 "rm -f /tmp/load.*; setsid loadclient --host $ADDRESS --conns ${1:-20} --interval 5 --prefix load- --report /tmp/load.json --status /tmp/load.status </dev/null >/tmp/load.log 2>&1 & echo \$! >/tmp/load.pid; for i in \$(seq 60); do [ \"\$(jq .replies /tmp/load.status 2>/dev/null || echo 0)\" -gt 0 ] && exit 0; sleep 0.5; done; cat /tmp/load.log; exit 1" || give_up "the clients do not get through"
+    LOADS=$((${LOADS:-0} + 1)) # the log on disk may outlive a load: each has names of its own
+    dom0 "rm -f /tmp/load.*; setsid loadclient --host $ADDRESS --conns ${1:-20} --interval 5 --prefix load$LOADS- --report /tmp/load.json --status /tmp/load.status </dev/null >/tmp/load.log 2>&1 & echo \$! >/tmp/load.pid; for i in \$(seq 60); do [ \"\$(jq .replies /tmp/load.status 2>/dev/null || echo 0)\" -gt 0 ] && exit 0; sleep 0.5; done; cat /tmp/load.log; exit 1" || give_up "the clients do not get through"
 }
 
 stop_load() {

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Memory goes to the clone while the workload runs, round by round, so that the dump in the freeze has only the last written pages to
+ * take. What fails here costs time and nothing else: the dump takes all then.
+ */
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "upgrade.h"
+
+#define MAX_ROUNDS 16 /* the agent's own rules end them long before */
+
+struct rounds {
+    unsigned n;
+    bool enough;
+    struct molt_json *list; /* for the report */
+};
+
+static void note_round(struct molt_op *op, struct rounds *p, const struct molt_json *dump, const struct molt_json *fetched)
+{
+    const struct molt_json *st = molt_json_get(dump, "stats");
+    struct molt_json *o = molt_json_object();
+    double frozen_ms = (double)molt_json_get_int(st, "frozen_us", 0) / 1000, ms = (double)molt_json_get_int(st, "wall_us", 0) / 1000;
+    int64_t pages = molt_json_get_int(st, "pages_written", 0);
+    p->n++;
+    p->enough = molt_json_get_bool(dump, "enough", true);
+    molt_json_set_int(o, "pages", pages);
+    molt_json_set_double(o, "ms", ms);
+    molt_json_set_double(o, "frozen_ms", frozen_ms);
+    molt_json_set_double(o, "transport_ms", molt_json_get_double(fetched, "ms", 0));
+    molt_json_set_int(o, "bytes", molt_json_get_int(fetched, "bytes", 0));
+    molt_json_append(p->list, o);
+    molt_op_progress(op, -1, "memory, round %u: %lld pages, %.0f ms, of them %.0f ms standing still", p->n, (long long)pages, ms, frozen_ms);
+}
+
+static int one_round(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct rounds *p, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = molt_json_object(), *dump = NULL, *fetched = NULL;
+    molt_json_set_string(args, "unit", up_param(op, "workload"));
+    molt_json_set_int(args, "round", p->n + 1);
+    int r = up_long_call(active, "predump", args, &dump, err);
+    if (r < 0)
+        return r;
+    const char *why = molt_json_get_string(dump, "unsupported");
+    if (why) {
+        molt_info(molt_op_log(op), "memory is not copied before the freeze: %s", why);
+        p->enough = true;
+        return 0;
+    }
+    r = up_long_call(clone, "predump-fetch", args, &fetched, err);
+    if (r == 0)
+        note_round(op, p, dump, fetched);
+    return r;
+}
+
+static int all_rounds(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct rounds *p, struct molt_error **err)
+{
+    int r = 0;
+    while (r == 0 && !p->enough && p->n < MAX_ROUNDS) {
+        r = one_round(op, active, clone, p, err);
+        if (r == 0 && molt_op_aborting(op))
+            return molt_error_set(err, MOLT_E_ABORTED, "aborted");
+    }
+    return r;
+}
+
+int step_predump(struct molt_op *op, struct molt_error **err)
+{
+    struct molt_chan *active, *clone;
+    struct rounds rounds = {.list = molt_json_array()};
+    CLEANUP_JSON struct molt_json *last = NULL;
+    int r = up_active(op, &active, err);
+    if (r == 0)
+        r = up_clone(op, &clone, err);
+    if (r == 0)
+        r = all_rounds(op, active, clone, &rounds, err);
+    if (r < 0 && r != MOLT_E_ABORTED && !active->broken && !clone->broken) {
+        molt_warn(molt_op_log(op), "memory is not copied before the freeze: %s", *err ? molt_error_text(*err) : "");
+        molt_error_clear(err);
+        rounds.n = 0;
+        r = 0;
+    }
+    molt_op_note(op, "predump", rounds.list);
+    if (r == 0)
+        r = molt_op_put(op, "rounds", molt_json_int(rounds.n), err);
+    return r < 0 ? r : up_merge_pass(op, clone, &last, err); /* what was written meanwhile */
+}
