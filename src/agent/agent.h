@@ -120,6 +120,8 @@ int h_dump_prepare(struct molt_request *rq, struct molt_json *reply, struct molt
 /* What dump-prepare found for the unit that a request names, looked at again. */
 int move_workload(struct molt_request *rq, struct molt_error **err);
 /* predump.c: one round of memory on the active, and its way into the clone. */
+/* A request's number of a round, or of rounds: 0 (also where it is missing) to MOLT_PREDUMP_MAX, else MOLT_E_PROTOCOL. */
+int predump_number(struct molt_request *rq, const char *key, unsigned *ret, struct molt_error **err);
 int h_predump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_predump_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);

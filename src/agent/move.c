@@ -114,16 +114,16 @@ int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error *
 {
     struct session *s = rq->ctx;
     struct molt_dump_stats stats = {0};
-    int64_t rounds = molt_json_get_int(rq->args, "rounds", 0);
-    if (rounds < 0 || rounds > MOLT_PREDUMP_MAX)
-        return molt_error_set(err, MOLT_E_PROTOCOL, "no such round of memory");
-    int r = move_workload(rq, err);
+    unsigned rounds = 0;
+    int r = predump_number(rq, "rounds", &rounds, err);
+    if (r == 0)
+        r = move_workload(rq, err);
     if (r < 0)
         return r;
     struct molt_workload *w = s->workload;
     free(s->frozen_unit);
     s->frozen_unit = molt_xstrdup(w->unit);
-    struct molt_dump_opts o = {.dir = MOLT_AGENT_DUMP, .rounds = (unsigned)rounds, .log = s->log};
+    struct molt_dump_opts o = {.dir = MOLT_AGENT_DUMP, .rounds = rounds, .log = s->log};
     r = molt_dump(w, &o, &stats, err);
     if (r < 0) {
         move_resume(s);
@@ -267,16 +267,17 @@ int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_e
     const char *unit;
     struct molt_dump_stats stats = {0};
     uint64_t bytes = 0;
-    int64_t rounds = molt_json_get_int(rq->args, "rounds", 0), t0 = molt_mono_us();
+    unsigned rounds = 0;
+    int64_t t0 = molt_mono_us();
     int r = need_unit(rq, &unit, err);
-    if (r == 0 && (rounds < 0 || rounds > MOLT_PREDUMP_MAX))
-        r = molt_error_set(err, MOLT_E_PROTOCOL, "no such round of memory");
+    if (r == 0)
+        r = predump_number(rq, "rounds", &rounds, err);
     if (r == 0 && !s->peer)
         r = molt_error_set(err, MOLT_E_STATE, "no connection to the other agent");
     if (r == 0)
         r = images_fetch(s->peer, MOLT_AGENT_DUMP, 0, &bytes, err);
     if (r == 0)
-        r = molt_predump_link(MOLT_AGENT_DUMP, (unsigned)rounds, err);
+        r = molt_predump_link(MOLT_AGENT_DUMP, rounds, err);
     molt_json_set_double(reply, "transport_ms", (double)(molt_mono_us() - t0) / 1000);
     molt_json_set_int(reply, "image_bytes", (int64_t)bytes);
     t0 = molt_mono_us();

@@ -163,16 +163,15 @@ static int p_pin(struct molt_request *rq, struct molt_json *reply, struct molt_e
 /* {"round": 0 the dump's, else those of that round of memory, which are forgotten here when they are sent} */
 static int p_images(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
-    int64_t round = molt_json_get_int(rq->args, "round", 0);
+    unsigned round = 0;
     (void)reply;
-    if (round == 0)
-        return images_send(rq, MOLT_AGENT_DUMP, err);
-    if (round < 0 || round > MOLT_PREDUMP_MAX)
-        return molt_error_set(err, MOLT_E_PROTOCOL, "no such round of memory");
-    CLEANUP_FREE char *dir = molt_predump_dir(MOLT_AGENT_DUMP, (unsigned)round);
-    int r = images_send(rq, dir, err);
+    int r = predump_number(rq, "round", &round, err);
+    if (r < 0 || round == 0)
+        return r < 0 ? r : images_send(rq, MOLT_AGENT_DUMP, err);
+    CLEANUP_FREE char *dir = molt_predump_dir(MOLT_AGENT_DUMP, round);
+    r = images_send(rq, dir, err);
     if (r == 0)
-        molt_predump_forget_pages(MOLT_AGENT_DUMP, (unsigned)round);
+        molt_predump_forget_pages(MOLT_AGENT_DUMP, round);
     return r;
 }
 

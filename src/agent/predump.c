@@ -6,13 +6,19 @@
 #include "base/clock.h"
 #include "procmig/predump.h"
 
+int predump_number(struct molt_request *rq, const char *key, unsigned *ret, struct molt_error **err)
+{
+    int64_t n = molt_json_get_int(rq->args, key, 0);
+    if (n < 0 || n > MOLT_PREDUMP_MAX)
+        return molt_error_set(err, MOLT_E_PROTOCOL, "no such round of memory");
+    *ret = (unsigned)n;
+    return 0;
+}
+
 static int round_of(struct molt_request *rq, unsigned *ret, struct molt_error **err)
 {
-    int64_t round = molt_json_get_int(rq->args, "round", 0);
-    if (round < 1 || round > MOLT_PREDUMP_MAX)
-        return molt_error_set(err, MOLT_E_PROTOCOL, "no such round of memory");
-    *ret = (unsigned)round;
-    return 0;
+    int r = predump_number(rq, "round", ret, err);
+    return r == 0 && *ret == 0 ? molt_error_set(err, MOLT_E_PROTOCOL, "no such round of memory") : r;
 }
 
 /* {"unit", "round"} -> {"stats", "enough": no further round is worth it}, or {"unsupported": why}. dump-prepare came before, then the rounds in order. */

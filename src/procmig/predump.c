@@ -78,12 +78,12 @@ int molt_predump(const struct molt_workload *w, const struct molt_dump_opts *opt
     if (r < 0)
         return r;
     CLEANUP_FREE char *log = molt_xasprintf("%s/pre-dump.log", dir);
-    char *first[] = {NULL, "pre-dump", "-t", pid, "-D", dir, "-o", "pre-dump.log", "-v2", "--track-mem", "--timeout", "60", NULL};
-    char *next[] = {NULL, "pre-dump", "-t", pid, "-D", dir, "-o", "pre-dump.log", "-v2", "--track-mem", "--timeout", "60", "--prev-images-dir", before, NULL};
+    char *argv[] = {NULL, "pre-dump", "-t", pid, "-D", dir, "-o", "pre-dump.log", "-v2", "--track-mem", "--timeout", "60",
+                    round > 1 ? "--prev-images-dir" : NULL, before, NULL};
     struct molt_dump_stats s = {0};
     int64_t begun = molt_mono_us();
 
-    r = molt__criu_run(opts->toolbox, round > 1 ? next : first, w->main_pid, opts->timeout_ms ? opts->timeout_ms : ROUND_MS, log, err);
+    r = molt__criu_run(opts->toolbox, argv, w->main_pid, opts->timeout_ms ? opts->timeout_ms : ROUND_MS, log, err);
     s.wall_us = (uint64_t)(molt_mono_us() - begun);
     if (r == 0)
         r = molt__stats_read(dir, "dump", &s, err);
