@@ -6,7 +6,8 @@
  * after the last pass, a crash of the clone costs only the clone: the active is the guest. What must not
  * happen is a path that a running program of the clone sees half-written; the rename sees to that. (Large data files
  * of which only differences come are written in place: apply_want.c. So are files that the active wrote in place: programs
- * remember numbers of inodes, SQLite that of its database, and both disks began as the same one.)
+ * remember numbers of inodes, SQLite that of its database, and both disks began as the same one. A pass that is cut short
+ * leaves such a file torn: merge.c remembers it, and the next pass puts it anew.)
  */
 #include "merge/apply.h"
 
@@ -30,7 +31,9 @@ struct put {
     char tmp[64];
     int fd; /* of a regular file */
     bool made;
-    bool in_place; /* no temporary name: differences, laid over the file itself (apply_want.c says which) */
+    bool in_place; /* no temporary name: written over the file itself */
+    bool whole;    /* and not differences (apply_want.c says where those come): what no data comes for is a hole */
+    uint64_t end;  /* of the data that came */
 };
 
 struct run {
@@ -73,6 +76,18 @@ static int put_begin_in_place(struct put *p, struct molt__place *place, const ch
     return 0;
 }
 
+/* The whole content goes into the file that is there. Its blocks are used again: a file system that need not free and
+ * allocate is done sooner, and so is the syncfs. 1: it cannot be opened. */
+static int put_begin_over(struct put *p, struct molt__place *place, const char *name, const struct molt_entry *e,
+                          struct molt_error **err)
+{
+    *p = (struct put){.place = place, .fd = -1, .in_place = true, .whole = true};
+    p->fd = openat(place->dirfd, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (p->fd < 0)
+        return 1;
+    return ftruncate(p->fd, (off_t)e->size) < 0 ? molt_error_errno(err, "set the size") : 0;
+}
+
 static bool all_zero(const char *p, size_t n)
 {
     return n == 0 || (*p == 0 && memcmp(p, p + 1, n - 1) == 0);
@@ -99,6 +114,25 @@ static int put_data(struct put *p, uint64_t off, const void *data, size_t len, s
     return 0;
 }
 
+static int put_zeros(struct put *p, uint64_t off, uint64_t end, struct molt_error **err)
+{
+    static const char zeros[4096];
+    for (; off < end; off += sizeof(zeros)) {
+        int rc = put_data(p, off, zeros, end - off < sizeof(zeros) ? (size_t)(end - off) : sizeof(zeros), err);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+/* Nothing came for what lies between the data so far and off. */
+static int put_gap(struct put *p, uint64_t off, struct molt_error **err)
+{
+    if (!p->whole || off <= p->end || put_hole(p, p->end, off - p->end))
+        return 0;
+    return put_zeros(p, p->end, off, err);
+}
+
 static void put_drop(struct put *p)
 {
     if (p->fd >= 0)
@@ -120,46 +154,6 @@ static int put_end(struct put *p, const char *name, const struct molt_entry *wan
     }
     put_drop(p);
     return rc;
-}
-
-/* The active's file has the number of the tree's own, which is nobody's program and no version that has to be kept. */
-static bool keeps_inode(const struct run *r)
-{
-    const struct molt_action *x = r->cur;
-    struct statx st;
-    return x->act == MOLT_ACT_PUT && !x->stash && x->active && x->active->type == MOLT_T_REG && x->active->nlink == 1 && r->put.fd >= 0 && !r->put.in_place &&
-           statx(r->place.dirfd, r->name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &st) == 0 && S_ISREG(st.stx_mode) && st.stx_ino == x->active->ino &&
-           st.stx_nlink == 1 && !(st.stx_mode & 0111) && !(st.stx_attributes & (STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND));
-}
-
-/* The new version, complete under its temporary name, goes into the file that is there. Not done where it cannot be opened. */
-static int put_into(struct put *p, const char *name, struct molt_error **err)
-{
-    struct stat st;
-    CLEANUP_CLOSE int fd = openat(p->place->dirfd, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    if (fstat(p->fd, &st) < 0 || ftruncate(fd, 0) < 0 || ftruncate(fd, st.st_size) < 0)
-        return molt_error_errno(err, "set the size");
-    int tmp = p->fd;
-    p->fd = fd;
-    int rc = 0;
-    CLEANUP_FREE char *buf = molt_xmalloc(MOLT_PACK_CHUNK);
-    for (off_t at = lseek(tmp, 0, SEEK_DATA), end = 0; rc == 0 && at >= 0; at = lseek(tmp, end, SEEK_DATA)) {
-        end = lseek(tmp, at, SEEK_HOLE);
-        while (rc == 0 && at < end) {
-            ssize_t n = pread(tmp, buf, end - at < MOLT_PACK_CHUNK ? (size_t)(end - at) : MOLT_PACK_CHUNK, at);
-            rc = n > 0 ? put_data(p, (uint64_t)at, buf, (size_t)n, err) : molt_error_errno(err, "read back");
-            at += n;
-        }
-    }
-    p->fd = tmp;
-    if (rc < 0)
-        return rc;
-    unlinkat(p->place->dirfd, p->tmp, 0);
-    p->made = false;
-    p->in_place = true;
-    return 0;
 }
 
 int molt_apply_open_upgrade(const struct molt_apply *a, const char *path)
@@ -223,17 +217,6 @@ static int append_upgrade(struct run *r, uint64_t size, struct molt_error **err)
     return n < 0 ? molt_error_errno(err, "read the upgrade's version") : 0;
 }
 
-/* "system.journal" -> "system@xenmolt-active.journal", which journalctl reads; others NAME.xenmolt-active. */
-static void beside_name(const char *name, char out[MOLT_NAME_LIMIT + 64])
-{
-    size_t n = strlen(name), suffix = sizeof(".journal") - 1;
-    if (n > suffix && strcmp(name + n - suffix, ".journal") == 0)
-        snprintf(out, MOLT_NAME_LIMIT + 64, "%.*s%cxenmolt-active.journal", (int)(n - suffix), name,
-                 strchr(name, '@') ? '-' : '@');
-    else
-        snprintf(out, MOLT_NAME_LIMIT + 64, "%s" MOLT_BESIDE_ACTIVE, name);
-}
-
 /* The upgrade's version, out of the stash, as NAME.xenmolt-upgrade. */
 static int lay_beside(struct run *r, struct molt_error **err)
 {
@@ -259,14 +242,14 @@ static void remove_beside(struct run *r, const char *beside)
 static int unbeside(struct run *r, const struct molt_action *x, struct molt_error **err)
 {
     const char *name;
-    char beside[MOLT_NAME_LIMIT + 64];
+    char beside[MOLT_BESIDE_LIMIT];
     CLEANUP_ERROR struct molt_error *missing = NULL;
     int rc = molt__place_at(&r->place, x->path, &name, &missing);
     if (rc < 0)
         molt_error_move(err, MOLT_STEAL_PTR(missing));
     if (rc)
         return rc < 0 ? rc : 0;
-    beside_name(name, beside);
+    molt__beside_name(name, beside);
     remove_beside(r, beside);
     snprintf(beside, sizeof(beside), "%s" MOLT_BESIDE_UPGRADE, name);
     remove_beside(r, beside);
@@ -426,6 +409,16 @@ static int move_kept(struct run *r, const struct molt_action *x, const struct mo
     return rc;
 }
 
+/* The active's file has the number of the tree's own, which is nobody's program and no version that has to be kept. */
+static bool keeps_inode(const struct run *r)
+{
+    const struct molt_action *x = r->cur;
+    struct statx st;
+    return x->act == MOLT_ACT_PUT && !x->stash && x->active->type == MOLT_T_REG && x->active->nlink == 1 &&
+           statx(r->place.dirfd, r->name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &st) == 0 && S_ISREG(st.stx_mode) && st.stx_ino == x->active->ino &&
+           st.stx_nlink == 1 && !(st.stx_mode & 0111) && !(st.stx_attributes & (STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND));
+}
+
 static int restore_begin(void *ctx, size_t index, const struct molt_record *rec, struct molt_error **err)
 {
     struct run *r = ctx;
@@ -440,8 +433,13 @@ static int on_data(void *ctx, uint64_t off, const void *p, size_t len, struct mo
     enum { PAGE = 4096 };
     struct run *r = ctx;
     const char *s = p;
-    if (r->skip || !r->put.in_place)
-        return r->skip ? 0 : put_data(&r->put, off, p, len, err);
+    if (r->skip)
+        return 0;
+    if (!r->put.in_place || r->put.whole) {
+        int rc = put_gap(&r->put, off, err);
+        r->put.end = off + len;
+        return rc < 0 ? rc : put_data(&r->put, off, p, len, err);
+    }
     while (len) {
         size_t n = len < PAGE ? len : PAGE;
         bool zero = all_zero(s, n);
@@ -459,9 +457,12 @@ static int on_data(void *ctx, uint64_t off, const void *p, size_t len, struct mo
 
 static int end_size(struct run *r, uint64_t size, struct molt_error **err)
 {
-    if (r->put.fd >= 0 && ftruncate(r->put.fd, (off_t)size) < 0)
+    if (r->put.fd < 0)
+        return 0;
+    int rc = put_gap(&r->put, size, err);
+    if (rc == 0 && ftruncate(r->put.fd, (off_t)size) < 0)
         return molt_error_errno(err, "truncate");
-    return 0;
+    return rc;
 }
 
 static int restore_end(void *ctx, uint64_t size, struct molt_error **err)
@@ -617,6 +618,7 @@ static int catch_up(struct run *r, size_t until, struct molt_error **err)
 static int on_begin(void *ctx, size_t index, const struct molt_record *rec, struct molt_error **err)
 {
     struct run *r = ctx;
+    char beside[MOLT_BESIDE_LIMIT];
     int rc = catch_up(r, r->want->action[index], err);
     if (rc < 0)
         return rc;
@@ -631,10 +633,15 @@ static int on_begin(void *ctx, size_t index, const struct molt_record *rec, stru
     if (x->act == MOLT_ACT_PUT_DIR || x->act == MOLT_ACT_SET_META || x->act == MOLT_ACT_MOVE)
         return 0;
     rc = molt__place_at(&r->place, x->path, &r->name, err);
-    if (rc == 0)
-        rc = rec->differences ? put_begin_in_place(&r->put, &r->place, r->name, &r->want->had[index], err)
-                              : put_begin(&r->put, &r->place, &rec->e, err);
-    return rc > 0 ? MOLT_E_INTERNAL : rc;
+    if (rc != 0)
+        return rc > 0 ? MOLT_E_INTERNAL : rc;
+    if (!rec->differences) {
+        rc = keeps_inode(r) ? put_begin_over(&r->put, &r->place, r->name, &rec->e, err) : 1;
+        return rc > 0 ? put_begin(&r->put, &r->place, &rec->e, err) : rc;
+    }
+    if (x->act == MOLT_ACT_BESIDE)
+        molt__beside_name(r->name, beside);
+    return put_begin_in_place(&r->put, &r->place, x->act == MOLT_ACT_BESIDE ? beside : r->name, &r->want->had[index], err);
 }
 
 /* Puts the file in place. Of one that is made of both sides, the extended attributes may be the upgrade's: the record has
@@ -643,9 +650,6 @@ static int end_put(struct run *r, struct molt_error **err)
 {
     const struct molt_action *x = r->cur;
     const struct molt_entry *u = x->upgrade;
-    int into = keeps_inode(r) ? put_into(&r->put, r->name, err) : 0;
-    if (into < 0)
-        return into;
     if (!u || x->want.xattr_hash == x->active->xattr_hash || x->want.xattr_hash != u->xattr_hash)
         return put_end(&r->put, r->name, &x->want, r->rec, err);
     char name[40];
@@ -661,7 +665,7 @@ static int end_put(struct run *r, struct molt_error **err)
 static int end_content(struct run *r, uint64_t size, struct molt_error **err)
 {
     const struct molt_action *x = r->cur;
-    char beside[MOLT_NAME_LIMIT + 64];
+    char beside[MOLT_BESIDE_LIMIT];
     int rc = end_size(r, size, err);
     if (rc == 0)
         rc = stash(r, x, r->name, err);
@@ -685,7 +689,7 @@ static int end_content(struct run *r, uint64_t size, struct molt_error **err)
         rc = lay_beside(r, err);
         break;
     case MOLT_ACT_BESIDE:
-        beside_name(r->name, beside);
+        molt__beside_name(r->name, beside);
         return put_end(&r->put, beside, &x->want, r->rec, err);
     default:
         break;

@@ -280,6 +280,16 @@ void molt__stash_name(const char *path, char name[40])
     snprintf(name, 40, "%016llx%016llx", (unsigned long long)h.high64, (unsigned long long)h.low64);
 }
 
+void molt__beside_name(const char *name, char out[MOLT_BESIDE_LIMIT])
+{
+    size_t n = strlen(name), suffix = sizeof(".journal") - 1;
+    if (n > suffix && strcmp(name + n - suffix, ".journal") == 0)
+        snprintf(out, MOLT_BESIDE_LIMIT, "%.*s%cxenmolt-active.journal", (int)(n - suffix), name,
+                 strchr(name, '@') ? '-' : '@');
+    else
+        snprintf(out, MOLT_BESIDE_LIMIT, "%s" MOLT_BESIDE_ACTIVE, name);
+}
+
 /* Of a directory what the manifest does not tell. */
 static int stash_directory(struct molt__place *p, int stashfd, const char *stash, const char *name, struct molt_error **err)
 {

@@ -45,6 +45,9 @@ int molt__link_over(struct molt__place *p, int srcfd, const char *src, const cha
                     struct molt_error **err);
 
 void molt__stash_name(const char *path, char name[40]);
+/* What is laid beside NAME: NAME.xenmolt-active; for "system.journal" "system@xenmolt-active.journal", which journalctl reads. */
+#define MOLT_BESIDE_LIMIT (MOLT_NAME_LIMIT + 64)
+void molt__beside_name(const char *name, char out[MOLT_BESIDE_LIMIT]);
 int molt__stash_save(struct molt__place *p, int stashfd, const char *path, const char *name,
                      struct molt_error **err);
 

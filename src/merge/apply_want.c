@@ -1,21 +1,24 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What a plan needs from the active, and what of it the tree has already. */
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "merge/apply.h"
+#include "merge/apply_fs.h"
 
 #define DIFFERENCES_MIN (4u * MOLT_PACK_BLOCK) /* below it a file comes whole */
+#define HOLES_MAX       (64u << 20)            /* above it one with holes does: they are read for the hashes, on both sides */
 
 /* Only what can be written in place without anybody noticing: the whole content under one name, nobody's program, no
- * version that has to be kept, no holes that would be filled. */
+ * version that has to be kept. What is laid beside a file is ours. */
 static bool may_differ_in_part(const struct molt_action *x)
 {
     const struct molt_entry *e = x->active;
-    return x->act == MOLT_ACT_PUT && x->fetch == MOLT_FETCH_FULL && !x->stash && e && e->type == MOLT_T_REG &&
+    return (x->act == MOLT_ACT_PUT || x->act == MOLT_ACT_BESIDE) && x->fetch == MOLT_FETCH_FULL && !x->stash && e && e->type == MOLT_T_REG &&
            e->nlink == 1 && e->size >= DIFFERENCES_MIN && !(e->mode & 0111) && !(e->flags & MOLT_EF_INODE);
 }
 
@@ -26,13 +29,27 @@ static int hash_own(const struct molt_apply *a, const char *path, struct molt_pa
     uint64_t *h = NULL;
     CLEANUP_CLOSE int fd = molt_open_beneath(a->rootfd, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink != 1 || st.st_size < DIFFERENCES_MIN ||
-        st.st_blocks * 512 < st.st_size)
+        (st.st_size > HOLES_MAX && st.st_blocks * 512 < st.st_size))
         return 0;
     if (molt_entry_of_fd(fd, had) < 0 || had->flags & MOLT_EF_INODE)
         return 0;
     int r = molt_pack_hash_blocks(fd, (uint64_t)st.st_size, &h, &p->n_have, err);
     p->have = h;
     return r;
+}
+
+/* Where the version lies that the differences go into. */
+static int hash_for(const struct molt_apply *a, const struct molt_action *x, struct molt_pack_path *p, struct molt_entry *had,
+                    struct molt_error **err)
+{
+    if (x->act != MOLT_ACT_BESIDE)
+        return hash_own(a, x->path, p, had, err);
+    char beside[MOLT_BESIDE_LIMIT], path[MOLT_PATH_LIMIT + MOLT_BESIDE_LIMIT];
+    const char *cut = strrchr(x->path, '/');
+    size_t n = cut ? (size_t)(cut - x->path) + 1 : 0;
+    molt__beside_name(x->path + n, beside);
+    snprintf(path, sizeof(path), "%.*s%s", (int)n, x->path, beside);
+    return hash_own(a, path, p, had, err);
 }
 
 int molt_apply_want(const struct molt_apply *a, const struct molt_plan *plan, struct molt_wants *ret, struct molt_error **err)
@@ -48,7 +65,7 @@ int molt_apply_want(const struct molt_apply *a, const struct molt_plan *plan, st
         w.v[w.n] = (struct molt_pack_path){.path = x->path, .meta_only = x->fetch == MOLT_FETCH_META};
         w.action[w.n] = i;
         if (may_differ_in_part(x))
-            r = hash_own(a, x->path, &w.v[w.n], &w.had[w.n], err);
+            r = hash_for(a, x, &w.v[w.n], &w.had[w.n], err);
         w.n++;
     }
     *ret = w;

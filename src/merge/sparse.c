@@ -13,6 +13,7 @@ struct molt_sparse *molt_sparse_new(const struct molt_sparse_opts *o)
 {
     struct molt_sparse *s = molt_xcalloc(1, sizeof(*s));
     s->o = *o;
+    s->answers = 1;
     s->known = molt_manifest_new();
     s->t = (struct molt_trees){molt_manifest_new(), molt_manifest_new(), molt_manifest_new(), molt_manifest_new()};
     s->linked = molt_manifest_new();
@@ -30,7 +31,6 @@ void molt_sparse_free(struct molt_sparse *s)
     molt_manifest_free(s->t.upgrade);
     molt_manifest_free(s->linked);
     molt_pathset_clear(&s->pending);
-    molt_pathset_clear(&s->racy);
     free(s);
 }
 
@@ -134,6 +134,20 @@ static void add_unknown(const struct molt_sparse *s, const struct molt_manifest 
         }
 }
 
+static void note_racy(struct molt_sparse *s, const char *path)
+{
+    struct molt_entry *k = molt_manifest_find(s->known, path);
+    if (k)
+        k->ino = s->answers;
+}
+
+void molt__sparse_settle(const struct molt_sparse *s, struct molt_entry *e)
+{
+    const struct molt_entry *k = e->flags & MOLT_EF_RACY ? molt_manifest_find(s->known, e->path) : NULL;
+    if (k && k->ino <= s->proven)
+        e->flags &= (uint8_t)~MOLT_EF_RACY;
+}
+
 /* A path was not known, so that nothing of it changed on the active side and nothing of ours is there on the other. */
 static void enter(struct molt_sparse *s, struct molt_manifest *base, const struct molt_manifest *upgrade,
                   struct molt_pathset *fresh)
@@ -161,8 +175,7 @@ static void enter(struct molt_sparse *s, struct molt_manifest *base, const struc
     molt_manifest_update(s->t.prev, s->t.base, fresh->v, fresh->n);
     molt_manifest_update(s->t.active, s->t.base, fresh->v, fresh->n);
     for (size_t i = 0; i < base->n; i++)
-        if (base->v[i].flags & MOLT_EF_RACY)
-            molt_pathset_add(&s->racy, base->v[i].path);
+        note_racy(s, base->v[i].path);
 }
 
 static bool is_deep(const struct molt_sparse *s, const char *path)
@@ -274,24 +287,8 @@ static void follow_names(struct molt_sparse *s, const struct molt_manifest *told
         if (molt_manifest_find(told, e->path) || !molt_inodes_follow(&l, e))
             continue;
         molt_pathset_add(&s->pending, e->path);
-        molt_pathset_add(&s->racy, e->path);
+        note_racy(s, e->path);
     }
-}
-
-/* All that was read as racy was fetched since, and it is not told again: it did not change meanwhile. */
-static void settle_racy(struct molt_sparse *s, const struct molt_manifest *set)
-{
-    for (size_t i = 0; i < s->racy.n; i++) {
-        if (molt_manifest_find(set, s->racy.v[i]))
-            continue;
-        struct molt_entry *a = molt_manifest_find(s->t.active, s->racy.v[i]);
-        struct molt_entry *p = molt_manifest_find(s->t.prev, s->racy.v[i]);
-        if (a)
-            a->flags &= (uint8_t)~MOLT_EF_RACY;
-        if (p)
-            p->flags &= (uint8_t)~MOLT_EF_RACY;
-    }
-    molt_pathset_clear(&s->racy);
 }
 
 static void keep_linked(struct molt_sparse *s, const struct molt_manifest *put, const struct molt_manifest *inodes)
@@ -315,7 +312,8 @@ int molt_sparse_take(struct molt_sparse *s, bool from_base, const struct molt_so
     if (rc < 0)
         return rc;
     if (proven)
-        settle_racy(s, set);
+        s->proven = s->answers; /* but what it tells again */
+    s->answers++;
     s->settled = false;
     for (size_t i = 0; i < set->n; i++)
         if (!molt_path_excluded(set->v[i].path, s->o.exclude))
@@ -331,9 +329,8 @@ int molt_sparse_take(struct molt_sparse *s, bool from_base, const struct molt_so
     molt_manifest_update(s->t.active, put, changed.v, changed.n);
     for (size_t i = 0; i < changed.n; i++)
         molt_pathset_add(&s->pending, changed.v[i]);
-    for (size_t i = 0; i < put->n; i++)
-        if (put->v[i].flags & MOLT_EF_RACY)
-            molt_pathset_add(&s->racy, put->v[i].path);
+    for (size_t i = 0; i < set->n; i++)
+        note_racy(s, set->v[i].path);
     keep_linked(s, put, inodes);
     follow_names(s, put);
     for (size_t i = 0; i < s->linked->n; i++)
@@ -424,13 +421,15 @@ static void close_paths(const struct molt_sparse *s, struct molt_pathset *k)
     molt_pathset_sort(k);
 }
 
-static struct molt_manifest *slice(const struct molt_manifest *m, const struct molt_pathset *k)
+static struct molt_manifest *slice(const struct molt_sparse *s, const struct molt_manifest *m, const struct molt_pathset *k)
 {
     struct molt_manifest *ret = molt_xcalloc(1, sizeof(*ret));
     for (size_t i = 0; i < k->n; i++) {
-        const struct molt_entry *e = molt_manifest_find(m, k->v[i]);
+        struct molt_entry *e = molt_manifest_find(m, k->v[i]);
         if (!e)
             continue;
+        if (m == s->t.prev || m == s->t.active)
+            molt__sparse_settle(s, e);
         MOLT_GROW(ret->v, ret->n, ret->cap);
         ret->v[ret->n++] = *e;
     }
@@ -456,8 +455,8 @@ int molt_sparse_cut(struct molt_sparse *s, struct molt_cut *ret, struct molt_err
     for (size_t i = 0; i < s->pending.n; i++)
         molt_pathset_add(&ret->paths, s->pending.v[i]);
     close_paths(s, &ret->paths);
-    ret->trees = (struct molt_trees){slice(s->t.base, &ret->paths), slice(s->t.prev, &ret->paths),
-                                     slice(s->t.active, &ret->paths), slice(s->t.upgrade, &ret->paths)};
+    ret->trees = (struct molt_trees){slice(s, s->t.base, &ret->paths), slice(s, s->t.prev, &ret->paths),
+                                     slice(s, s->t.active, &ret->paths), slice(s, s->t.upgrade, &ret->paths)};
     return 0;
 }
 

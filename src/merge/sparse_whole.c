@@ -40,6 +40,14 @@ static void follow_all(const struct molt_sparse *s, struct molt_manifest *active
         molt_manifest_relink(active);
 }
 
+static void settle_all(const struct molt_sparse *s)
+{
+    for (size_t i = 0; i < s->t.prev->n; i++)
+        molt__sparse_settle(s, &s->t.prev->v[i]);
+    for (size_t i = 0; i < s->t.active->n; i++)
+        molt__sparse_settle(s, &s->t.active->v[i]);
+}
+
 int molt_sparse_complete(struct molt_sparse *s, struct molt_trees *ret, struct molt_error **err)
 {
     CLEANUP_MANIFEST struct molt_manifest *base = NULL, *upgrade = NULL;
@@ -58,6 +66,7 @@ int molt_sparse_complete(struct molt_sparse *s, struct molt_trees *ret, struct m
     rc = molt_manifest_scan(s->o.rootfd, &o, &upgrade, err);
     if (rc < 0)
         return rc;
+    settle_all(s);
     /* Where passes were at work, the upgrade's version is the one that was known before. */
     ret->upgrade = overlay(s, upgrade, s->t.upgrade);
     ret->prev = overlay(s, base, s->t.prev);

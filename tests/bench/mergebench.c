@@ -154,10 +154,13 @@ static int64_t now_ns(void)
     return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
-/* Beside the questions of the merge: the files change once more, answered by a byte. */
+/* Beside the questions of the merge: the files change once more, answered by a byte. What was written before goes to the
+ * disk first, for the final pass must not wait for that. */
 static void change_again(struct side *s, const struct active *a)
 {
+    sync();
     change(a->root, a->files, a->last, FINAL_SEED);
+    sync();
     usleep(50000);
     if (put(s->out, "", 1) < 0 || fflush(s->out))
         fail("answer", NULL);
@@ -217,15 +220,21 @@ static int listen_at(uint32_t address, uint16_t port, uint16_t *ret_port)
     return l;
 }
 
-static void pass(struct molt_merge *m, struct side *s, const char *name)
+/* Ends with a syncfs, as a pass does; own_ms is without it. */
+static void pass(struct molt_merge *m, int rootfd, struct side *s, const char *name)
 {
     const struct molt_merge_peer peer = {.call = ask, .ctx = s};
     struct molt_pass_stats st;
     struct molt_error *e = NULL;
-    if (molt_merge_pass(m, &peer, 0, &st, &e) < 0)
+    const int64_t start = now_ns();
+    if (molt_merge_pass(m, &peer, MOLT_PASS_NO_SYNC, &st, &e) < 0)
         fail(name, e);
-    printf("%s_ms %lld\n%s_scan_ms %lld\n%s_actions %zu\n%s_bytes %llu\n%s_recorded %d\n", name, (long long)st.ms, name,
-           (long long)st.scan_ms, name, st.actions, name, (unsigned long long)st.bytes, name, st.recorded);
+    const int64_t done = now_ns();
+    if (syncfs(rootfd) < 0)
+        fail("syncfs", NULL);
+    printf("%s_ms %.1f\n%s_own_ms %.1f\n%s_scan_ms %lld\n%s_actions %zu\n%s_bytes %llu\n%s_recorded %d\n", name,
+           (double)(now_ns() - start) / 1e6, name, (double)(done - start) / 1e6, name, (long long)st.scan_ms, name, st.actions, name,
+           (unsigned long long)st.bytes, name, st.recorded);
 }
 
 /* What the clone's own recording tells. */
@@ -267,11 +276,11 @@ static int clone_side(const char *address, uint16_t port, const char *base, cons
     if (molt_merge_new(&o, &m, &e) < 0)
         fail("begin", e);
     printf("begin_ms %lld\n", (long long)(molt_mono_ms() - start));
-    pass(m, &s, "first");
+    pass(m, o.rootfd, &s, "first");
     struct molt_source answer;
     if (ask(&s, (enum molt_merge_question)Q_CHANGE, "", 0, &answer, &e) < 0 || take(s.in, &byte, 1) < 0)
         fail("change again", e);
-    pass(m, &s, "final");
+    pass(m, o.rootfd, &s, "final");
     molt_merge_free(m);
     molt_policy_free(policy);
     fclose(s.in);

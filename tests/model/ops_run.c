@@ -183,10 +183,13 @@ static bool set_flags(int dirfd, const char *name, int set)
     struct stat st;
     if (fd < 0 || fstat(fd, &st) < 0 || !(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) || ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0)
         return false;
-    int want = (flags & ~(FS_IMMUTABLE_FL | FS_APPEND_FL)) | set;
-    /* The kernel tells nobody of these flags; a recording sees them with any other change (ARCHITECTURE.md). */
+    int none = flags & ~(FS_IMMUTABLE_FL | FS_APPEND_FL), want = none | set;
+    /* The kernel tells nobody of these flags; a recording sees them with any other change (ARCHITECTURE.md), for which the
+     * file must be free of them. */
+    if (none != flags && ioctl(fd, FS_IOC_SETFLAGS, &none) < 0)
+        return false;
     fchmod(fd, st.st_mode & 07777);
-    return want == flags || ioctl(fd, FS_IOC_SETFLAGS, &want) == 0;
+    return want == none || ioctl(fd, FS_IOC_SETFLAGS, &want) == 0;
 }
 
 void remove_below(int fd)

@@ -148,6 +148,43 @@ static void changed_under_the_merge(void **s)
     end(&t, &ss);
 }
 
+/* What is laid beside the upgrade's journal in each pass, with a hole in it as journald leaves them. */
+static void beside_in_parts(void **s)
+{
+    (void)s;
+    struct trees t;
+    struct session ss;
+    struct stat st;
+    static const char name[] = "var/log/journal/system.journal", beside[] = "var/log/journal/system@xenmolt-active.journal";
+    CLEANUP_FREE unsigned char *buf = molt_xmalloc(SIZE), *back = molt_xmalloc(SIZE);
+    fill(buf, SIZE, 3);
+    memset(buf + 4 * BLOCK, 0, 4 * BLOCK);
+    trees_make(&t);
+    mkdir3(&t, "var");
+    mkdir3(&t, "var/log");
+    mkdir3(&t, "var/log/journal");
+    put3(&t, name, "b");
+    put(t.u, name, "u", 3000);
+    cut(t.a, name, SIZE);
+    write_at(t.a, name, buf, 4 * BLOCK, 0);
+    write_at(t.a, name, buf + 8 * BLOCK, SIZE - 8 * BLOCK, 8 * BLOCK);
+    session_start(&ss, &t, NULL, MOLT_ON_CONFLICT_REFUSE);
+    session_pass(&ss);
+    assert_int_equal(ss.stats.bytes, SIZE - 4 * BLOCK);
+    fill(buf + 6 * BLOCK, 100, 4);
+    write_at(t.a, name, buf + 6 * BLOCK, 100, 6 * BLOCK);
+    session_pass(&ss);
+    assert_int_equal(ss.stats.bytes, BLOCK);
+    assert_file(t.u, name, "u");
+    int fd = openat(t.u, beside, O_RDONLY);
+    assert_int_equal(pread(fd, back, SIZE, 0), SIZE);
+    assert_memory_equal(back, buf, SIZE);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_true(st.st_size == SIZE && st.st_blocks * 512 <= (blkcnt_t)SIZE - 3 * (blkcnt_t)BLOCK);
+    close(fd);
+    end(&t, &ss);
+}
+
 static void random_edits(void **s)
 {
     (void)s;
@@ -221,6 +258,7 @@ int main(void)
         cmocka_unit_test(only_what_changed),       cmocka_unit_test(holes_come_as_zeros),
         cmocka_unit_test(whole_where_in_place_would_show), cmocka_unit_test(changed_under_the_merge),
         cmocka_unit_test(random_edits),            cmocka_unit_test(hostile),
+        cmocka_unit_test(beside_in_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
