@@ -24,11 +24,24 @@
 #define SAVED       "/" MOLT_TMP_PREFIX "record"
 #define MAX_JOURNAL (UINT64_C(16) << 20) /* it is memory */
 
-static const char *const roots[] = {"/", NULL};
+/* All of them on disks, and writable; the data disks that the clone gets later come after the merge has begun. */
+static char **mounted(void)
+{
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    CLEANUP_MOUNTS struct agent_mounts m = {.n = 0};
+    if (mounts_read(&m, &err) < 0)
+        return NULL;
+    char **v = molt_xcalloc(m.n + 1, sizeof(*v));
+    for (size_t i = 0; i < m.n; i++)
+        v[i] = MOLT_STEAL_PTR(m.v[i].dir);
+    return v;
+}
 
 static struct molt_recorder_opts options(struct molt_log *log)
 {
-    return (struct molt_recorder_opts){.roots = roots, .exclude = peer_exclude, .journal_dir = DIR_, .socket = SOCK,
+    static const struct molt_record_root root = {"/", peer_exclude};
+    static const struct molt_record_follow follow = {mounted, trees_exclude};
+    return (struct molt_recorder_opts){.roots = &root, .n_roots = 1, .follow = &follow, .journal_dir = DIR_, .socket = SOCK,
                                        .max_journal = MAX_JOURNAL, .log = log};
 }
 
@@ -77,20 +90,31 @@ static int by_path(const void *a, const void *b)
 }
 
 /* Inodes without a name (one that a link was made of and taken away again, say) are left out, see molt_sparse_add_upgrade. */
-static void join_sets(struct clone_changes *c)
+bool clonerecord_of(const struct clone_changes *c, const char *dir, struct molt_look **ret, size_t *ret_n)
 {
-    size_t out = 0;
-    c->v = molt_xcalloc(c->sets[0]->n + c->sets[1]->n + 1, sizeof(*c->v));
-    for (int k = 0; k < 2; k++)
-        c->n += molt_dirty_looks(c->sets[k], 0, c->v + c->n);
-    if (c->n)
-        qsort(c->v, c->n, sizeof(*c->v), by_path);
-    for (size_t i = 0; i < c->n; i++)
-        if (out && strcmp(c->v[out - 1].path, c->v[i].path) == 0)
-            c->v[out - 1].subtree |= c->v[i].subtree;
+    size_t n = 0, out = 0;
+    *ret = NULL;
+    *ret_n = 0;
+    if (c->why_not[0])
+        return false;
+    CLEANUP_FREE struct molt_look *v = molt_xcalloc(c->sets[0]->n + c->sets[1]->n + 1, sizeof(*v));
+    for (int k = 0; k < 2; k++) {
+        unsigned root;
+        int known = molt_dirty_root_of(c->sets[k], dir, &root);
+        if (known < 0)
+            return false;
+        n += known ? molt_dirty_looks(c->sets[k], root, v + n) : 0;
+    }
+    if (n)
+        qsort(v, n, sizeof(*v), by_path);
+    for (size_t i = 0; i < n; i++)
+        if (out && strcmp(v[out - 1].path, v[i].path) == 0)
+            v[out - 1].subtree |= v[i].subtree;
         else
-            c->v[out++] = c->v[i];
-    c->n = out;
+            v[out++] = v[i];
+    *ret_n = out;
+    *ret = MOLT_STEAL_PTR(v);
+    return true;
 }
 
 void clonerecord_take(struct clone_changes *ret)
@@ -99,7 +123,7 @@ void clonerecord_take(struct clone_changes *ret)
     struct molt_recorder *r = NULL;
     const struct molt_recorder_opts o = options(NULL);
     uint64_t position = 0;
-    *ret = (struct clone_changes){.n = 0};
+    *ret = (struct clone_changes){.why_not = ""};
     ret->sets[0] = molt_dirty_set_load(SAVED);
     unlink(SAVED);
     if (molt_recorder_attach(&o, &r, &err) < 0) {
@@ -110,8 +134,6 @@ void clonerecord_take(struct clone_changes *ret)
     for (int i = 0; i < 2 && !ret->why_not[0]; i++)
         if (ret->sets[i]->lost)
             snprintf(ret->why_not, sizeof(ret->why_not), "clone, %s boot: %s", i ? "last" : "first", ret->sets[i]->lost);
-    if (!ret->why_not[0])
-        join_sets(ret);
     molt_recorder_stop(r);
 }
 
@@ -119,5 +141,4 @@ void clonerecord_clear(struct clone_changes *c)
 {
     molt_dirty_set_free(c->sets[0]);
     molt_dirty_set_free(c->sets[1]);
-    free(c->v);
 }

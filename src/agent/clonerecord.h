@@ -14,15 +14,15 @@ void clonerecord_begin(char *title, bool first_boot, struct molt_log *log);
 /* xenmolt-agent record-save: to be run when nothing else runs any more. */
 int clonerecord_save(struct molt_log *log);
 
-/* What changed on the clone's root file system since it was cloned, as molt_merge_opts takes it. */
+/* What changed on the clone's file systems since it was cloned: the root's from the first moment on, the others' from their mount. */
 struct clone_changes {
     struct molt_dirty_set *sets[2]; /* of the first boot and of this one */
-    struct molt_look *v;
-    size_t n;
-    char why_not[200]; /* not empty: not known */
+    char why_not[200];              /* not empty: not known */
 };
 /* Ends the recording. */
 void clonerecord_take(struct clone_changes *ret);
+/* What changed below dir, as molt_merge_opts takes it: malloc'd, its strings the changes' own. False: not known. */
+bool clonerecord_of(const struct clone_changes *c, const char *dir, struct molt_look **ret, size_t *ret_n);
 void clonerecord_clear(struct clone_changes *c);
 #define CLEANUP_CHANGES __attribute__((cleanup(clonerecord_clear)))
 

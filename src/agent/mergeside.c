@@ -158,6 +158,7 @@ static int begin_merges(struct session *s, const struct molt_json *args, const s
 {
     struct merge_state *m = s->merge;
     struct molt_merge_opts o[MOUNTS_MAX];
+    struct molt_look *changed[MOUNTS_MAX] = {NULL};
     const char *oc = molt_json_get_string(args, "on_conflict");
     for (size_t i = 0; i < m->trees.n; i++) {
         const struct agent_tree *t = &m->trees.v[i];
@@ -166,12 +167,16 @@ static int begin_merges(struct session *s, const struct molt_json *args, const s
             .on_conflict = molt_streq(oc, "active") ? MOLT_ON_CONFLICT_ACTIVE : molt_streq(oc, "upgrade") ? MOLT_ON_CONFLICT_UPGRADE : MOLT_ON_CONFLICT_REFUSE,
             .snapshot_ns = molt_json_get_int(args, "snapshot_ns", 0), .scanning = on_scanning, .ctx = m,
         };
-        if (i > 0 || c->why_not[0])
-            continue;
-        o[i].changed = c->v;
-        o[i].n_changed = c->n;
+        if (clonerecord_of(c, t->dir, &changed[i], &o[i].n_changed)) {
+            o[i].changed = changed[i];
+            molt_info(s->log, "%s: %zu paths changed here, as recorded", t->dir, o[i].n_changed);
+        } else if (!c->why_not[0])
+            molt_warn(s->log, "%s is scanned: what changed there was not recorded", t->dir);
     }
-    return molt_merges_new(o, m->trees.n, &m->merge, err);
+    int r = molt_merges_new(o, m->trees.n, &m->merge, err);
+    for (size_t i = 0; i < m->trees.n; i++)
+        free(changed[i]);
+    return r;
 }
 
 /* {"disks": [{"vdev": "xvda", "base": "xvdy"}], "on_conflict", "snapshot_ns", "resolve": text}: mounts the bases, takes what was recorded
@@ -180,7 +185,7 @@ int h_merge_begin(struct molt_request *rq, struct molt_json *reply, struct molt_
 {
     struct session *s = rq->ctx;
     const struct molt_json *disks = molt_json_get(rq->args, "disks");
-    CLEANUP_CHANGES struct clone_changes changes = {.n = 0};
+    CLEANUP_CHANGES struct clone_changes changes = {.why_not = ""};
     if (!s->peer || !disks)
         return molt_error_set(err, MOLT_E_PROTOCOL, "merge-begin: bad arguments");
     merge_free(s);

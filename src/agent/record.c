@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The active's side of recording: begins before the snapshot, ends with the session. */
+#include <stdlib.h>
+
 #include "agent/agent.h"
 #include "agent/peer.h"
 #include "agent/trees.h"
@@ -12,12 +14,16 @@
 /* Of these file systems; false with *why set. */
 static bool start(struct session *s, const char *const *roots, struct molt_error **why)
 {
-    const struct molt_recorder_opts o = {.roots = roots, .exclude = peer_exclude, .journal_dir = RECORD_DIR, .log = s->log};
-    if (molt_recorder_start(&o, &s->recorder, why) < 0)
-        return false;
-    for (size_t i = 0; roots[i]; i++)
+    struct molt_record_root v[MOUNTS_MAX];
+    struct molt_recorder_opts o = {.roots = v, .journal_dir = RECORD_DIR, .log = s->log};
+    for (; roots[o.n_roots]; o.n_roots++)
+        v[o.n_roots] = (struct molt_record_root){roots[o.n_roots], trees_exclude(roots[o.n_roots] + 1)};
+    bool ok = molt_recorder_start(&o, &s->recorder, why) == 0;
+    for (size_t i = 0; i < o.n_roots; i++)
+        free((void *)v[i].exclude); /* the recorder's process has a copy */
+    for (size_t i = 0; ok && roots[i]; i++)
         s->recorded[i] = molt_xstrdup(roots[i]);
-    return true;
+    return ok;
 }
 
 /* On one of the disks, or no disks are named. */

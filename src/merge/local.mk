@@ -8,7 +8,7 @@ MERGE_SOURCES = \
 	src/merge/pathset.c src/merge/pathset.h src/merge/sparse.c src/merge/sparse.h src/merge/sparse_internal.h \
 	src/merge/sparse_whole.c src/merge/plan.c src/merge/plan.h src/merge/plan_diff.c src/merge/plan_internal.h \
 	src/merge/policy.c src/merge/policy.h src/merge/record.c src/merge/record.h src/merge/record_events.c \
-	src/merge/record_extra.c src/merge/record_internal.h src/merge/record_loop.c \
+	src/merge/record_extra.c src/merge/record_follow.c src/merge/record_internal.h src/merge/record_loop.c \
 	src/merge/report.c src/merge/report.h src/merge/report_diff.c src/merge/scan.c src/merge/serve.c src/merge/textmerge.c \
 	src/merge/wire.c src/merge/wire.h
 

@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -38,21 +39,27 @@ struct molt_recorder {
     int ctl, journal;
     bool attached; /* to one that was spawned */
     pid_t pid, owner;
+    int64_t begun_ns;
     char *dir, *file, *socket;
     struct rec_root *roots;
     size_t n_roots;
 };
 
+void rec_close_root(struct rec_root *r)
+{
+    free(r->path);
+    free(r->at);
+    if (r->treefd >= 0)
+        close(r->treefd);
+    if (r->fsfd >= 0)
+        close(r->fsfd);
+    *r = (struct rec_root){.treefd = -1, .fsfd = -1};
+}
+
 static void free_roots(struct rec_root *v, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        free(v[i].path);
-        free(v[i].at);
-        if (v[i].treefd >= 0)
-            close(v[i].treefd);
-        if (v[i].fsfd >= 0)
-            close(v[i].fsfd);
-    }
+    for (size_t i = 0; i < n; i++)
+        rec_close_root(&v[i]);
     free(v);
 }
 
@@ -63,12 +70,13 @@ static void cut_slash(char *s)
         s[n - 1] = '\0';
 }
 
-static int open_root(struct rec_root *r, const char *path, struct molt_error **err)
+int rec_open_root(struct rec_root *r, const struct molt_record_root *from, struct molt_error **err)
 {
+    const char *path = from->dir;
     struct stat st;
     struct statfs fs;
     char link[64], at[4096];
-    r->treefd = r->fsfd = -1;
+    *r = (struct rec_root){.treefd = -1, .fsfd = -1, .exclude = from->exclude};
     r->path = realpath(path, NULL);
     if (!r->path)
         return molt_error_errno(err, "%s", path);
@@ -101,11 +109,10 @@ static int open_fanotify(struct molt_error **err)
     return fd >= 0 ? fd : molt_error_set(err, MOLT_E_UNSUPPORTED, "fanotify_init: %s", strerror(errno));
 }
 
-static int mark_roots(int fan, const struct rec_root *v, size_t n, struct molt_error **err)
+int rec_mark_root(int fan, const struct rec_root *r, struct molt_error **err)
 {
-    for (size_t i = 0; i < n; i++)
-        if (fanotify_mark(fan, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, EVENTS, v[i].fsfd, ".") < 0)
-            return molt_error_set(err, MOLT_E_UNSUPPORTED, "fanotify_mark %s/: %s", v[i].path, strerror(errno));
+    if (fanotify_mark(fan, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, EVENTS, r->fsfd, ".") < 0)
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "fanotify_mark %s/: %s", r->path, strerror(errno));
     return 0;
 }
 
@@ -147,7 +154,7 @@ static void close_others(int *keep, size_t n)
 /* One of ctl and listener is -1. */
 static void child(struct molt_recorder *r, const struct molt_recorder_opts *o, int fan, int ctl, int listener)
 {
-    struct recorder c = {.o = o, .roots = r->roots, .n_roots = r->n_roots, .fan = fan, .ctl = ctl, .listener = listener, .journal = r->journal};
+    struct recorder c = {.o = o, .roots = r->roots, .n_roots = r->n_roots, .fan = fan, .ctl = ctl, .listener = listener, .journal = r->journal, .mounts = -1, .since_ns = r->begun_ns};
     CLEANUP_FREE int *keep = molt_xmalloc((3 + 2 * r->n_roots) * sizeof(*keep));
     size_t n = 0;
     if (listener < 0) {
@@ -176,13 +183,10 @@ static void child(struct molt_recorder *r, const struct molt_recorder_opts *o, i
 
 static int open_roots(struct molt_recorder *r, const struct molt_recorder_opts *o, struct molt_error **err)
 {
-    size_t n = 0;
-    while (o->roots[n])
-        n++;
-    r->roots = molt_xcalloc(n, sizeof(*r->roots));
-    for (size_t i = 0; i < n; i++) {
+    r->roots = molt_xcalloc(o->n_roots, sizeof(*r->roots));
+    for (size_t i = 0; i < o->n_roots; i++) {
         r->n_roots = i + 1;
-        int rc = open_root(&r->roots[i], o->roots[i], err);
+        int rc = rec_open_root(&r->roots[i], &o->roots[i], err);
         if (rc < 0)
             return rc;
     }
@@ -192,13 +196,16 @@ static int open_roots(struct molt_recorder *r, const struct molt_recorder_opts *
 /* Everything from here on is in the queue of *ret_fan. */
 static int arm(struct molt_recorder *r, const struct molt_recorder_opts *o, int *ret_fan, struct molt_error **err)
 {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    r->begun_ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
     int rc = open_roots(r, o, err);
     if (rc < 0)
         return rc;
     CLEANUP_CLOSE int fan = open_fanotify(err);
     rc = fan < 0 ? fan : open_journal(r, o, err);
-    if (rc == 0)
-        rc = mark_roots(fan, r->roots, r->n_roots, err);
+    for (size_t i = 0; rc == 0 && i < r->n_roots; i++)
+        rc = rec_mark_root(fan, &r->roots[i], err);
     if (rc == 0)
         *ret_fan = MOLT_STEAL_FD(fan);
     return rc;
@@ -397,6 +404,7 @@ void molt_dirty_set_free(struct molt_dirty_set *s)
     if (!s)
         return;
     free(s->v);
+    free(s->roots);
     free(s->inodes);
     free(s->lost);
     free(s->buf);
@@ -410,6 +418,22 @@ size_t molt_dirty_looks(const struct molt_dirty_set *s, unsigned root, struct mo
         if (s->v[i].root == root)
             ret[n++] = (struct molt_look){s->v[i].path, s->v[i].flags & MOLT_DIRTY_SUBTREE};
     return n;
+}
+
+int molt_dirty_root_of(const struct molt_dirty_set *s, const char *dir, unsigned *ret)
+{
+    int found = 0;
+    *ret = 0;
+    if (strcmp(dir, "/") == 0)
+        return 1;
+    if (s->n_roots == 0)
+        return -1; /* nothing was followed */
+    for (size_t i = 0; i < s->n_roots; i++)
+        if (strcmp(s->roots[i].dir, dir) == 0) {
+            *ret = s->roots[i].root;
+            found = s->roots[i].lost ? -1 : 1;
+        }
+    return found;
 }
 
 static void lost(struct molt_dirty_set *s, const char *why)
@@ -447,6 +471,9 @@ static bool parse(struct molt_dirty_set *s, struct molt_mem *m)
     if (kind == REC_PATH) {
         MOLT_GROW(s->v, s->n, s->cap);
         s->v[s->n++] = (struct molt_dirty){(const char *)p, (unsigned)root, (unsigned)x};
+    } else if (kind == REC_ROOT) {
+        MOLT_GROW(s->roots, s->n_roots, s->cap_roots);
+        s->roots[s->n_roots++] = (struct molt_dirty_root){(unsigned)root, x != 0, (const char *)p};
     } else if (kind == REC_INODE) {
         MOLT_GROW(s->inodes, s->n_inodes, s->cap_inodes);
         s->inodes[s->n_inodes++] = (struct molt_dirty_inode){(unsigned)root, (int)x, (unsigned)len, p};

@@ -20,9 +20,21 @@
 #define MOLT_RECORD_MAX_JOURNAL (UINT64_C(128) << 20)  /* bytes on disk */
 #define MOLT_RECORD_HANDLE_MAX  128                    /* MAX_HANDLE_SZ */
 
+struct molt_record_root {
+    const char *dir;            /* on a file system of its own */
+    const char *const *exclude; /* as in the scan, below it; NULL: nothing */
+};
+/* File systems that are mounted later. */
+struct molt_record_follow {
+    char **(*list)(void); /* where file systems are mounted now: NULL-terminated, malloc'd, and so are its strings; NULL: not known */
+    const char **(*exclude)(const char *prefix); /* for that of /prefix; malloc'd, its strings static */
+};
 struct molt_recorder_opts {
-    const char *const *roots;   /* NULL-terminated directories, each on a file system of its own */
-    const char *const *exclude; /* as in the scan, below each root; NULL: nothing */
+    const struct molt_record_root *roots;
+    size_t n_roots;
+    /* For molt_recorder_spawn: each file system is recorded from when it is mounted on; the roots after `roots`. What changed before
+     * it was marked is found by its time of change (record_follow.c). NULL: only the roots. */
+    const struct molt_record_follow *follow;
     /* Made when missing, removed with the journal by molt_recorder_stop. Where it lies on a recorded file system, it
      * must be below an excluded path. */
     const char *journal_dir;
@@ -65,7 +77,15 @@ struct molt_dirty_inode {
     unsigned handle_len;
     const unsigned char *handle;
 };
+/* A file system that was followed, and whether all its changes are known. */
+struct molt_dirty_root {
+    unsigned root;
+    bool lost;
+    const char *dir;
+};
 struct molt_dirty_set {
+    struct molt_dirty_root *roots; /* a recorder that follows tells of its first root, too, before any other */
+    size_t n_roots, cap_roots;
     struct molt_dirty *v; /* in tree order within a root, each path once */
     size_t n, cap;
     struct molt_dirty_inode *inodes; /* may repeat */
@@ -80,6 +100,8 @@ struct molt_dirty_set *molt_recorder_sync(struct molt_recorder *r, uint64_t *pos
 /* Its paths below one root as molt_manifest_look takes them, in the same order; ret has room for s->n. Strings are
  * borrowed. Returns how many. */
 size_t molt_dirty_looks(const struct molt_dirty_set *s, unsigned root, struct molt_look *ret);
+/* Which root dir ("/home") is: 1, *ret set; 0: it was not mounted, and nothing of it changed; -1: that cannot be told. */
+int molt_dirty_root_of(const struct molt_dirty_set *s, const char *dir, unsigned *ret);
 /* What molt_recorder_save wrote; a file that is missing or damaged is a loss. */
 struct molt_dirty_set *molt_dirty_set_load(const char *path);
 void molt_dirty_set_free(struct molt_dirty_set *s);

@@ -13,6 +13,7 @@
 #define REC_PATH  'P' /* flags, counted path */
 #define REC_INODE 'I' /* handle type, counted handle */
 #define REC_LOST  'L' /* counted reason */
+#define REC_ROOT  'R' /* 1: not all of it is known; counted directory. The last one of a root counts. */
 
 /* What is asked: one byte. */
 #define REC_ASK  's' /* all that changed until now; answered by struct rec_answer */
@@ -23,9 +24,13 @@ struct rec_root {
     int treefd; /* molt_tree_open */
     int fsfd;   /* open for open_by_handle_at, within the tree's mount */
     char *at;   /* what /proc/self/fd says of it, without a trailing slash */
+    const char *const *exclude;
     uint64_t fsid;
     dev_t dev;
 };
+int rec_open_root(struct rec_root *r, const struct molt_record_root *from, struct molt_error **err);
+void rec_close_root(struct rec_root *r);
+int rec_mark_root(int fan, const struct rec_root *r, struct molt_error **err);
 
 /* Answer to a sync. */
 struct rec_answer {
@@ -48,13 +53,25 @@ union rec_handle {
 /* O_PATH descriptor, -1 with errno: ESTALE when the inode is gone. */
 int rec_open_handle(int fsfd, struct file_handle *h);
 
+/* Looks for what changed on a file system between its mount and its mark. */
+struct rec_walk {
+    pid_t pid; /* 0: free place */
+    int fd;    /* what it finds: a byte of flags and a path with its NUL, each */
+    unsigned root;
+    struct molt_strbuf got;
+};
+enum { REC_WALKS = 16 };
+
 struct rec_dir; /* cache of directories' paths */
 
 struct recorder {
     const struct molt_recorder_opts *o;
     struct rec_root *roots;
-    size_t n_roots;
+    size_t n_roots, cap_roots; /* cap: 0 while they are the parent's */
     int fan, journal;
+    int mounts; /* mountinfo, which can be polled; -1: nothing is followed */
+    int64_t since_ns; /* when this began; what changed later is ours to tell */
+    struct rec_walk walk[REC_WALKS];
     int ctl;      /* who asks; -1: nobody is there */
     int listener; /* -1: there is one asker, and without it no reason to live */
     uint64_t seed;
@@ -77,6 +94,16 @@ void rec_add(struct recorder *c, unsigned root, const char *path, unsigned flags
 void rec_add_inode(struct recorder *c, unsigned root, int type, const void *handle, unsigned len);
 /* path as this mount namespace sees it. False: not below a root. */
 bool rec_add_absolute(struct recorder *c, const char *path, unsigned flags, ino_t ino);
+
+void rec_put(struct recorder *c, unsigned kind, unsigned root, uint64_t x, const void *p, size_t len);
+
+/* record_follow.c */
+void rec_follow_begin(struct recorder *c);
+/* Takes up what is mounted by now. */
+void rec_follow(struct recorder *c);
+/* Takes what a walk has found; false: it has ended. */
+bool rec_walk_read(struct recorder *c, struct rec_walk *w);
+void rec_walks_finish(struct recorder *c);
 
 /* record_events.c: reads what is queued, at most `limit` events and one read more. Returns how many. */
 size_t rec_drain(struct recorder *c, size_t limit);

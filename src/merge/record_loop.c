@@ -74,7 +74,7 @@ static void flush_out(struct recorder *c)
     c->out.len = 0;
 }
 
-static void put(struct recorder *c, unsigned kind, unsigned root, uint64_t x, const void *p, size_t len)
+void rec_put(struct recorder *c, unsigned kind, unsigned root, uint64_t x, const void *p, size_t len)
 {
     molt_put_num(&c->out, kind);
     molt_put_num(&c->out, root);
@@ -90,7 +90,7 @@ void rec_lose(struct recorder *c, const char *why)
         return;
     c->lost = true;
     molt_warn(c->o->log, "record: %s", why);
-    put(c, REC_LOST, 0, 0, why, strlen(why) + 1);
+    rec_put(c, REC_LOST, 0, 0, why, strlen(why) + 1);
 }
 
 static uint64_t max_journal(const struct recorder *c)
@@ -116,8 +116,8 @@ void rec_add(struct recorder *c, unsigned root, const char *path, unsigned flags
     size_t len = strlen(path) + 1;
     if (len > MOLT_PATH_LIMIT)
         rec_lose(c, "a path is too long");
-    else if (!molt_path_excluded(path, c->o->exclude) && is_new(c, root * 256 + flags, path, len))
-        put(c, REC_PATH, root, flags, path, len);
+    else if (!molt_path_excluded(path, c->roots[root].exclude) && is_new(c, root * 256 + flags, path, len))
+        rec_put(c, REC_PATH, root, flags, path, len);
 }
 
 void rec_add_inode(struct recorder *c, unsigned root, int type, const void *handle, unsigned len)
@@ -125,7 +125,7 @@ void rec_add_inode(struct recorder *c, unsigned root, int type, const void *hand
     if (len > MOLT_RECORD_HANDLE_MAX)
         rec_lose(c, "a file handle is too long");
     else if (is_new(c, root * 256 + 255, handle, len))
-        put(c, REC_INODE, root, (uint64_t)type, handle, len);
+        rec_put(c, REC_INODE, root, (uint64_t)type, handle, len);
 }
 
 bool rec_add_absolute(struct recorder *c, const char *path, unsigned flags, ino_t ino)
@@ -176,6 +176,8 @@ static bool answer(struct recorder *c)
 {
     cut_journal(c);
     c->may_hush = false;
+    rec_follow(c);
+    rec_walks_finish(c);
     /* What comes later belongs to the next sync, or a busy guest would keep us. */
     rec_drain(c, queued(c));
     /* Whatever was written unheard until now is in this answer by its path. */
@@ -223,13 +225,32 @@ static bool be_lazy(struct recorder *c)
     return true;
 }
 
+/* What can be waited for: control, events, mounts, walks. */
+static nfds_t poll_list(const struct recorder *c, struct pollfd *p)
+{
+    nfds_t n = 0;
+    p[n++] = (struct pollfd){control_fd(c), POLLIN, 0};
+    p[n++] = (struct pollfd){c->fan, POLLIN, 0};
+    p[n++] = (struct pollfd){c->mounts, POLLPRI, 0}; /* -1: never ready */
+    for (size_t i = 0; i < REC_WALKS; i++)
+        p[n++] = (struct pollfd){c->walk[i].pid ? c->walk[i].fd : -1, POLLIN, 0};
+    return n;
+}
+
 void rec_run(struct recorder *c)
 {
     c->may_hush = true;
+    rec_follow_begin(c);
     for (;;) {
-        struct pollfd p[2] = {{control_fd(c), POLLIN, 0}, {c->fan, POLLIN, 0}};
-        if (poll(p, 2, -1) < 0 && errno != EINTR)
+        struct pollfd p[3 + REC_WALKS];
+        nfds_t n = poll_list(c, p);
+        if (poll(p, n, -1) < 0 && errno != EINTR)
             return;
+        if (p[2].revents)
+            rec_follow(c);
+        for (nfds_t i = 3; i < n; i++)
+            if (p[i].revents)
+                rec_walk_read(c, &c->walk[i - 3]);
         if (p[0].revents && !control(c))
             return;
         if (p[0].revents || !p[1].revents || !be_lazy(c))

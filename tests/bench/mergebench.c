@@ -133,8 +133,8 @@ static struct molt_recorder *record(const char *root)
     struct molt_error *e = NULL;
     struct molt_recorder *r = NULL;
     snprintf(journal, sizeof(journal), "%s/journal", root);
-    const char *const roots[] = {root, NULL};
-    const struct molt_recorder_opts o = {.roots = roots, .exclude = exclude, .journal_dir = journal};
+    const struct molt_record_root roots[] = {{root, exclude}};
+    const struct molt_recorder_opts o = {.roots = roots, .n_roots = 1, .journal_dir = journal};
     if (molt_recorder_start(&o, &r, &e) < 0)
         fail("record", e);
     return r;

@@ -276,8 +276,8 @@ static int call(void *ctx, enum molt_merge_question q, const void *req, size_t l
 static int record(struct world *w, struct molt_error **err)
 {
     CLEANUP_FREE char *root = at(names[ACTIVE]), *journal = at("active/journal");
-    const char *const roots[] = {root, NULL};
-    const struct molt_recorder_opts o = {.roots = roots, .exclude = exclude, .journal_dir = journal};
+    const struct molt_record_root roots[] = {{root, exclude}};
+    const struct molt_recorder_opts o = {.roots = roots, .n_roots = 1, .journal_dir = journal};
     return w->s->recorded ? molt_recorder_start(&o, &w->recorder, err) : 0;
 }
 

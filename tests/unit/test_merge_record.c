@@ -2,6 +2,11 @@
 /* Recording: what it tells must make the same manifest as a scan. On an ext4 image of its own; needs root. */
 #include "test_merge_record.h"
 
+#include <sys/prctl.h>
+
+#include "base/clock.h"
+#include "base/fsio.h"
+
 /* A few files and directories, the same at each test's start. */
 static void fill_tree(void)
 {
@@ -358,9 +363,9 @@ static void no_recording_says_why(void **state)
 
 /* --- a recorder that outlives the process that started it --- */
 
-static void spawned(struct molt_recorder_opts *o, const char *const *roots, char *journal, char *sock)
+static void spawned(struct molt_recorder_opts *o, const struct molt_record_root *root, const struct molt_record_follow *follow, char *journal, char *sock)
 {
-    *o = (struct molt_recorder_opts){.roots = roots, .exclude = exclude, .journal_dir = journal, .socket = sock};
+    *o = (struct molt_recorder_opts){.roots = root, .n_roots = 1, .follow = follow, .journal_dir = journal, .socket = sock};
     pid_t pid = fork();
     if (pid == 0) {
         struct molt_error *e = NULL;
@@ -391,12 +396,12 @@ static void a_spawned_one_waits_to_be_asked(void **state)
     (void)state;
     NEED_RECORDING();
     CLEANUP_FREE char *root = at("a"), *journal = at("spawned"), *sock = at("sock"), *saved = at("saved");
-    const char *const roots[] = {root, NULL};
+    const struct molt_record_root roots[] = {{root, exclude}};
     struct molt_recorder_opts o;
     struct molt_recorder *r = NULL;
     uint64_t pos = 0;
     fill_tree();
-    spawned(&o, roots, journal, sock);
+    spawned(&o, roots, NULL, journal, sock);
     touch_file("one");
     assert_ok(molt_recorder_attach(&o, &r, err));
     CLEANUP_DIRTY_SET struct molt_dirty_set *first = molt_recorder_sync(r, &pos);
@@ -424,9 +429,137 @@ static void a_spawned_one_waits_to_be_asked(void **state)
     assert_non_null(none->lost);
 }
 
+/* --- several file systems --- */
+
+static bool has(const struct molt_dirty_set *d, unsigned root, const char *path, unsigned flags)
+{
+    for (size_t i = 0; i < d->n; i++)
+        if (d->v[i].root == root && strcmp(d->v[i].path, path) == 0 && (d->v[i].flags & flags) == flags)
+            return true;
+    return false;
+}
+
+/* Another one, at "b", with the directories d and q, files d/f, d/g, q/alone in them. */
+static void make_second(void)
+{
+    CLEANUP_FREE char *image = at("image2"), *where = at("b");
+    assert_true(run((const char *const[]){"truncate", "-s", "16M", image, NULL}) && run((const char *const[]){"mkfs.ext4", "-q", image, NULL}));
+    assert_true(mount_image("image2", "b", "noatime"));
+    int b = open_dir(AT_FDCWD, where);
+    assert_true(mkdirat(b, "d", 0755) == 0 && mkdirat(b, "q", 0755) == 0 && mkdirat(b, "stash", 0755) == 0);
+    put(b, "d/f", "f", 1);
+    put(b, "d/g", "g", 1);
+    put(b, "q/alone", "x", 1);
+    put(b, "q/same", "x", 1);
+    close(b);
+    assert_int_equal(umount(where), 0);
+}
+
+/* What is excluded below one is not below another: a home directory may be called "dev". */
+static void each_root_has_its_own_exclusions(void **state)
+{
+    (void)state;
+    NEED_RECORDING();
+    CLEANUP_FREE char *root = at("a"), *other = at("b"), *journal = at("a/journal");
+    const struct molt_record_root roots[] = {{root, exclude}, {other, NULL}};
+    const struct molt_recorder_opts o = {.roots = roots, .n_roots = 2, .journal_dir = journal};
+    struct molt_recorder *r = NULL;
+    uint64_t pos = 0;
+    fill_tree();
+    make_second();
+    assert_true(mount_image("image2", "b", "noatime"));
+    int b = open_dir(AT_FDCWD, other);
+    assert_ok(molt_recorder_start(&o, &r, err));
+    assert_int_equal(mkdirat(tree, "stash", 0755), 0);
+    put(tree, "stash/x", "x", 1);
+    put(b, "stash/x", "x", 1);
+    CLEANUP_DIRTY_SET struct molt_dirty_set *d = molt_recorder_sync(r, &pos);
+    assert_null(d->lost);
+    assert_true(has(d, 1, "stash/x", 0));
+    assert_false(has(d, 0, "stash/x", 0) || has(d, 0, "stash", 0));
+    molt_recorder_stop(r);
+    close(b);
+    assert_int_equal(umount(other), 0);
+}
+
+/* Where the second one is mounted, if it is. */
+static char **list_second(void)
+{
+    CLEANUP_FREE char *where = at("b");
+    struct stat st, up;
+    char **v = molt_xcalloc(3, sizeof(*v));
+    v[0] = at("a"); /* known, and to be left alone */
+    if (stat(where, &st) == 0 && stat(dir, &up) == 0 && st.st_dev != up.st_dev)
+        v[1] = MOLT_STEAL_PTR(where);
+    return v;
+}
+
+static const char **exclude_nothing(const char *prefix)
+{
+    (void)prefix;
+    return molt_xcalloc(1, sizeof(char *));
+}
+
+/* Our one child, which the recorder's parent has left us. */
+static pid_t only_child(void)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("/proc/self/task/%d/children", (int)getpid()), *text = NULL;
+    assert_ok(molt_read_file(path, 4096, &text, NULL, err));
+    assert_int_equal(strspn(text, "0123456789 "), strlen(text));
+    return (pid_t)atoi(text);
+}
+
+/* The recorder does not run between the mount and what is changed: what was changed unseen is found all the same. */
+static void a_mount_is_followed_without_a_gap(void **state)
+{
+    (void)state;
+    NEED_RECORDING();
+    CLEANUP_FREE char *root = at("a"), *other = at("b"), *journal = at("spawned"), *sock = at("sock"), *saved = at("saved");
+    const struct molt_record_root roots[] = {{root, exclude}};
+    const struct molt_record_follow follow = {list_second, exclude_nothing};
+    struct molt_recorder_opts o;
+    struct molt_recorder *r = NULL;
+    unsigned index;
+    fill_tree();
+    make_second();
+    molt_sleep_ms(100);
+    assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+    spawned(&o, roots, &follow, journal, sock);
+    pid_t pid = only_child();
+    assert_true(pid > 0);
+    assert_ok(molt_recorder_attach(&o, &r, err)); /* it runs by now */
+    molt_recorder_detach(r);
+    kill(pid, SIGSTOP);
+    assert_true(mount_image("image2", "b", "noatime"));
+    int b = open_dir(AT_FDCWD, other);
+    put(b, "d/f", "changed", 2);
+    unlinkat(b, "d/g", 0);
+    assert_int_equal(fchmodat(b, "q/alone", 0600, 0), 0);
+    kill(pid, SIGCONT);
+    assert_ok(molt_recorder_attach(&o, &r, err));
+    assert_ok(molt_recorder_save(r, saved, err)); /* the walk and the mark are there by now */
+    put(b, "q/later", "x", 1);
+    assert_ok(molt_recorder_save(r, saved, err));
+    CLEANUP_DIRTY_SET struct molt_dirty_set *d = molt_dirty_set_load(saved);
+    assert_null(d->lost);
+    assert_int_equal(molt_dirty_root_of(d, "/", &index), 1);
+    assert_int_equal(molt_dirty_root_of(d, "/nowhere", &index), 0);
+    assert_int_equal(molt_dirty_root_of(d, other, &index), 1);
+    assert_true(has(d, index, "d", MOLT_DIRTY_SUBTREE));
+    assert_true(has(d, index, "q/alone", 0));
+    assert_true(has(d, index, "q/later", 0));
+    assert_false(has(d, index, "q/same", 0) || has(d, index, "", MOLT_DIRTY_SUBTREE));
+    molt_recorder_stop(r);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    close(b);
+    assert_int_equal(umount(other), 0);
+    unlink(saved);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_root_has_its_own_exclusions), cmocka_unit_test(a_mount_is_followed_without_a_gap),
         cmocka_unit_test(each_kind_of_change),      cmocka_unit_test(stores_are_told_without_times),
         cmocka_unit_test(busy_files_are_told_again),
         cmocka_unit_test(overflow_falls_back),      cmocka_unit_test(bounds_fall_back),

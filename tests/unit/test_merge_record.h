@@ -66,9 +66,9 @@ static const char *prepare(void)
 static struct molt_recorder *start(size_t max_paths, uint64_t max_journal)
 {
     CLEANUP_FREE char *root = at("a"), *journal = at("a/journal");
-    const char *const roots[] = {root, NULL};
+    const struct molt_record_root roots[] = {{root, exclude}};
     const struct molt_recorder_opts o = {
-        .roots = roots, .exclude = exclude, .journal_dir = journal, .max_paths = max_paths, .max_journal = max_journal};
+        .roots = roots, .n_roots = 1, .journal_dir = journal, .max_paths = max_paths, .max_journal = max_journal};
     struct molt_recorder *r = NULL;
     assert_ok(molt_recorder_start(&o, &r, err));
     return r;
@@ -81,8 +81,8 @@ UNUSED static int setup(void **s)
     if (why_not)
         return 0;
     CLEANUP_FREE char *root = at("a"), *journal = at("a/journal");
-    const char *const roots[] = {root, NULL};
-    const struct molt_recorder_opts o = {.roots = roots, .exclude = exclude, .journal_dir = journal};
+    const struct molt_record_root roots[] = {{root, exclude}};
+    const struct molt_recorder_opts o = {.roots = roots, .n_roots = 1, .journal_dir = journal};
     struct molt_recorder *r = NULL;
     struct molt_error *e = NULL;
     static char text[300];

@@ -561,8 +561,8 @@ static void fork_clone(int ufd)
 static struct molt_recorder *edit_clone(unsigned seed, int ufd)
 {
     CLEANUP_FREE char *root = at("u"), *journal = at("u/journal");
-    const char *const roots[] = {root, NULL};
-    const struct molt_recorder_opts o = {.roots = roots, .exclude = exclude, .journal_dir = journal};
+    const struct molt_record_root roots[] = {{root, exclude}};
+    const struct molt_recorder_opts o = {.roots = roots, .n_roots = 1, .journal_dir = journal};
     struct molt_recorder *r = NULL;
     struct editor e;
     int was = tree;

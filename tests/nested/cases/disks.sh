@@ -33,7 +33,8 @@ upgrade() {
 }
 
 # write_data: while the clone is upgraded, the guest writes to all its disks.
-write_data() { SUM=$(guest "for d in /root /boot /home/admin /srv; do [ ! -d \$d ] || echo meanwhile >\$d/meanwhile; done; head -c 3000000 /dev/urandom >$DATA/meanwhile; sync; sha256sum <$DATA/meanwhile"); }
+# Directories that are left out at the root are none of that elsewhere.
+write_data() { SUM=$(guest "mkdir -p /home/dev/run; for d in /root /boot /home/admin /home/dev/run /srv; do [ ! -d \$d ] || echo meanwhile >\$d/meanwhile; done; head -c 3000000 /dev/urandom >$DATA/meanwhile; sync; sha256sum <$DATA/meanwhile"); }
 data_is_there() { same "$(guest "echo 3 >/proc/sys/vm/drop_caches; sha256sum <$DATA/meanwhile")" "$SUM"; }
 
 # inner_volume: /srv of the running web2 becomes an XFS file system in a volume group of the guest's own, on a disk xvdc. dom0's
@@ -105,6 +106,8 @@ op=$(operation)
 check "the same process" same "$(main_pid)" "$PID_BEFORE"
 check "the upgrade's changes are there, on each file system" guest "grep -q upgrade /etc/motd && grep -q upgrade /boot/upgrade && [ ! -e /home/admin/notes ]"
 check "and the guest's own" guest "grep -q meanwhile /home/admin/meanwhile && grep -q meanwhile /boot/meanwhile && grep -q meanwhile /root/meanwhile"
+check "in a directory of /home that is called as one of the kernel's" guest "grep -q meanwhile /home/dev/run/meanwhile"
+check "what the clone changed was recorded on each of its four file systems" same "$(guest "journalctl -b -o cat -u xenmolt-agent | grep -oE '^(/[a-z]*: [0-9]+ paths changed here, as recorded|/.* is scanned)' | sed 's/:.*//' | sort | xargs")" "/ /boot /home /srv"
 check "also on XFS, above a volume group of the guest's own" guest "grep -q upgrade /srv/upgrade && grep -q meanwhile /srv/meanwhile && [ ! -e /srv/many ] && [ \$(ls /srv/renamed | wc -l) = 50 ] && grep -q base /srv/both"
 check "/boot and /home are mounted where they were" same "$(guest "findmnt -no SOURCE /boot; findmnt -no SOURCE /home" | xargs)" "/dev/xvda1 /dev/xvda4"
 check "the data disk was handed over" data_is_there
