@@ -17,6 +17,8 @@
 #define MOLT_AGENT_LIB "/var/lib/xenmolt"
 #define MOLT_AGENT_ETC "/etc/xenmolt"
 #define MOLT_AGENT_DUMP MOLT_AGENT_RUN "/dump"
+#define MOLT_AGENT_GATE MOLT_AGENT_RUN "/gate"
+#define MOLT_AGENT_PROGRAM "/usr/sbin/xenmolt-agent"
 #define MOLT_AGENT_RECIPE MOLT_AGENT_LIB "/recipe"
 #define MOLT_CONTROL_RING (256u << 10)
 #define MOLT_PEER_RING (1u << 20)
@@ -24,6 +26,7 @@
 
 struct merge_state; /* mergeside.c */
 struct molt_workload;
+struct molt_dump_armed;
 struct molt_recorder;
 
 /* One connection of the host: everything that it began and that must be taken back when the host goes away. */
@@ -36,6 +39,7 @@ struct session {
     struct molt_chan *peer; /* our connection to the other agent, NULL: none */
     struct molt_workload *workload; /* what dump-prepare found */
     uint64_t round_pages[MOLT_PREDUMP_MAX]; /* what each round of memory wrote */
+    struct molt_dump_armed *armed; /* a criu that waits for the dump, NULL: none */
     char *frozen_unit;     /* workload that we stopped and not yet gave away */
     char *prepared_unit;   /* workload whose restore was prepared here and that was not thawed */
     struct merge_state *merge;
@@ -124,6 +128,8 @@ int move_workload(struct molt_request *rq, struct molt_error **err);
 int predump_number(struct molt_request *rq, const char *key, unsigned *ret, struct molt_error **err);
 int h_predump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_predump_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_dump_arm(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+void move_disarm(struct session *s);
 int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_resume(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 void move_resume(struct session *s);

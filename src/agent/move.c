@@ -50,6 +50,7 @@ int h_dump_prepare(struct molt_request *rq, struct molt_json *reply, struct molt
     struct session *s = rq->ctx;
     const char *unit;
     int r = need_unit(rq, &unit, err);
+    move_disarm(s);
     molt_workload_free(s->workload);
     s->workload = NULL;
     if (r == 0)
@@ -108,8 +109,31 @@ int move_workload(struct molt_request *rq, struct molt_error **err)
     return r < 0 ? r : molt_workload_refresh(s->workload, err);
 }
 
-/* {"unit", "rounds": how many of memory came before}. The workload stands still from here on. Undone by resume, or by the end of the
- * session. dump-prepare came before. */
+void move_disarm(struct session *s)
+{
+    molt_dump_disarm(s->armed);
+    s->armed = NULL;
+}
+
+/* {"unit", "rounds": how many of memory came before}: CRIU is started and waits for "dump" with the same arguments. The workload runs on.
+ * Undone by resume, by dump-prepare, or by the end of the session. */
+int h_dump_arm(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    unsigned rounds = 0;
+    (void)reply;
+    int r = predump_number(rq, "rounds", &rounds, err);
+    if (r == 0)
+        r = move_workload(rq, err);
+    if (r < 0)
+        return r;
+    const struct molt_dump_opts o = {.dir = MOLT_AGENT_DUMP, .rounds = rounds, .log = s->log};
+    move_disarm(s);
+    return molt_dump_arm(s->workload, &o, MOLT_AGENT_GATE, MOLT_AGENT_PROGRAM, &s->armed, err);
+}
+
+/* {"unit", "rounds"}. The workload stands still from here on. Undone by resume, or by the end of the session. dump-prepare came
+ * before, and perhaps dump-arm. */
 int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
@@ -124,7 +148,9 @@ int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error *
     free(s->frozen_unit);
     s->frozen_unit = molt_xstrdup(w->unit);
     struct molt_dump_opts o = {.dir = MOLT_AGENT_DUMP, .rounds = rounds, .log = s->log};
-    r = molt_dump(w, &o, &stats, err);
+    struct molt_dump_armed *armed = s->armed;
+    s->armed = NULL;
+    r = molt_dump(w, &o, armed, &stats, err);
     if (r < 0) {
         move_resume(s);
         return r;
@@ -157,6 +183,7 @@ int h_resume(struct molt_request *rq, struct molt_json *reply, struct molt_error
     int r = need_unit(rq, &unit, err);
     if (r < 0)
         return r;
+    move_disarm(s);
     move_thaw_bystanders(s->log);
     free(s->frozen_unit);
     s->frozen_unit = NULL;
@@ -248,7 +275,7 @@ int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct m
         molt_json_set_string(v, "cwd", NULL);
     molt_json_set_int(v, "schema", 1);
     molt_json_set_string(v, "images", MOLT_AGENT_DUMP);
-    molt_json_set_string(v, "agent", "/usr/sbin/xenmolt-agent");
+    molt_json_set_string(v, "agent", MOLT_AGENT_PROGRAM);
     struct molt_restore_spec spec = {0};
     r = molt_restore_spec_parse(v, &spec, err);
     free(s->prepared_unit);

@@ -37,6 +37,7 @@ static const struct molt_handler handlers[] = {
     {"dump-prepare", h_dump_prepare},
     {"predump", h_predump},
     {"predump-fetch", h_predump_fetch},
+    {"dump-arm", h_dump_arm},
     {"dump", h_dump},
     {"resume", h_resume},
     {"restore-prepare", h_restore_prepare},
@@ -53,6 +54,7 @@ static void take_back(struct session *s)
 {
     CLEANUP_ERROR struct molt_error *err = NULL;
     fs_thaw_all(s);
+    move_disarm(s);
     volumes_thaw(s); /* also where another domain took over: that one stands on a snapshot of them */
     if (s->frozen_unit && !agent_was_replaced()) {
         molt_warn(s->log, "the host went away: %s goes on here", s->frozen_unit);

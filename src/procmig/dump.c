@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -22,11 +23,13 @@
 #include "base/fsio.h"
 #include "base/strbuf.h"
 #include "procmig/carry.h"
+#include "procmig/gate.h"
 #include "procmig/procfs.h"
 
 #define FREEZE_MS       5000
 #define TRACER_WAIT_MS  30000
 #define DUMP_TIMEOUT_MS 120000
+#define ARM_TIMEOUT_MS  30000
 #define META_SCHEMA     1
 #define JOURNAL_STDOUT  "/run/systemd/journal/stdout"
 #define GHOST_LIMIT     "268435456"
@@ -272,12 +275,13 @@ static int write_meta(const struct molt_workload *w, const char *dir, const stru
     return molt_write_file(path, text, strlen(text), 0600, err);
 }
 
-static int run_dump(const struct molt_workload *w, const struct molt_dump_opts *opts,
-                    const struct molt_json *sockets, struct molt_error **err)
+/* gate: NULL: it begins at once. */
+static int start_dump(const struct molt_workload *w, const struct molt_dump_opts *opts, const struct molt_json *sockets,
+                      const struct molt_gate *gate, pid_t *ret_pid, struct molt_error **err)
 {
-    CLEANUP_FREE char *pid = molt_xasprintf("%d", (int)w->main_pid);
-    CLEANUP_FREE char *log = molt_xasprintf("%s/dump.log", opts->dir), *before = molt_xasprintf("pre%u", opts->rounds);
+    CLEANUP_FREE char *pid = molt_xasprintf("%d", (int)w->main_pid), *before = molt_xasprintf("pre%u", opts->rounds);
     char *tracked[] = {"--track-mem", "--prev-images-dir", before};
+    char *gated[] = {"--action-script", gate ? gate->script : NULL};
     char *fixed[] = {NULL,
                      "dump",
                      "-t",
@@ -299,26 +303,114 @@ static int run_dump(const struct molt_workload *w, const struct molt_dump_opts *
                      "--ext-unix-sk",
                      "--timeout",
                      "60"};
-    size_t n = sizeof(fixed) / sizeof(fixed[0]), more = molt_json_size(sockets), n_tracked = opts->rounds ? sizeof(tracked) / sizeof(tracked[0]) : 0;
-    CLEANUP_FREE char **argv = molt_xcalloc(n + 2 * more + n_tracked + 1, sizeof(*argv));
+    const size_t n_fixed = sizeof(fixed) / sizeof(fixed[0]), more = molt_json_size(sockets);
+    CLEANUP_FREE char **argv = molt_xcalloc(n_fixed + 2 * more + 3 + 2 + 1, sizeof(*argv));
+    size_t n = n_fixed;
     int r;
 
     memcpy(argv, fixed, sizeof(fixed));
     for (size_t i = 0; i < more; i++) {
-        argv[n + 2 * i] = "--external";
-        argv[n + 2 * i + 1] =
-            molt_xasprintf("unix[%" PRId64 "]", molt_json_get_int(molt_json_at(sockets, i), "ino", 0));
+        argv[n++] = "--external";
+        argv[n++] = molt_xasprintf("unix[%" PRId64 "]", molt_json_get_int(molt_json_at(sockets, i), "ino", 0));
     }
-    if (n_tracked)
-        memcpy(argv + n + 2 * more, tracked, sizeof(tracked));
-    r = molt__criu_run(opts->toolbox, argv, w->main_pid,
-                       opts->timeout_ms ? opts->timeout_ms : DUMP_TIMEOUT_MS, log, err);
+    for (size_t i = 0; opts->rounds && i < 3; i++)
+        argv[n++] = tracked[i];
+    for (size_t i = 0; gate && i < 2; i++)
+        argv[n++] = gated[i];
+    r = molt__criu_start(opts->toolbox, argv, w->main_pid, ret_pid, err);
     for (size_t i = 0; i < more; i++)
-        free(argv[n + 2 * i + 1]);
+        free(argv[n_fixed + 2 * i + 1]);
     return r;
 }
 
-int molt_dump(const struct molt_workload *w, const struct molt_dump_opts *opts,
+static int wait_dump(pid_t pid, const struct molt_dump_opts *opts, struct molt_error **err)
+{
+    CLEANUP_FREE char *log = molt_xasprintf("%s/dump.log", opts->dir);
+
+    return molt__criu_wait(pid, "dump", opts->timeout_ms ? opts->timeout_ms : DUMP_TIMEOUT_MS, log, err);
+}
+
+/* ---- a criu that waits ---- */
+
+struct molt_dump_armed {
+    struct molt_gate gate;
+    pid_t pid;   /* 0: none, or waited for */
+    pid_t main_pid;
+    unsigned rounds;
+    char *sockets; /* those it was told of */
+};
+
+int molt_dump_arm(const struct molt_workload *w, const struct molt_dump_opts *opts, const char *gate_dir, const char *program,
+                  struct molt_dump_armed **ret, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *sockets = NULL;
+    struct molt_dump_armed *a = molt_xcalloc(1, sizeof(*a));
+    int r = molt_gate_make(gate_dir, program, &a->gate, err);
+
+    a->main_pid = w->main_pid;
+    a->rounds = opts->rounds;
+    if (r == 0)
+        r = molt_mkdir_p(opts->dir, 0700, err);
+    if (r == 0)
+        r = journal_sockets(w, &sockets, err);
+    if (r == 0)
+        r = start_dump(w, opts, sockets, &a->gate, &a->pid, err);
+    if (r == 0)
+        r = molt_gate_wait(&a->gate, a->pid, ARM_TIMEOUT_MS, err);
+    if (r < 0) {
+        molt_dump_disarm(a);
+        return r;
+    }
+    a->sockets = molt_json_print(sockets, false);
+    *ret = a;
+    return 0;
+}
+
+void molt_dump_disarm(struct molt_dump_armed *a)
+{
+    if (!a)
+        return;
+    if (a->pid > 0)
+        kill(a->pid, SIGKILL); /* it has not begun */
+    molt_gate_close(&a->gate);
+    while (a->pid > 0 && waitpid(a->pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    free(a->sockets);
+    free(a);
+}
+
+/* False: it was told of something else than what is to be dumped, and is ended. */
+static bool still_fits(const struct molt_dump_armed *a, const struct molt_workload *w, const struct molt_dump_opts *opts,
+                       const struct molt_json *sockets)
+{
+    CLEANUP_FREE char *now = molt_json_print(sockets, false);
+
+    return a && a->main_pid == w->main_pid && a->rounds == opts->rounds && !strcmp(a->sockets, now);
+}
+
+static pid_t take_pid(struct molt_dump_armed *a)
+{
+    pid_t pid = a->pid;
+
+    a->pid = 0;
+    return pid;
+}
+
+static int run_dump(const struct molt_workload *w, const struct molt_dump_opts *opts, const struct molt_json *sockets,
+                    struct molt_dump_armed *armed, bool *ret_armed, struct molt_error **err)
+{
+    pid_t pid;
+    int r;
+
+    *ret_armed = still_fits(armed, w, opts, sockets);
+    if (!*ret_armed)
+        r = start_dump(w, opts, sockets, NULL, &pid, err);
+    else if ((r = molt_gate_open(&armed->gate, err)) == 0)
+        pid = take_pid(armed);
+    return r < 0 ? r : wait_dump(pid, opts, err);
+}
+
+int molt_dump(const struct molt_workload *w, const struct molt_dump_opts *opts, struct molt_dump_armed *armed,
               struct molt_dump_stats *ret_stats, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *sockets = NULL;
@@ -331,7 +423,8 @@ int molt_dump(const struct molt_workload *w, const struct molt_dump_opts *opts,
     if (r == 0)
         r = journal_sockets(w, &sockets, err);
     if (r == 0)
-        r = run_dump(w, opts, sockets, err);
+        r = run_dump(w, opts, sockets, armed, &s.armed, err);
+    molt_dump_disarm(armed);
     s.wall_us = (uint64_t)(molt_mono_us() - begun);
     if (r == 0)
         r = write_meta(w, opts->dir, sockets, err);

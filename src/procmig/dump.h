@@ -13,7 +13,8 @@
 struct molt_dump_stats { /* from CRIU's stats images; microseconds */
     uint64_t freezing_us, frozen_us, memdump_us, memwrite_us, pages_scanned, pages_written;
     uint64_t forking_us, restore_us, pages_restored;
-    uint64_t wall_us; /* criu's whole run as we saw it */
+    uint64_t wall_us; /* criu's run as we saw it, from when it may begin */
+    bool armed;       /* it had been started before */
     uint64_t image_bytes;
 };
 
@@ -28,10 +29,19 @@ struct molt_dump_opts {
 /* SIGSTOP for the whole tree until no thread runs and no new one appears (bounded at 5 s: MOLT_E_TIMEOUT,
  * thawed). */
 int molt_freeze(const struct molt_workload *w, struct molt_error **err);
-/* Dumps the tree and leaves it stopped. TCP connections of the original stay silent (in repair mode) until
- * molt_dump_resume. The network must be isolated by the caller. On failure the tree stays as CRIU left it:
- * call molt_dump_resume. */
-int molt_dump(const struct molt_workload *w, const struct molt_dump_opts *opts,
+/* A criu that was started beforehand and waits (gate.h): its start, some hundredths of a second to a second, does not count as
+ * standstill. It holds nothing of the workload, which goes on; gate_dir: for its gate, made anew; program: the agent's own. The
+ * options must be those of the dump. */
+struct molt_dump_armed;
+int molt_dump_arm(const struct molt_workload *w, const struct molt_dump_opts *opts, const char *gate_dir, const char *program,
+                  struct molt_dump_armed **ret, struct molt_error **err);
+/* Ends it, where no dump used it; NULL is fine. */
+void molt_dump_disarm(struct molt_dump_armed *a);
+/* Dumps the tree and leaves it stopped. armed: what molt_dump_arm began, which is used up in any case; NULL: criu is started now, as
+ * it is when the workload has another connection to the journal than then. TCP connections of the original stay silent (in
+ * repair mode) until molt_dump_resume. The network must be isolated by the caller. On failure the tree stays as CRIU left
+ * it: call molt_dump_resume. */
+int molt_dump(const struct molt_workload *w, const struct molt_dump_opts *opts, struct molt_dump_armed *armed,
               struct molt_dump_stats *ret_stats, struct molt_error **err);
 /* Undo of freeze and dump, also when criu was killed in the middle, also a second time: kills a criu that
  * still traces the tree, takes TCP sockets out of repair mode, SIGCONT for every process of the unit's

@@ -6,6 +6,7 @@ PROCMIG_SOURCES = \
     src/procmig/check.c src/procmig/check.h \
     src/procmig/criu.c src/procmig/criu.h \
     src/procmig/dump.c src/procmig/dump.h \
+    src/procmig/gate.c src/procmig/gate.h \
     src/procmig/overlay.c src/procmig/overlay.h \
     src/procmig/pins.c src/procmig/pins.h \
     src/procmig/predump.c src/procmig/predump.h \

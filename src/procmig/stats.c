@@ -135,5 +135,7 @@ struct molt_json *molt_dump_stats_json(const struct molt_dump_stats *s)
 
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         molt_json_set_int(v, all[i].key, (int64_t)all[i].v);
+    if (s->armed)
+        molt_json_set_bool(v, "armed", true);
     return v;
 }
