@@ -29,7 +29,7 @@ static char **mounted(void)
 {
     CLEANUP_ERROR struct molt_error *err = NULL;
     CLEANUP_MOUNTS struct agent_mounts m = {.n = 0};
-    if (mounts_read(&m, &err) < 0)
+    if (mounts_list(&m, &err) < 0) /* at both ends of a boot the root is read-only */
         return NULL;
     char **v = molt_xcalloc(m.n + 1, sizeof(*v));
     for (size_t i = 0; i < m.n; i++)
@@ -89,8 +89,22 @@ static int by_path(const void *a, const void *b)
     return molt_path_cmp(((const struct molt_look *)a)->path, ((const struct molt_look *)b)->path);
 }
 
+/* Whether each file system that was followed is one of the trees. Of one that was mounted elsewhere than it is now, a tree's changes
+ * may be. */
+static bool all_known(const struct molt_dirty_set *s, const struct agent_trees *t)
+{
+    for (size_t i = 0; i < s->n_roots; i++) {
+        size_t k = 0;
+        while (k < t->n && strcmp(t->v[k].dir, s->roots[i].dir) != 0)
+            k++;
+        if (k == t->n)
+            return false;
+    }
+    return true;
+}
+
 /* Inodes without a name (one that a link was made of and taken away again, say) are left out, see molt_sparse_add_upgrade. */
-bool clonerecord_of(const struct clone_changes *c, const char *dir, struct molt_look **ret, size_t *ret_n)
+bool clonerecord_of(const struct clone_changes *c, const struct agent_trees *t, const char *dir, struct molt_look **ret, size_t *ret_n)
 {
     size_t n = 0, out = 0;
     *ret = NULL;
@@ -101,7 +115,7 @@ bool clonerecord_of(const struct clone_changes *c, const char *dir, struct molt_
     for (int k = 0; k < 2; k++) {
         unsigned root;
         int known = molt_dirty_root_of(c->sets[k], dir, &root);
-        if (known < 0)
+        if (known < 0 || (known == 0 && !all_known(c->sets[k], t)))
             return false;
         n += known ? molt_dirty_looks(c->sets[k], root, v + n) : 0;
     }

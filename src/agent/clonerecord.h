@@ -21,8 +21,9 @@ struct clone_changes {
 };
 /* Ends the recording. */
 void clonerecord_take(struct clone_changes *ret);
-/* What changed below dir, as molt_merge_opts takes it: malloc'd, its strings the changes' own. False: not known. */
-bool clonerecord_of(const struct clone_changes *c, const char *dir, struct molt_look **ret, size_t *ret_n);
+/* What changed below dir, one of the trees, as molt_merge_opts takes it: malloc'd, its strings the changes' own. False: not known. */
+struct agent_trees;
+bool clonerecord_of(const struct clone_changes *c, const struct agent_trees *t, const char *dir, struct molt_look **ret, size_t *ret_n);
 void clonerecord_clear(struct clone_changes *c);
 #define CLEANUP_CHANGES __attribute__((cleanup(clonerecord_clear)))
 

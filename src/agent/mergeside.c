@@ -167,7 +167,7 @@ static int begin_merges(struct session *s, const struct molt_json *args, const s
             .on_conflict = molt_streq(oc, "active") ? MOLT_ON_CONFLICT_ACTIVE : molt_streq(oc, "upgrade") ? MOLT_ON_CONFLICT_UPGRADE : MOLT_ON_CONFLICT_REFUSE,
             .snapshot_ns = molt_json_get_int(args, "snapshot_ns", 0), .scanning = on_scanning, .ctx = m,
         };
-        if (clonerecord_of(c, t->dir, &changed[i], &o[i].n_changed)) {
+        if (clonerecord_of(c, &m->trees, t->dir, &changed[i], &o[i].n_changed)) {
             o[i].changed = changed[i];
             molt_info(s->log, "%s: %zu paths changed here, as recorded", t->dir, o[i].n_changed);
         } else if (!c->why_not[0])

@@ -59,7 +59,7 @@ static void take_line(struct agent_mounts *m, char *line)
     m->n++;
 }
 
-int mounts_read(struct agent_mounts *ret, struct molt_error **err)
+int mounts_list(struct agent_mounts *ret, struct molt_error **err)
 {
     CLEANUP_FREE char *line = NULL;
     size_t cap = 0;
@@ -70,6 +70,14 @@ int mounts_read(struct agent_mounts *ret, struct molt_error **err)
     while (getline(&line, &cap, f) > 0)
         if (ret->n < MOUNTS_MAX)
             take_line(ret, line);
+    return ferror(f) ? molt_error_errno(err, "/proc/self/mountinfo") : 0;
+}
+
+int mounts_read(struct agent_mounts *ret, struct molt_error **err)
+{
+    int r = mounts_list(ret, err);
+    if (r < 0)
+        return r;
     if (ret->n == 0 || strcmp(ret->v[0].dir, "/") != 0)
         return molt_error_set(err, MOLT_E_UNSUPPORTED, "the root file system is not a writable one on a block device");
     return 0;

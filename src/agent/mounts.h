@@ -22,6 +22,8 @@ struct agent_mounts {
 };
 /* Writable file systems on block devices, each once, by where it was mounted first; the root's first. */
 int mounts_read(struct agent_mounts *ret, struct molt_error **err);
+/* The same, also while the root is read-only: then it is not among them. */
+int mounts_list(struct agent_mounts *ret, struct molt_error **err);
 void mounts_clear(struct agent_mounts *m);
 #define CLEANUP_MOUNTS __attribute__((cleanup(mounts_clear)))
 

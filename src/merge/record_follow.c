@@ -200,9 +200,12 @@ static void take_up(struct recorder *c, const char *dir)
         return;
     const struct molt_record_root from = {dir, c->o->follow->exclude(dir + 1)};
     if (rec_open_root(&r, &from, &err) < 0 || is_known(c, r.dev)) {
+        dev_t was = st.st_dev;
         rec_close_root(&r);
         free((void *)from.exclude);
-        return; /* unmounted again, or no more than the one below it */
+        if (stat(dir, &st) == 0 && st.st_dev == was) /* not unmounted again */
+            rec_lose(c, err ? molt_error_text(err) : "a file system that was mounted cannot be opened");
+        return;
     }
     bool ok = rec_mark_root(c->fan, &r, &err) == 0;
     append_root(c, &r);
