@@ -185,6 +185,46 @@ static void beside_in_parts(void **s)
     end(&t, &ss);
 }
 
+/* A dump renamed aside, and the next one in its place, as large: the one is moved, the other comes whole. */
+static void renamed_aside_for_another(void **s)
+{
+    (void)s;
+    struct trees t;
+    struct session ss;
+    CLEANUP_FREE unsigned char *buf = molt_xmalloc(SIZE);
+    trees_make(&t);
+    fill(buf, SIZE, 5);
+    int at[] = {t.b, t.a, t.u};
+    for (int i = 0; i < 3; i++) {
+        write_at(at[i], "dump", buf, SIZE, 0);
+        set_time(at[i], "dump", 1000);
+    }
+    session_start(&ss, &t, NULL, MOLT_ON_CONFLICT_REFUSE);
+    assert_int_equal(renameat(t.a, "dump", t.a, "dump.1"), 0);
+    fill(buf, SIZE, 6);
+    write_at(t.a, "dump", buf, SIZE, 0);
+    session_pass(&ss);
+    assert_same(&t, "dump");
+    assert_same(&t, "dump.1");
+    end(&t, &ss);
+}
+
+/* Its holes beyond what this side has do not come as data. */
+static void a_sparse_file_that_grew_huge(void **s)
+{
+    (void)s;
+    struct trees t;
+    struct session ss;
+    struct stat st;
+    start(&t, &ss);
+    write_at(t.a, "data", "far", 3, UINT64_C(1) << 33);
+    session_pass(&ss);
+    assert_true(ss.stats.bytes < 2 * SIZE);
+    assert_int_equal(fstatat(t.u, "data", &st, 0), 0);
+    assert_int_equal(st.st_size, (INT64_C(1) << 33) + 3);
+    end(&t, &ss);
+}
+
 static void random_edits(void **s)
 {
     (void)s;
@@ -259,6 +299,7 @@ int main(void)
         cmocka_unit_test(whole_where_in_place_would_show), cmocka_unit_test(changed_under_the_merge),
         cmocka_unit_test(random_edits),            cmocka_unit_test(hostile),
         cmocka_unit_test(beside_in_parts),
+        cmocka_unit_test(renamed_aside_for_another), cmocka_unit_test(a_sparse_file_that_grew_huge),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
