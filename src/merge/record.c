@@ -430,6 +430,8 @@ int molt_dirty_root_of(const struct molt_dirty_set *s, const char *dir, unsigned
         return -1; /* nothing was followed */
     for (size_t i = 0; i < s->n_roots; i++)
         if (strcmp(s->roots[i].dir, dir) == 0) {
+            if (found && *ret != s->roots[i].root)
+                return -1; /* one after the other */
             *ret = s->roots[i].root;
             found = s->roots[i].lost ? -1 : 1;
         }

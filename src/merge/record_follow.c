@@ -8,6 +8,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -15,10 +17,14 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/fsio.h"
 #include "merge/record_internal.h"
 
-#define SLACK_NS 20000000 /* well above a kernel tick, the grain of times of change */
+#define SLACK_NS   20000000 /* well above a kernel tick, the grain of times of change */
+#define WALKS_MS   30000    /* so long a sync waits for walks */
+#define STEP_MS    50
+#define DRAIN_STEP 4096
 
 /* ---- the child ---- */
 
@@ -56,7 +62,7 @@ static bool walk(struct walker *w, int dirfd)
     const struct dirent *e;
     const size_t len = w->path.len;
     bool ok = d != NULL;
-    while (ok && (e = readdir(d))) {
+    while (ok && (errno = 0, e = readdir(d))) {
         struct stat st;
         if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
             continue;
@@ -77,7 +83,7 @@ static bool walk(struct walker *w, int dirfd)
         if (w->path.s)
             w->path.s[len] = '\0';
     }
-    return ok;
+    return ok && errno == 0; /* then readdir has ended the loop */
 }
 
 __attribute__((noreturn)) static void walk_child(const struct recorder *c, const struct rec_root *root, int fd)
@@ -161,11 +167,22 @@ bool rec_walk_read(struct recorder *c, struct rec_walk *w)
     return false;
 }
 
+/* A large file system may take longer than who asks can wait: it is scanned then. The queue must not overflow meanwhile. */
 void rec_walks_finish(struct recorder *c)
 {
-    for (size_t i = 0; i < REC_WALKS; i++)
-        while (c->walk[i].pid && rec_walk_read(c, &c->walk[i]))
-            ;
+    const int64_t end = molt_mono_ms() + WALKS_MS;
+    for (size_t i = 0; i < REC_WALKS; i++) {
+        struct rec_walk *w = &c->walk[i];
+        while (w->pid) {
+            struct pollfd p = {w->fd, POLLIN, 0};
+            const int64_t left = end - molt_mono_ms();
+            if (left <= 0)
+                kill(w->pid, SIGKILL); /* its end is read below, as that of one that failed */
+            if (poll(&p, 1, left <= 0 ? -1 : left < STEP_MS ? (int)left : STEP_MS) > 0)
+                rec_walk_read(c, w);
+            rec_drain(c, DRAIN_STEP);
+        }
+    }
 }
 
 static bool is_known(const struct recorder *c, dev_t dev)

@@ -379,13 +379,21 @@ void molt_dump_disarm(struct molt_dump_armed *a)
     free(a);
 }
 
-/* False: it was told of something else than what is to be dumped, and is ended. */
+static bool has_ended(pid_t pid)
+{
+    siginfo_t i = {0};
+
+    /* It stays to be waited for. */
+    return waitid(P_PID, (id_t)pid, &i, WEXITED | WNOHANG | WNOWAIT) < 0 || i.si_pid == pid;
+}
+
+/* False: it was told of something else than what is to be dumped, or has ended. */
 static bool still_fits(const struct molt_dump_armed *a, const struct molt_workload *w, const struct molt_dump_opts *opts,
                        const struct molt_json *sockets)
 {
     CLEANUP_FREE char *now = molt_json_print(sockets, false);
 
-    return a && a->main_pid == w->main_pid && a->rounds == opts->rounds && !strcmp(a->sockets, now);
+    return a && !has_ended(a->pid) && a->main_pid == w->main_pid && a->rounds == opts->rounds && !strcmp(a->sockets, now);
 }
 
 static pid_t take_pid(struct molt_dump_armed *a)
@@ -403,6 +411,8 @@ static int run_dump(const struct molt_workload *w, const struct molt_dump_opts *
     int r;
 
     *ret_armed = still_fits(armed, w, opts, sockets);
+    if (!*ret_armed && armed && armed->pid > 0)
+        kill(armed->pid, SIGKILL); /* both would write the same log */
     if (!*ret_armed)
         r = start_dump(w, opts, sockets, NULL, &pid, err);
     else if ((r = molt_gate_open(&armed->gate, err)) == 0)
