@@ -9,6 +9,8 @@
 #include "base/log.h"
 #include "merge/merge.h"
 
+struct agent_trees;
+
 /* In PID 1, /run mounted. title: its argv[0]. A failure is told, and makes the merge scan. */
 void clonerecord_begin(char *title, bool first_boot, struct molt_log *log);
 /* xenmolt-agent record-save: to be run when nothing else runs any more. */
@@ -22,7 +24,6 @@ struct clone_changes {
 /* Ends the recording. */
 void clonerecord_take(struct clone_changes *ret);
 /* What changed below dir, one of the trees, as molt_merge_opts takes it: malloc'd, its strings the changes' own. False: not known. */
-struct agent_trees;
 bool clonerecord_of(const struct clone_changes *c, const struct agent_trees *t, const char *dir, struct molt_look **ret, size_t *ret_n);
 void clonerecord_clear(struct clone_changes *c);
 #define CLEANUP_CHANGES __attribute__((cleanup(clonerecord_clear)))

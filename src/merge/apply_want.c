@@ -64,7 +64,7 @@ int molt_apply_want(const struct molt_apply *a, const struct molt_plan *plan, st
     for (size_t i = 0; r == 0 && i < plan->n; i++) {
         const struct molt_action *x = &plan->v[i];
         if (x->act == MOLT_ACT_KEEP)
-            molt_pathset_add(&kept, x->path); /* it is moved: what takes its place is another file */
+            molt_pathset_add(&kept, x->path); /* before all others: it is moved, what takes its place is another file */
         if (x->fetch == MOLT_FETCH_NONE)
             continue;
         w.v[w.n] = (struct molt_pack_path){.path = x->path, .meta_only = x->fetch == MOLT_FETCH_META};

@@ -21,6 +21,7 @@ enum molt_type { MOLT_T_REG = 1, MOLT_T_DIR, MOLT_T_LNK, MOLT_T_CHR, MOLT_T_BLK,
 #define MOLT_EF_IMMUTABLE 1u
 #define MOLT_EF_APPEND    2u
 #define MOLT_EF_MOUNT     4u /* a mount point: attributes are the mount's, contents not listed */
+#define MOLT_RACY_NS      20000000 /* well above a kernel tick, the grain of ctime */
 #define MOLT_EF_RACY      8u /* changed so shortly before the scan that an equal ctime proves nothing */
 #define MOLT_EF_AS_BASE   16u /* the base's own entry, or the same for sure; never on the wire */
 #define MOLT_EF_INODE     (MOLT_EF_IMMUTABLE | MOLT_EF_APPEND)

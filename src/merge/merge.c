@@ -14,7 +14,6 @@
 #include "merge/packages.h"
 #include "merge/report.h"
 
-#define SNAPSHOT_SLACK_NS 20000000 /* ticks around the snapshot in which an equal ctime proves nothing */
 #define HASHES_MAX        ((size_t)256 << 20)
 #define DELTA_HEAD_MAX    4096
 
@@ -120,9 +119,10 @@ static void take_policy(struct molt_merge *m, const struct molt_policy *policy)
     m->o.policy = m->views[m->n_views++] = molt_policy_below(policy, m->o.prefix);
 }
 
+/* Ticks around the snapshot, in which an equal ctime proves nothing. */
 static int64_t racy_from(const struct molt_merge_opts *o)
 {
-    return o->snapshot_ns ? o->snapshot_ns - SNAPSHOT_SLACK_NS : 0;
+    return o->snapshot_ns ? o->snapshot_ns - MOLT_RACY_NS : 0;
 }
 
 static void tell_scanning(const struct molt_merge *m, bool begin)

@@ -15,7 +15,6 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -154,7 +153,7 @@ static void close_others(int *keep, size_t n)
 /* One of ctl and listener is -1. */
 static void child(struct molt_recorder *r, const struct molt_recorder_opts *o, int fan, int ctl, int listener)
 {
-    struct recorder c = {.o = o, .roots = r->roots, .n_roots = r->n_roots, .fan = fan, .ctl = ctl, .listener = listener, .journal = r->journal, .mounts = -1, .since_ns = r->begun_ns};
+    struct recorder c = {.o = o, .roots = r->roots, .n_roots = r->n_roots, .cap_roots = r->n_roots, .fan = fan, .ctl = ctl, .listener = listener, .journal = r->journal, .mounts = -1, .since_ns = r->begun_ns};
     CLEANUP_FREE int *keep = molt_xmalloc((3 + 2 * r->n_roots) * sizeof(*keep));
     size_t n = 0;
     if (listener < 0) {
@@ -196,9 +195,7 @@ static int open_roots(struct molt_recorder *r, const struct molt_recorder_opts *
 /* Everything from here on is in the queue of *ret_fan. */
 static int arm(struct molt_recorder *r, const struct molt_recorder_opts *o, int *ret_fan, struct molt_error **err)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    r->begun_ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+    r->begun_ns = molt_now_us() * 1000;
     int rc = open_roots(r, o, err);
     if (rc < 0)
         return rc;

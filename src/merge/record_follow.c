@@ -21,7 +21,6 @@
 #include "base/fsio.h"
 #include "merge/record_internal.h"
 
-#define SLACK_NS   20000000 /* well above a kernel tick, the grain of times of change */
 #define WALKS_MS   30000    /* so long a sync waits for walks */
 #define STEP_MS    50
 #define DRAIN_STEP 4096
@@ -88,7 +87,7 @@ static bool walk(struct walker *w, int dirfd)
 
 __attribute__((noreturn)) static void walk_child(const struct recorder *c, const struct rec_root *root, int fd)
 {
-    struct walker w = {.root = root, .since_ns = c->since_ns - SLACK_NS, .fd = fd};
+    struct walker w = {.root = root, .since_ns = c->since_ns - MOLT_RACY_NS, .fd = fd};
     struct stat st;
     int top = openat(root->treefd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     bool ok = top >= 0 && fstat(top, &st) == 0;
@@ -145,17 +144,17 @@ static void take_found(struct recorder *c, struct rec_walk *w)
     }
 }
 
-bool rec_walk_read(struct recorder *c, struct rec_walk *w)
+void rec_walk_read(struct recorder *c, struct rec_walk *w)
 {
     char buf[65536];
     int status = -1;
     ssize_t n = read(w->fd, buf, sizeof(buf));
     if (n < 0 && errno == EINTR)
-        return true;
+        return;
     if (n > 0) {
         molt_strbuf_add(&w->got, buf, (size_t)n);
         take_found(c, w);
-        return true;
+        return;
     }
     while (waitpid(w->pid, &status, 0) < 0 && errno == EINTR)
         ;
@@ -164,7 +163,6 @@ bool rec_walk_read(struct recorder *c, struct rec_walk *w)
     close(w->fd);
     molt_strbuf_free(&w->got);
     *w = (struct rec_walk){.fd = -1};
-    return false;
 }
 
 /* A large file system may take longer than who asks can wait: it is scanned then. The queue must not overflow meanwhile. */
@@ -193,21 +191,6 @@ static bool is_known(const struct recorder *c, dev_t dev)
     return false;
 }
 
-/* The array is its parent's until it grows. */
-static void append_root(struct recorder *c, const struct rec_root *r)
-{
-    if (c->n_roots == c->cap_roots || c->cap_roots == 0) {
-        size_t cap = c->n_roots * 2 + 4;
-        struct rec_root *v = molt_xcalloc(cap, sizeof(*v));
-        memcpy(v, c->roots, c->n_roots * sizeof(*v));
-        if (c->cap_roots)
-            free(c->roots);
-        c->roots = v;
-        c->cap_roots = cap;
-    }
-    c->roots[c->n_roots++] = *r;
-}
-
 static void take_up(struct recorder *c, const char *dir)
 {
     CLEANUP_ERROR struct molt_error *err = NULL;
@@ -225,8 +208,9 @@ static void take_up(struct recorder *c, const char *dir)
         return;
     }
     bool ok = rec_mark_root(c->fan, &r, &err) == 0;
-    append_root(c, &r);
-    unsigned root = (unsigned)c->n_roots - 1;
+    unsigned root = (unsigned)c->n_roots;
+    MOLT_GROW(c->roots, c->n_roots, c->cap_roots);
+    c->roots[c->n_roots++] = r;
     tell_root(c, root, false);
     ok = ok && start_walk(c, root);
     if (!ok) {

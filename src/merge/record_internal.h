@@ -67,7 +67,7 @@ struct rec_dir; /* cache of directories' paths */
 struct recorder {
     const struct molt_recorder_opts *o;
     struct rec_root *roots;
-    size_t n_roots, cap_roots; /* cap: 0 while they are the parent's */
+    size_t n_roots, cap_roots;
     int fan, journal;
     int mounts; /* mountinfo, which can be polled; -1: nothing is followed */
     int64_t since_ns; /* when this began; what changed later is ours to tell */
@@ -101,8 +101,9 @@ void rec_put(struct recorder *c, unsigned kind, unsigned root, uint64_t x, const
 void rec_follow_begin(struct recorder *c);
 /* Takes up what is mounted by now. */
 void rec_follow(struct recorder *c);
-/* Takes what a walk has found; false: it has ended. */
-bool rec_walk_read(struct recorder *c, struct rec_walk *w);
+/* Takes what a walk has found, or its end. */
+void rec_walk_read(struct recorder *c, struct rec_walk *w);
+/* Until all have ended, half a minute at most. */
 void rec_walks_finish(struct recorder *c);
 
 /* record_events.c: reads what is queued, at most `limit` events and one read more. Returns how many. */

@@ -27,7 +27,6 @@
 #include "merge/manifest.h"
 
 #define DENTS_BUF (256u * 1024u)
-#define RACY_NS   20000000 /* well above a kernel tick, the grain of ctime */
 #define PATH_STEP 4000u    /* what one open is given of a long path */
 
 #ifndef OPEN_TREE_CLONE
@@ -417,7 +416,7 @@ static struct scan scan_begin(int rootfd, const struct molt_scan_opts *opts, str
     clock_gettime(CLOCK_REALTIME_COARSE, &now);
     struct scan s = {.rootfd = rootfd, .o = opts ? opts : &plain, .m = m, .dents = dents};
     s.racy_from =
-        s.o->racy_from_ns ? s.o->racy_from_ns : now.tv_sec * INT64_C(1000000000) + now.tv_nsec - RACY_NS;
+        s.o->racy_from_ns ? s.o->racy_from_ns : now.tv_sec * INT64_C(1000000000) + now.tv_nsec - MOLT_RACY_NS;
     return s;
 }
 

@@ -303,8 +303,9 @@ static int start_dump(const struct molt_workload *w, const struct molt_dump_opts
                      "--ext-unix-sk",
                      "--timeout",
                      "60"};
-    const size_t n_fixed = sizeof(fixed) / sizeof(fixed[0]), more = molt_json_size(sockets);
-    CLEANUP_FREE char **argv = molt_xcalloc(n_fixed + 2 * more + 3 + 2 + 1, sizeof(*argv));
+    const size_t n_fixed = sizeof(fixed) / sizeof(fixed[0]), n_tracked = opts->rounds ? sizeof(tracked) / sizeof(tracked[0]) : 0;
+    const size_t n_gated = gate ? sizeof(gated) / sizeof(gated[0]) : 0, more = molt_json_size(sockets);
+    CLEANUP_FREE char **argv = molt_xcalloc(n_fixed + 2 * more + n_tracked + n_gated + 1, sizeof(*argv));
     size_t n = n_fixed;
     int r;
 
@@ -313,9 +314,9 @@ static int start_dump(const struct molt_workload *w, const struct molt_dump_opts
         argv[n++] = "--external";
         argv[n++] = molt_xasprintf("unix[%" PRId64 "]", molt_json_get_int(molt_json_at(sockets, i), "ino", 0));
     }
-    for (size_t i = 0; opts->rounds && i < 3; i++)
+    for (size_t i = 0; i < n_tracked; i++)
         argv[n++] = tracked[i];
-    for (size_t i = 0; gate && i < 2; i++)
+    for (size_t i = 0; i < n_gated; i++)
         argv[n++] = gated[i];
     r = molt__criu_start(opts->toolbox, argv, w->main_pid, ret_pid, err);
     for (size_t i = 0; i < more; i++)
@@ -393,31 +394,23 @@ static bool still_fits(const struct molt_dump_armed *a, const struct molt_worklo
 {
     CLEANUP_FREE char *now = molt_json_print(sockets, false);
 
-    return a && !has_ended(a->pid) && a->main_pid == w->main_pid && a->rounds == opts->rounds && !strcmp(a->sockets, now);
+    return !has_ended(a->pid) && a->main_pid == w->main_pid && a->rounds == opts->rounds && !strcmp(a->sockets, now);
 }
 
-static pid_t take_pid(struct molt_dump_armed *a)
-{
-    pid_t pid = a->pid;
-
-    a->pid = 0;
-    return pid;
-}
-
+/* armed: NULL: none waits. */
 static int run_dump(const struct molt_workload *w, const struct molt_dump_opts *opts, const struct molt_json *sockets,
-                    struct molt_dump_armed *armed, bool *ret_armed, struct molt_error **err)
+                    struct molt_dump_armed *armed, struct molt_error **err)
 {
     pid_t pid;
-    int r;
+    int r = armed ? molt_gate_open(&armed->gate, err) : start_dump(w, opts, sockets, NULL, &pid, err);
 
-    *ret_armed = still_fits(armed, w, opts, sockets);
-    if (!*ret_armed && armed && armed->pid > 0)
-        kill(armed->pid, SIGKILL); /* both would write the same log */
-    if (!*ret_armed)
-        r = start_dump(w, opts, sockets, NULL, &pid, err);
-    else if ((r = molt_gate_open(&armed->gate, err)) == 0)
-        pid = take_pid(armed);
-    return r < 0 ? r : wait_dump(pid, opts, err);
+    if (r < 0)
+        return r;
+    if (armed) {
+        pid = armed->pid;
+        armed->pid = 0; /* waited for here */
+    }
+    return wait_dump(pid, opts, err);
 }
 
 int molt_dump(const struct molt_workload *w, const struct molt_dump_opts *opts, struct molt_dump_armed *armed,
@@ -432,10 +425,15 @@ int molt_dump(const struct molt_workload *w, const struct molt_dump_opts *opts, 
         molt_warn(opts->log, "%s is not on a tmpfs; the dump will be slower", opts->dir);
     if (r == 0)
         r = journal_sockets(w, &sockets, err);
+    if (r == 0 && armed && !still_fits(armed, w, opts, sockets)) {
+        molt_dump_disarm(armed); /* first: both would write the same log */
+        armed = NULL;
+    }
+    s.armed = armed != NULL;
     if (r == 0)
-        r = run_dump(w, opts, sockets, armed, &s.armed, err);
-    molt_dump_disarm(armed);
+        r = run_dump(w, opts, sockets, armed, err);
     s.wall_us = (uint64_t)(molt_mono_us() - begun);
+    molt_dump_disarm(armed);
     if (r == 0)
         r = write_meta(w, opts->dir, sockets, err);
     if (r == 0)

@@ -376,10 +376,10 @@ static void spawned(struct molt_recorder_opts *o, const struct molt_record_root 
     assert_int_equal(status, 0);
 }
 
-static bool has_path(const struct molt_dirty_set *d, const char *path)
+static bool has(const struct molt_dirty_set *d, unsigned root, const char *path, unsigned flags)
 {
     for (size_t i = 0; i < d->n; i++)
-        if (strcmp(d->v[i].path, path) == 0)
+        if (d->v[i].root == root && strcmp(d->v[i].path, path) == 0 && (d->v[i].flags & flags) == flags)
             return true;
     return false;
 }
@@ -406,14 +406,14 @@ static void a_spawned_one_waits_to_be_asked(void **state)
     assert_ok(molt_recorder_attach(&o, &r, err));
     CLEANUP_DIRTY_SET struct molt_dirty_set *first = molt_recorder_sync(r, &pos);
     assert_null(first->lost);
-    assert_true(has_path(first, "one") && !has_path(first, "two"));
+    assert_true(has(first, 0, "one", 0) && !has(first, 0, "two", 0));
     molt_recorder_detach(r);
     touch_file("two");
     assert_ok(molt_recorder_attach(&o, &r, err)); /* it went on, and the next one who asks gets all of it */
     assert_ok(molt_recorder_save(r, saved, err));
     CLEANUP_DIRTY_SET struct molt_dirty_set *all = molt_dirty_set_load(saved);
     assert_null(all->lost);
-    assert_true(has_path(all, "one") && has_path(all, "two"));
+    assert_true(has(all, 0, "one", 0) && has(all, 0, "two", 0));
     molt_recorder_stop(r);
     struct molt_error *e = NULL;
     assert_int_equal(molt_recorder_attach(&o, &r, &e), MOLT_E_UNSUPPORTED);
@@ -430,14 +430,6 @@ static void a_spawned_one_waits_to_be_asked(void **state)
 }
 
 /* --- several file systems --- */
-
-static bool has(const struct molt_dirty_set *d, unsigned root, const char *path, unsigned flags)
-{
-    for (size_t i = 0; i < d->n; i++)
-        if (d->v[i].root == root && strcmp(d->v[i].path, path) == 0 && (d->v[i].flags & flags) == flags)
-            return true;
-    return false;
-}
 
 /* Another one, at "b", with the directories d and q, files d/f, d/g, q/alone in them. */
 static void make_second(void)
