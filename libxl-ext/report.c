@@ -24,17 +24,18 @@ static void set_ms(struct molt_json *v, const char *key, double ms)
 /* Disks were handed over before it, where there are such. */
 static double final_pass_ms(const struct molt_json *notes)
 {
-    return ms_between(notes, molt_json_get(notes, "t_handed") ? "t_handed" : "t_dumped", "t_merged");
+    return ms_between(notes, molt_json_get(notes, "t_handed") ? "t_handed" : "t_still", "t_merged");
 }
 
 static struct molt_json *split(const struct molt_json *notes)
 {
     struct molt_json *v = molt_json_object();
     const struct molt_json *restore = molt_json_get(notes, "restore");
-    set_ms(v, "freeze_and_dump_ms", ms_between(notes, "t_freeze", "t_dumped"));
-    set_ms(v, "hand_over_ms", ms_between(notes, "t_dumped", "t_handed"));
+    set_ms(v, "freeze_ms", ms_between(notes, "t_freeze", "t_still"));
+    set_ms(v, "hand_over_ms", ms_between(notes, "t_still", "t_handed"));
     set_ms(v, "final_pass_ms", final_pass_ms(notes));
-    set_ms(v, "transport_ms", molt_json_get_double(restore, "transport_ms", -1));
+    set_ms(v, "dump_ms", ms_between(notes, "t_merged", "t_dumped"));
+    set_ms(v, "transport_ms", ms_between(notes, "t_dumped", "t_images"));
     set_ms(v, "restore_ms", molt_json_get_double(restore, "restore_ms", -1));
     set_ms(v, "pivot_ms", ms_between(notes, "t_restored", "t_pivot"));
     set_ms(v, "switch_ms", ms_between(notes, "t_pivot", "t_thawed"));

@@ -51,6 +51,7 @@ static void up_close(struct molt_op *op, void *priv)
     molt_control_end(molt_op_dir(op), -1); /* what a runner left that was killed while it waited */
     molt_chan_close(u->active);
     molt_chan_close(u->clone);
+    up_vifs_clear(&u->clone_vifs);
     free(u);
 }
 

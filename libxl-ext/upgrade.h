@@ -15,11 +15,18 @@
 #define MOLT_MAX_PREMERGE 4     /* passes before the freeze */
 #define MOLT_PREMERGE_ENOUGH 32 /* a pass with at most this many actions is the last before the freeze */
 
-/* Connections; made anew by whoever needs them. */
+/* The vifs that either domain (active or clone) has, with the bridges and addresses of the active's configuration. */
+struct up_vifs {
+    struct molt_hold_vif *v;
+    int n;
+};
+
+/* Connections, and what can be looked up; made anew by whoever needs them. */
 struct upgrade {
     struct xenmolt *x;
     struct molt_upnet net;
     struct molt_chan *active, *clone;
+    struct up_vifs clone_vifs; /* NULL: not looked up yet */
     int guard; /* see guard.h; -1: none */
 };
 
@@ -180,12 +187,9 @@ int step_verify(struct molt_op *op, struct molt_error **err);
 int step_retire(struct molt_op *op, struct molt_error **err);
 int up_commit(struct molt_op *op, struct molt_error **err);
 int up_rollback(struct molt_op *op, struct molt_error **err);
-/* The vifs that either domain (active or clone) has, with the bridges and addresses of the active's configuration. */
-struct up_vifs {
-    struct molt_hold_vif *v;
-    int n;
-};
 int up_vifs_of(struct molt_op *op, uint32_t domid, struct up_vifs *ret, struct molt_error **err);
+/* up_vifs_of for the clone, asked of libxl once (some hundredths of a second): first before the freeze. Ours, until the operation ends. */
+int up_clone_vifs(struct molt_op *op, const struct up_vifs **ret, struct molt_error **err);
 void up_vifs_clear(struct up_vifs *v);
 #define CLEANUP_VIFS __attribute__((cleanup(up_vifs_clear)))
 /* hold.h: the vifs into their bridges, with what was held for them. */

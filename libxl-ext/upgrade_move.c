@@ -220,6 +220,13 @@ void up_vifs_clear(struct up_vifs *v)
     free(v->v);
 }
 
+int up_clone_vifs(struct molt_op *op, const struct up_vifs **ret, struct molt_error **err)
+{
+    struct up_vifs *v = &up_of(op)->clone_vifs;
+    *ret = v;
+    return v->v ? 0 : up_vifs_of(op, (uint32_t)up_fact_int(op, "clone_domid", 0), v, err);
+}
+
 int up_release(struct molt_op *op, const struct up_vifs *v, struct molt_error **err)
 {
     struct molt_hold_stats st;
@@ -300,12 +307,18 @@ static void warn_bystanders(struct molt_op *op, const struct molt_json *dump)
         molt_warn(molt_op_log(op), "%s of %s does not stand still; what it writes from here on may be lost", late, molt_op_subject(op));
 }
 
-/* What needs to know how many rounds of memory came before. */
-static int call_rounds(struct molt_op *op, struct molt_chan *c, const char *what, struct molt_json **ret, struct molt_error **err)
+/* What needs to know how many rounds of memory came before. Owned by the caller. */
+static struct molt_json *rounds_args(struct molt_op *op)
 {
-    CLEANUP_JSON struct molt_json *args = molt_json_object();
+    struct molt_json *args = molt_json_object();
     molt_json_set_string(args, "unit", up_param(op, "workload"));
     molt_json_set_int(args, "rounds", up_fact_int(op, "rounds", 0));
+    return args;
+}
+
+static int call_rounds(struct molt_op *op, struct molt_chan *c, const char *what, struct molt_json **ret, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = rounds_args(op);
     return up_long_call(c, what, args, ret, err);
 }
 
@@ -323,15 +336,64 @@ static int arm_dump(struct molt_op *op, struct molt_chan *active, struct molt_er
     return 0;
 }
 
-/* From here the workload stands still: packets for it are held in dom0 (hold.h), it is dumped, and what it wrote last is merged. */
+/* The workload stands still when this returns, and CRIU reads it, beside what comes next. */
+static int begin_dump(struct molt_op *op, struct molt_chan *active, struct molt_json **ret, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = rounds_args(op);
+    molt_json_set_bool(args, "early", true);
+    int r = up_long_call(active, "dump", args, ret, err);
+    up_note_us(op, "t_still");
+    if (r < 0)
+        return r;
+    warn_bystanders(op, *ret);
+    return molt_fault("freeze") ? molt_error_set(err, MOLT_E_INTERNAL, "fault point freeze") : 0;
+}
+
+static int end_dump(struct molt_chan *active, struct molt_json *dump, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *done = NULL;
+    int r = up_long_call(active, "dump-end", NULL, &done, err);
+    if (r == 0)
+        molt_json_set(dump, "stats", molt_json_copy(molt_json_get(done, "stats")));
+    return r;
+}
+
+/* The dump's end, where it has not come, and the images' way into the clone, which they take one by one meanwhile.
+ * dump: what the dump's beginning answered. */
+static int take_images(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct molt_json *dump, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = rounds_args(op), *taken = NULL;
+    const struct molt_call call = {.timeout_ms = UP_LONG_CALL_MS};
+    uint32_t seq;
+    int r = molt_call_begin(clone, "images-fetch", args, &seq, err);
+    if (r < 0)
+        return r;
+    r = molt_json_get_bool(dump, "dumping", false) ? end_dump(active, dump, err) : 0;
+    up_note_us(op, "t_dumped");
+    if (r < 0) {
+        up_drop(&up_of(op)->clone); /* it goes with what it waits for */
+        return r;
+    }
+    molt_op_note(op, "dump", molt_json_copy(dump));
+    r = molt_call_end(clone, "images-fetch", seq, &call, &taken, err);
+    up_note_us(op, "t_images");
+    if (r == 0)
+        molt_op_note(op, "images", molt_json_copy(taken));
+    return r;
+}
+
+/* From here the workload stands still: packets for it are held in dom0 (hold.h), it is dumped, and beside that what it wrote last is merged. */
 int step_freeze(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *active, *clone;
     CLEANUP_JSON struct molt_json *dump = NULL;
     CLEANUP_VIFS struct up_vifs vifs = {0};
+    const struct up_vifs *later;
     int r = up_active(op, &active, err);
     if (r == 0)
         r = up_clone(op, &clone, err);
+    if (r == 0)
+        r = up_clone_vifs(op, &later, err);
     if (r == 0)
         r = up_vifs_of(op, (uint32_t)up_param_int(op, "domid"), &vifs, err);
     if (r == 0)
@@ -345,19 +407,15 @@ int step_freeze(struct molt_op *op, struct molt_error **err)
     up_note_us(op, "t_freeze");
     r = molt_hold_engage(molt_op_id(op), vifs.v, vifs.n, err);
     if (r == 0)
-        r = call_rounds(op, active, "dump", &dump, err);
-    up_note_us(op, "t_dumped");
+        r = begin_dump(op, active, &dump, err);
+    if (r == 0)
+        r = up_volumes_hand_over(op, active, clone, err);
+    if (r == 0)
+        r = final_passes(op, clone, err);
     if (r < 0)
         return r;
-    molt_op_note(op, "dump", molt_json_copy(dump));
-    warn_bystanders(op, dump);
-    if (molt_fault("freeze"))
-        return molt_error_set(err, MOLT_E_INTERNAL, "fault point freeze");
-    if ((r = up_volumes_hand_over(op, active, clone, err)) < 0)
-        return r;
-    if ((r = final_passes(op, clone, err)) == 0)
-        up_note_us(op, "t_merged");
-    return r;
+    up_note_us(op, "t_merged");
+    return take_images(op, active, clone, dump, err);
 }
 
 /* Past this nothing of ours stands between the guest and its bridge. */

@@ -32,26 +32,37 @@ int probe_pivot(struct molt_op *op, enum molt_probe *ret, struct molt_error **er
     return 0;
 }
 
+/* It serves already: a lost announcement only costs the neighbours a moment. */
+static void announce(struct molt_op *op, struct molt_chan *clone)
+{
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    if (molt_call(clone, "net-announce", NULL, NULL, NULL, &e) < 0)
+        molt_warn(molt_op_log(op), "the gratuitous ARP could not be sent: %s", molt_error_text(e));
+}
+
 int step_switch(struct molt_op *op, struct molt_error **err)
 {
     struct xenmolt *x = up_of(op)->x;
     struct molt_chan *clone;
     struct molt_domain d;
-    CLEANUP_VIFS struct up_vifs vifs = {0};
-    uint32_t active = (uint32_t)up_param_int(op, "domid"), domid = (uint32_t)up_fact_int(op, "clone_domid", 0);
-    int r = up_vifs_of(op, domid, &vifs, err);
+    const struct up_vifs *vifs;
+    uint32_t active = (uint32_t)up_param_int(op, "domid");
+    int r = up_clone_vifs(op, &vifs, err);
     if (r == 0 && molt_domain_info(x, active, &d, NULL) == 0 && molt_streq(d.uuid, up_param(op, "uuid")) && !d.paused)
         r = molt_domain_pause(x, active, err);
     if (r == 0)
         r = up_clone(op, &clone, err);
     /* The clone's kernel takes what was held into the restored sockets: the thawed workload finds it there. */
     if (r == 0)
-        r = up_release(op, &vifs, err);
+        r = up_release(op, vifs, err);
+    up_note_us(op, "t_released");
     if (r == 0)
         r = up_call_unit(op, clone, "restore-thaw", NULL, err);
-    if (r == 0)
-        up_note_us(op, "t_thawed");
-    return r < 0 ? r : molt_hold_remove(molt_op_id(op), vifs.v, vifs.n, err);
+    if (r < 0)
+        return r;
+    up_note_us(op, "t_thawed");
+    announce(op, clone);
+    return molt_hold_remove(molt_op_id(op), vifs->v, vifs->n, err);
 }
 
 /* libxl's configuration may still have a disk that was detached. */

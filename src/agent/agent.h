@@ -17,7 +17,6 @@
 #define MOLT_AGENT_LIB "/var/lib/xenmolt"
 #define MOLT_AGENT_ETC "/etc/xenmolt"
 #define MOLT_AGENT_DUMP MOLT_AGENT_RUN "/dump"
-#define MOLT_AGENT_GATE MOLT_AGENT_RUN "/gate"
 #define MOLT_AGENT_PROGRAM "/usr/sbin/xenmolt-agent"
 #define MOLT_AGENT_RECIPE MOLT_AGENT_LIB "/recipe"
 #define MOLT_CONTROL_RING (256u << 10)
@@ -26,7 +25,7 @@
 
 struct merge_state; /* mergeside.c */
 struct molt_workload;
-struct molt_dump_armed;
+struct molt_dump;
 struct molt_recorder;
 
 /* One connection of the host: everything that it began and that must be taken back when the host goes away. */
@@ -39,7 +38,8 @@ struct session {
     struct molt_chan *peer; /* our connection to the other agent, NULL: none */
     struct molt_workload *workload; /* what dump-prepare found */
     uint64_t round_pages[MOLT_PREDUMP_MAX]; /* what each round of memory wrote */
-    struct molt_dump_armed *armed; /* a criu that waits for the dump, NULL: none */
+    struct molt_dump *dump; /* a criu that waits for the dump, or is at it; NULL: none */
+    bool armed;            /* it had waited */
     char *frozen_unit;     /* workload that we stopped and not yet gave away */
     char *prepared_unit;   /* workload whose restore was prepared here and that was not thawed */
     struct merge_state *merge;
@@ -131,6 +131,7 @@ int h_predump_fetch(struct molt_request *rq, struct molt_json *reply, struct mol
 int h_dump_arm(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 void move_disarm(struct session *s);
 int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_dump_end(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_resume(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 void move_resume(struct session *s);
 /* All images of the workload, dumps and rounds, with their memory. */
@@ -139,6 +140,7 @@ void move_forget_images(void);
 void move_thaw_bystanders(struct molt_log *log);
 int h_pins_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_images_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_restore_thaw(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_restore_undo(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);

@@ -1,25 +1,32 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The dump's images, from the active's agent to the clone's, as one stream: a round trip a file would be paid inside
- * the blackout. For each file: u16 length of its name, u64 size (both little-endian), name, content; at the end a
- * name's length of 0.
+ * The dump's images, from the active's agent to the clone's, as one stream: a round trip a file would be paid inside the blackout. They go
+ * while CRIU still writes others: each when it is closed, and at the end once more what was written since. For each file: u16 length of
+ * its name, u64 size (both little-endian), name, content; at the end a name's length of 0.
  */
 #include <errno.h>
+#include <dirent.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "agent/agent.h"
+#include "agent/follow.h"
 #include "agent/peer.h"
 #include "base/cleanup.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
+#include "procmig/dump.h"
 #include "procmig/predump.h"
 
 #define HEAD 10
 #define MAX_NAME 255
 #define MAX_IMAGES 65536 /* files: a few a process */
 #define GATHER (256u << 10)
+#define FOLLOW_MS 120000 /* from one image to the next: one may have all the memory in it */
+#define SLACK_MS 10000
 
 static void put_le(unsigned char *to, uint64_t v, int bytes)
 {
@@ -37,9 +44,18 @@ static uint64_t get_le(const unsigned char *from, int bytes)
 
 /* ---- sending ---- */
 
+struct sent {
+    char name[MAX_NAME + 1];
+    struct stat st; /* as it was then */
+};
+
 struct sender {
     struct molt_request *rq;
+    int dirfd;
+    char *buf;            /* GATHER bytes */
     struct molt_strbuf b; /* small files gather here: one message for many */
+    struct sent *sent;
+    size_t n_sent, sent_cap;
 };
 
 static int flush(struct sender *s, struct molt_error **err)
@@ -64,45 +80,122 @@ static int send_head(struct sender *s, const char *name, uint64_t size, struct m
     return r < 0 ? r : send_bytes(s, name, strlen(name), err);
 }
 
-static int send_file(struct sender *s, int dirfd, const char *name, char *buf, struct molt_error **err)
+static struct sent *find_sent(const struct sender *s, const char *name)
+{
+    for (size_t i = 0; i < s->n_sent; i++)
+        if (!strcmp(s->sent[i].name, name))
+            return &s->sent[i];
+    return NULL;
+}
+
+static void note_sent(struct sender *s, const char *name, const struct stat *st)
+{
+    struct sent *old = find_sent(s, name);
+    if (!old) {
+        MOLT_GROW(s->sent, s->n_sent, s->sent_cap);
+        old = &s->sent[s->n_sent++];
+        snprintf(old->name, sizeof(old->name), "%s", name);
+    }
+    old->st = *st;
+}
+
+static int send_file(struct sender *s, const char *name, struct molt_error **err)
 {
     struct stat st;
     /* Not CRIU's link to the images before these: the other side makes its own. */
-    if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode))
+    if (fstatat(s->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode))
         return 0;
-    CLEANUP_CLOSE int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    CLEANUP_CLOSE int fd = openat(s->dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &st) < 0)
         return molt_error_errno(err, "open the image %s", name);
     uint64_t left = (uint64_t)st.st_size;
     int r = send_head(s, name, left, err);
     while (r == 0 && left > 0) {
-        ssize_t n = read(fd, buf, left < GATHER ? left : GATHER);
+        ssize_t n = read(fd, s->buf, left < GATHER ? left : GATHER);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
             return molt_error_set(err, MOLT_E_INTERNAL, "the image %s became shorter", name);
         left -= (uint64_t)n;
-        r = send_bytes(s, buf, (size_t)n, err);
+        r = send_bytes(s, s->buf, (size_t)n, err);
     }
+    note_sent(s, name, &st);
     return r;
 }
 
-int images_send(struct molt_request *rq, const char *dir, struct molt_error **err)
+static bool is_image(const char *name)
 {
-    struct sender s = {rq, MOLT_STRBUF_INIT};
-    CLEANUP_FREE char *buf = molt_xmalloc(GATHER);
-    CLEANUP_CLOSEDIR DIR *d = opendir(dir);
+    return name[0] != '.' && strlen(name) <= MAX_NAME;
+}
+
+/* Nobody writes it: a lease for reading is only given then (fcntl(2)). */
+static bool is_closed(int dirfd, const char *name)
+{
+    CLEANUP_CLOSE int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    return fd >= 0 && fcntl(fd, F_SETLEASE, F_RDLCK) == 0; /* given back by close */
+}
+
+static bool as_sent(const struct sender *s, const char *name)
+{
+    const struct sent *old = find_sent(s, name);
+    struct stat st;
+    return old && fstatat(s->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == old->st.st_ino && st.st_size == old->st.st_size &&
+           st.st_mtim.tv_sec == old->st.st_mtim.tv_sec && st.st_mtim.tv_nsec == old->st.st_mtim.tv_nsec;
+}
+
+/* What is in the directory and was not sent as it is now; closed: only what nobody writes any more. */
+static int send_rest(struct sender *s, bool closed, struct molt_error **err)
+{
+    int r = 0, fd = openat(s->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CLEANUP_CLOSEDIR DIR *d = fd < 0 ? NULL : fdopendir(fd);
     struct dirent *e;
-    int r = 0;
-    if (!d)
-        return molt_error_errno(err, "open %s", dir);
+    if (!d) {
+        r = molt_error_errno(err, "list the images");
+        if (fd >= 0)
+            close(fd);
+        return r;
+    }
     while (r == 0 && (e = readdir(d)))
-        if (e->d_name[0] != '.')
-            r = send_file(&s, dirfd(d), e->d_name, buf, err);
+        if (is_image(e->d_name) && !as_sent(s, e->d_name) && (!closed || is_closed(s->dirfd, e->d_name)))
+            r = send_file(s, e->d_name, err);
+    return r;
+}
+
+/* While they are written. */
+static int send_following(struct sender *s, const char *dir, struct molt_error **err)
+{
+    struct follow f;
+    const char *name;
+    int r = follow_begin(&f, dir, s->dirfd, MOLT_DUMP_META, MOLT_DUMP_FAILED, err), more = 0;
+    if (r < 0)
+        return r;
+    r = send_rest(s, true, err);
+    while (r == 0 && (more = follow_next(&f, FOLLOW_MS, &name, err)) > 0)
+        if (is_image(name) && !as_sent(s, name) && is_closed(s->dirfd, name)) {
+            r = send_file(s, name, err);
+            if (r == 0)
+                r = flush(s, err); /* CRIU takes its time until the next */
+        }
+    follow_end(&f);
+    return r < 0 ? r : more;
+}
+
+int images_send(struct molt_request *rq, const char *dir, bool follow, struct molt_error **err)
+{
+    struct sender s = {.rq = rq, .dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+    if (s.dirfd < 0)
+        return molt_error_errno(err, "open %s", dir);
+    s.buf = molt_xmalloc(GATHER);
+    int r = follow ? send_following(&s, dir, err) : 0;
+    if (r == 0)
+        r = send_rest(&s, false, err);
     if (r == 0)
         r = send_head(&s, "", 0, err);
     if (r == 0)
         r = flush(&s, err);
+    close(s.dirfd);
+    free(s.buf);
+    free(s.sent);
     molt_strbuf_free(&s.b);
     return r;
 }
@@ -127,6 +220,8 @@ static int begin_file(struct receiver *rc, size_t name_len, struct molt_error **
     rc->have = 0;
     if (name[0] == '.' || strchr(name, '/') || strlen(name) != name_len || ++rc->files > MAX_IMAGES)
         return molt_error_set(err, MOLT_E_PROTOCOL, "not an image's name");
+    if (unlinkat(rc->dirfd, name, 0) < 0 && errno != ENOENT) /* it came before, and was written again */
+        return molt_error_errno(err, "replace the image %s", name);
     rc->fd = openat(rc->dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (rc->fd < 0)
         return molt_error_errno(err, "make the image %s", name);
@@ -184,7 +279,7 @@ static int take(void *ctx, const void *buf, size_t len, struct molt_error **err)
     return r;
 }
 
-int images_fetch(struct molt_chan *peer, const char *images, unsigned round, uint64_t *ret_bytes, struct molt_error **err)
+int images_fetch(struct molt_chan *peer, const char *images, unsigned round, bool follow, uint64_t *ret_bytes, struct molt_error **err)
 {
     CLEANUP_FREE char *dir = round ? molt_predump_dir(images, round) : molt_xstrdup(images);
     CLEANUP_JSON struct molt_json *args = molt_json_object();
@@ -192,8 +287,9 @@ int images_fetch(struct molt_chan *peer, const char *images, unsigned round, uin
     if (dirfd < 0)
         return molt_error_errno(err, "open %s", dir);
     struct receiver rc = {.dirfd = dirfd, .fd = -1};
-    struct molt_call call = {.data = take, .ctx = &rc};
+    struct molt_call call = {.data = take, .ctx = &rc, .timeout_ms = follow ? FOLLOW_MS + SLACK_MS : 0};
     molt_json_set_int(args, "round", round);
+    molt_json_set_bool(args, "follow", follow);
     int r = molt_call(peer, "images", args, &call, NULL, err);
     if (rc.fd >= 0)
         close(rc.fd);

@@ -7,7 +7,6 @@
 
 #include "agent/agent.h"
 #include "agent/clonerecord.h"
-#include "procmig/gate.h"
 #include "procmig/restore.h"
 
 static void log_stderr(void *ctx, enum molt_log_level level, const char *line)
@@ -23,8 +22,6 @@ int main(int argc, char *argv[])
     struct molt_log log = {MOLT_LOG_INFO, log_stderr, NULL};
     if (getpid() == 1)
         return agent_init_main(argv, &log);
-    if (molt_gate_is(argv[0]))
-        return molt_gate_main(argv[0]);
     signal(SIGPIPE, SIG_IGN);
     if (argc == 3 && !strcmp(argv[1], "restore-exec"))
         return molt_restore_exec(argv[2]);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Moving the process: dump on the active, pins and restore in the clone, life after the switch. */
 #include <errno.h>
+#include <mntent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -23,6 +24,7 @@
 
 #define ADOPT_MS      60000
 #define BYSTANDERS_MS 1000
+#define RESTORE_MS    120000
 #define BYSTANDERS    MOLT_AGENT_RUN "/frozen"
 
 static int need_unit(struct molt_request *rq, const char **ret, struct molt_error **err)
@@ -64,8 +66,7 @@ int h_dump_prepare(struct molt_request *rq, struct molt_json *reply, struct molt
     return r;
 }
 
-/* Everything else in the guest: what it wrote after the last merge pass would be lost. Not before the dump, which may have to ask
- * somebody (a file system in user space). Where it cannot be done the operation goes on, and says so. */
+/* Everything else in the guest: what it wrote after the last merge pass would be lost. Where it cannot be done the operation goes on, and says so. */
 static void stop_bystanders(struct session *s, const struct molt_workload *w, struct molt_json *reply)
 {
     CLEANUP_ERROR struct molt_error *err = NULL;
@@ -97,7 +98,8 @@ void move_thaw_bystanders(struct molt_log *log)
         molt_err(log, "processes that were stopped stay so: %s", molt_error_text(err));
 }
 
-int move_workload(struct molt_request *rq, struct molt_error **err)
+/* The request is for the unit that was prepared. */
+static int move_check_unit(struct molt_request *rq, struct molt_error **err)
 {
     struct session *s = rq->ctx;
     const char *unit;
@@ -106,13 +108,28 @@ int move_workload(struct molt_request *rq, struct molt_error **err)
         r = molt_error_set(err, MOLT_E_STATE, "dump-prepare comes first");
     if (r == 0 && strcmp(s->workload->unit, unit) != 0)
         r = molt_error_set(err, MOLT_E_STATE, "dump-prepare was for %s, not for %s", s->workload->unit, unit);
+    return r;
+}
+
+int move_workload(struct molt_request *rq, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    int r = move_check_unit(rq, err);
     return r < 0 ? r : molt_workload_refresh(s->workload, err);
 }
 
 void move_disarm(struct session *s)
 {
-    molt_dump_disarm(s->armed);
-    s->armed = NULL;
+    molt_dump_disarm(s->dump);
+    s->dump = NULL;
+}
+
+static int dump_request(struct molt_request *rq, struct molt_dump_opts *ret, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    *ret = (struct molt_dump_opts){.dir = MOLT_AGENT_DUMP, .log = s->log};
+    int r = predump_number(rq, "rounds", &ret->rounds, err);
+    return r < 0 ? r : move_check_unit(rq, err);
 }
 
 /* {"unit", "rounds": how many of memory came before}: CRIU is started and waits for "dump" with the same arguments. The workload runs on.
@@ -120,45 +137,91 @@ void move_disarm(struct session *s)
 int h_dump_arm(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
-    unsigned rounds = 0;
+    struct molt_dump_opts o;
     (void)reply;
-    int r = predump_number(rq, "rounds", &rounds, err);
-    if (r == 0)
-        r = move_workload(rq, err);
+    int r = dump_request(rq, &o, err);
     if (r < 0)
         return r;
-    const struct molt_dump_opts o = {.dir = MOLT_AGENT_DUMP, .rounds = rounds, .log = s->log};
     move_disarm(s);
-    return molt_dump_arm(s->workload, &o, MOLT_AGENT_GATE, MOLT_AGENT_PROGRAM, &s->armed, err);
+    return molt_dump_arm(s->workload, &o, &s->dump, err);
 }
 
-/* {"unit", "rounds"}. The workload stands still from here on. Undone by resume, or by the end of the session. dump-prepare came
- * before, and perhaps dump-arm. */
+/* What a frozen process would have to answer for: CRIU looks at files of the workload that lie there. */
+static bool has_user_file_system(void)
+{
+    FILE *f = setmntent("/proc/self/mounts", "r");
+    struct mntent *m;
+    bool found = !f;
+    while (f && !found && (m = getmntent(f)))
+        found = !strcmp(m->mnt_type, "fuse") || !strcmp(m->mnt_type, "fuseblk") || !strncmp(m->mnt_type, "fuse.", 5);
+    if (f)
+        endmntent(f);
+    return found;
+}
+
+/* Arms where that is not done; *ret_armed tells whether it was. Then the workload stands still. */
+static int begin_dump(struct session *s, const struct molt_dump_opts *o, bool *ret_armed, struct molt_error **err)
+{
+    int r = 0;
+    if (s->dump && !molt_dump_fits(s->dump, s->workload, o))
+        move_disarm(s);
+    *ret_armed = s->dump != NULL;
+    if (!s->dump)
+        r = molt_dump_arm(s->workload, o, &s->dump, err);
+    if (r == 0)
+        r = molt_dump_begin(s->dump, err);
+    if (r == 0)
+        r = molt_workload_refresh(s->workload, err);
+    return r < 0 ? r : molt_dump_go_on(s->dump, s->workload, err);
+}
+
+static int end_dump(struct session *s, struct molt_json *reply, struct molt_error **err)
+{
+    struct molt_dump_stats stats = {0};
+    int r = molt_dump_end(MOLT_STEAL_PTR(s->dump), s->workload, &stats, err);
+    stats.armed = s->armed;
+    if (r == 0)
+        molt_json_set(reply, "stats", molt_dump_stats_json(&stats));
+    return r;
+}
+
+/* {"unit", "rounds", "early"}. The workload stands still from here on, and soon after everything else. Undone by resume, or by the end of
+ * the session. dump-prepare came before, and perhaps dump-arm. early: the reply comes while CRIU still reads, with "dumping": dump-end is
+ * to follow; where something in the guest may have to answer CRIU it comes at the end all the same. */
 int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
-    struct molt_dump_stats stats = {0};
-    unsigned rounds = 0;
-    int r = predump_number(rq, "rounds", &rounds, err);
-    if (r == 0)
-        r = move_workload(rq, err);
+    struct molt_dump_opts o;
+    int r = dump_request(rq, &o, err);
     if (r < 0)
         return r;
-    struct molt_workload *w = s->workload;
+    bool early = molt_json_get_bool(rq->args, "early", false) && !has_user_file_system();
     free(s->frozen_unit);
-    s->frozen_unit = molt_xstrdup(w->unit);
-    struct molt_dump_opts o = {.dir = MOLT_AGENT_DUMP, .rounds = rounds, .log = s->log};
-    struct molt_dump_armed *armed = s->armed;
-    s->armed = NULL;
-    r = molt_dump(w, &o, armed, &stats, err);
+    s->frozen_unit = molt_xstrdup(s->workload->unit);
+    r = begin_dump(s, &o, &s->armed, err);
+    if (r == 0 && !early)
+        r = end_dump(s, reply, err);
     if (r < 0) {
         move_resume(s);
         return r;
     }
-    molt_json_set(reply, "workload", molt_workload_json(w));
-    molt_json_set(reply, "stats", molt_dump_stats_json(&stats));
-    stop_bystanders(s, w, reply);
+    molt_json_set(reply, "workload", molt_workload_json(s->workload));
+    if (early)
+        molt_json_set_bool(reply, "dumping", true);
+    stop_bystanders(s, s->workload, reply);
     return 0;
+}
+
+/* -> {"stats"}: behind a "dump" that said "dumping". */
+int h_dump_end(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    if (!s->dump || !s->frozen_unit)
+        return molt_error_set(err, MOLT_E_STATE, "no dump has begun");
+    int r = end_dump(s, reply, err);
+    if (r < 0)
+        move_resume(s);
+    return r;
 }
 
 void move_resume(struct session *s)
@@ -166,6 +229,7 @@ void move_resume(struct session *s)
     CLEANUP_ERROR struct molt_error *err = NULL;
     if (!s->frozen_unit)
         return;
+    move_disarm(s);
     move_thaw_bystanders(s->log);
     if (molt_dump_resume(s->frozen_unit, &err) < 0)
         molt_err(s->log, "%s", molt_error_text(err));
@@ -287,29 +351,32 @@ int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct m
     return r;
 }
 
-/* {"unit", "rounds"}. Images across, then CRIU; the tree stands restored and stopped when this returns. */
-int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+/* {"rounds"} -> {"image_bytes"}: the dump's images, which may still be written: it returns when all are here. */
+int h_images_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
-    const char *unit;
-    struct molt_dump_stats stats = {0};
     uint64_t bytes = 0;
     unsigned rounds = 0;
-    int64_t t0 = molt_mono_us();
-    int r = need_unit(rq, &unit, err);
-    if (r == 0)
-        r = predump_number(rq, "rounds", &rounds, err);
+    int r = predump_number(rq, "rounds", &rounds, err);
     if (r == 0 && !s->peer)
         r = molt_error_set(err, MOLT_E_STATE, "no connection to the other agent");
     if (r == 0)
-        r = images_fetch(s->peer, MOLT_AGENT_DUMP, 0, &bytes, err);
+        r = images_fetch(s->peer, MOLT_AGENT_DUMP, 0, true, &bytes, err);
     if (r == 0)
         r = molt_predump_link(MOLT_AGENT_DUMP, rounds, err);
-    molt_json_set_double(reply, "transport_ms", (double)(molt_mono_us() - t0) / 1000);
     molt_json_set_int(reply, "image_bytes", (int64_t)bytes);
-    t0 = molt_mono_us();
+    return r;
+}
+
+/* {"unit"}: the images are here; the tree stands restored and stopped when this returns. */
+int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    const char *unit;
+    struct molt_dump_stats stats = {0};
+    int64_t t0 = molt_mono_us();
+    int r = need_unit(rq, &unit, err);
     if (r == 0)
-        r = molt_restore_go(unit, 120000, &stats, err);
+        r = molt_restore_go(unit, RESTORE_MS, &stats, err);
     molt_json_set_double(reply, "restore_ms", (double)(molt_mono_us() - t0) / 1000);
     molt_json_set(reply, "stats", molt_dump_stats_json(&stats));
     return r;
@@ -319,6 +386,7 @@ int h_restore_thaw(struct molt_request *rq, struct molt_json *reply, struct molt
 {
     struct session *s = rq->ctx;
     const char *unit;
+    (void)reply;
     int r = need_unit(rq, &unit, err);
     if (r == 0)
         r = molt_restore_thaw(unit, err);
@@ -326,9 +394,6 @@ int h_restore_thaw(struct molt_request *rq, struct molt_json *reply, struct molt
         free(s->prepared_unit);
         s->prepared_unit = NULL;
     }
-    /* It serves already: a lost announcement only costs the neighbours a moment. */
-    if (r == 0 && h_net_announce(rq, reply, NULL) < 0)
-        molt_warn(s->log, "the gratuitous ARP could not be sent");
     return r;
 }
 

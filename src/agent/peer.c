@@ -160,16 +160,16 @@ static int p_pin(struct molt_request *rq, struct molt_json *reply, struct molt_e
     return molt_request_fd(rq, fd, err);
 }
 
-/* {"round": 0 the dump's, else those of that round of memory, which are forgotten here when they are sent} */
+/* {"round": 0 the dump's, else those of that round of memory, which are forgotten here when they are sent; "follow": the dump goes on} */
 static int p_images(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     unsigned round = 0;
     (void)reply;
     int r = predump_number(rq, "round", &round, err);
     if (r < 0 || round == 0)
-        return r < 0 ? r : images_send(rq, MOLT_AGENT_DUMP, err);
+        return r < 0 ? r : images_send(rq, MOLT_AGENT_DUMP, molt_json_get_bool(rq->args, "follow", false), err);
     CLEANUP_FREE char *dir = molt_predump_dir(MOLT_AGENT_DUMP, round);
-    r = images_send(rq, dir, err);
+    r = images_send(rq, dir, false, err);
     if (r == 0)
         molt_predump_forget_pages(MOLT_AGENT_DUMP, round);
     return r;

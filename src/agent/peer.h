@@ -27,8 +27,8 @@ int peer_fetch_file(struct molt_chan *chan, const char *op, const struct molt_js
                     struct molt_error **err);
 
 /* images.c: the files of dir as the answer to rq; and from the peer a round of memory, or the dump's (round 0), into the directory
- * that is meant for it, which must hold no file of these names. */
-int images_send(struct molt_request *rq, const char *dir, struct molt_error **err);
-int images_fetch(struct molt_chan *peer, const char *images, unsigned round, uint64_t *ret_bytes, struct molt_error **err);
+ * that is meant for it. follow: they are being written, and the answer ends when the dump has. */
+int images_send(struct molt_request *rq, const char *dir, bool follow, struct molt_error **err);
+int images_fetch(struct molt_chan *peer, const char *images, unsigned round, bool follow, uint64_t *ret_bytes, struct molt_error **err);
 
 #endif

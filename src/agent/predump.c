@@ -60,7 +60,7 @@ int h_predump_fetch(struct molt_request *rq, struct molt_json *reply, struct mol
     if (r == 0)
         r = molt_predump_place(MOLT_AGENT_DUMP, round, err);
     if (r == 0)
-        r = images_fetch(s->peer, MOLT_AGENT_DUMP, round, &bytes, err);
+        r = images_fetch(s->peer, MOLT_AGENT_DUMP, round, false, &bytes, err);
     molt_json_set_double(reply, "ms", (double)(molt_mono_us() - t0) / 1000);
     molt_json_set_int(reply, "bytes", (int64_t)bytes);
     return r;

@@ -23,8 +23,9 @@
 #include "base/fsio.h"
 #include "base/strbuf.h"
 #include "procmig/carry.h"
-#include "procmig/gate.h"
+#include "procmig/pb.h"
 #include "procmig/procfs.h"
+#include "procmig/worker.h"
 
 #define FREEZE_MS       5000
 #define TRACER_WAIT_MS  30000
@@ -32,7 +33,10 @@
 #define ARM_TIMEOUT_MS  30000
 #define META_SCHEMA     1
 #define JOURNAL_STDOUT  "/run/systemd/journal/stdout"
-#define GHOST_LIMIT     "268435456"
+#define GHOST_LIMIT     268435456
+#define CRIU_LOG_LEVEL  2 /* warnings, too */
+#define CRIU_TIMEOUT_S  60
+#define DUMP_LOG        "dump.log"
 
 /* ---- freeze ---- */
 
@@ -254,11 +258,10 @@ static int journal_sockets(const struct molt_workload *w, struct molt_json **ret
     return r;
 }
 
-static int write_meta(const struct molt_workload *w, const char *dir, const struct molt_json *sockets,
-                      struct molt_error **err)
+static int collect_meta(const struct molt_workload *w, const char *dir, const struct molt_json *sockets, struct molt_json **ret,
+                        struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *v = molt_json_object();
-    CLEANUP_FREE char *path = molt_xasprintf("%s/%s", dir, MOLT_DUMP_META), *text = NULL;
     struct molt_json *carry = NULL, *ids = molt_json_array();
     int r = molt__carry_collect(w, dir, &carry, err);
 
@@ -271,179 +274,203 @@ static int write_meta(const struct molt_workload *w, const char *dir, const stru
         return r;
     molt_json_set(v, "carry", carry);
     molt_json_set(v, "sockets", molt_json_copy(sockets));
-    text = molt_json_print(v, false);
-    return molt_write_file(path, text, strlen(text), 0600, err);
+    *ret = MOLT_STEAL_PTR(v);
+    return 0;
 }
 
-/* gate: NULL: it begins at once. */
-static int start_dump(const struct molt_workload *w, const struct molt_dump_opts *opts, const struct molt_json *sockets,
-                      const struct molt_gate *gate, pid_t *ret_pid, struct molt_error **err)
+/* What tells that all the rest is there: it appears whole. */
+static int write_meta(const char *dir, const struct molt_json *meta, struct molt_error **err)
 {
-    CLEANUP_FREE char *pid = molt_xasprintf("%d", (int)w->main_pid), *before = molt_xasprintf("pre%u", opts->rounds);
-    char *tracked[] = {"--track-mem", "--prev-images-dir", before};
-    char *gated[] = {"--action-script", gate ? gate->script : NULL};
-    char *fixed[] = {NULL,
-                     "dump",
-                     "-t",
-                     pid,
-                     "-D",
-                     (char *)opts->dir,
-                     "-o",
-                     "dump.log",
-                     "-v2",
-                     "--leave-stopped",
-                     "--tcp-established",
-                     "--skip-in-flight",
-                     "--file-locks",
-                     "--network-lock",
-                     "skip",
-                     "--manage-cgroups=ignore",
-                     "--ghost-limit",
-                     GHOST_LIMIT,
-                     "--ext-unix-sk",
-                     "--timeout",
-                     "60"};
-    const size_t n_fixed = sizeof(fixed) / sizeof(fixed[0]), n_tracked = opts->rounds ? sizeof(tracked) / sizeof(tracked[0]) : 0;
-    const size_t n_gated = gate ? sizeof(gated) / sizeof(gated[0]) : 0, more = molt_json_size(sockets);
-    CLEANUP_FREE char **argv = molt_xcalloc(n_fixed + 2 * more + n_tracked + n_gated + 1, sizeof(*argv));
-    size_t n = n_fixed;
-    int r;
+    CLEANUP_FREE char *path = molt_xasprintf("%s/" MOLT_DUMP_META, dir), *part = molt_xasprintf("%s/.meta", dir), *text = molt_json_print(meta, false);
+    int r = molt_write_file(part, text, strlen(text), 0600, err);
 
-    memcpy(argv, fixed, sizeof(fixed));
-    for (size_t i = 0; i < more; i++) {
-        argv[n++] = "--external";
-        argv[n++] = molt_xasprintf("unix[%" PRId64 "]", molt_json_get_int(molt_json_at(sockets, i), "ino", 0));
+    return r == 0 && rename(part, path) < 0 ? molt_error_errno(err, "make %s", path) : r;
+}
+
+static void write_failed(const char *dir)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/" MOLT_DUMP_FAILED, dir);
+
+    (void)molt_write_file(path, "", 0, 0600, NULL);
+}
+
+/* What the dump does, as criu_opts; dirfd: of the images. */
+static void dump_request(struct molt_strbuf *b, const struct molt_workload *w, const struct molt_dump_opts *opts, int dirfd)
+{
+    static const unsigned wanted[] = {MOLT_CRIU_EXT_UNIX_SK,        MOLT_CRIU_TCP_ESTABLISHED, MOLT_CRIU_FILE_LOCKS, MOLT_CRIU_NOTIFY_SCRIPTS,
+                                      MOLT_CRIU_TCP_SKIP_IN_FLIGHT, MOLT_CRIU_LEAVE_STOPPED};
+    CLEANUP_FREE char *before = molt_xasprintf("pre%u", opts->rounds);
+
+    molt__pb_int(b, MOLT_CRIU_IMAGES_DIR_FD, (uint64_t)dirfd);
+    molt__pb_int(b, MOLT_CRIU_PID, (uint64_t)w->main_pid);
+    molt__pb_int(b, MOLT_CRIU_LOG_LEVEL, CRIU_LOG_LEVEL);
+    molt__pb_string(b, MOLT_CRIU_LOG_FILE, DUMP_LOG);
+    for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
+        molt__pb_int(b, wanted[i], 1);
+    molt__pb_int(b, MOLT_CRIU_MANAGE_CGROUPS, 0);
+    molt__pb_int(b, MOLT_CRIU_NETWORK_LOCK, 3); /* dom0 holds all packets */
+    molt__pb_int(b, MOLT_CRIU_GHOST_LIMIT, GHOST_LIMIT);
+    molt__pb_int(b, MOLT_CRIU_TIMEOUT, CRIU_TIMEOUT_S);
+    if (opts->rounds) {
+        molt__pb_int(b, MOLT_CRIU_TRACK_MEM, 1);
+        molt__pb_string(b, MOLT_CRIU_PARENT_IMG, before);
     }
-    for (size_t i = 0; i < n_tracked; i++)
-        argv[n++] = tracked[i];
-    for (size_t i = 0; i < n_gated; i++)
-        argv[n++] = gated[i];
-    r = molt__criu_start(opts->toolbox, argv, w->main_pid, ret_pid, err);
-    for (size_t i = 0; i < more; i++)
-        free(argv[n_fixed + 2 * i + 1]);
-    return r;
 }
 
-static int wait_dump(pid_t pid, const struct molt_dump_opts *opts, struct molt_error **err)
-{
-    CLEANUP_FREE char *log = molt_xasprintf("%s/dump.log", opts->dir);
-
-    return molt__criu_wait(pid, "dump", opts->timeout_ms ? opts->timeout_ms : DUMP_TIMEOUT_MS, log, err);
-}
-
-/* ---- a criu that waits ---- */
-
-struct molt_dump_armed {
-    struct molt_gate gate;
-    pid_t pid;   /* 0: none, or waited for */
+struct molt_dump {
+    struct molt_worker worker;
+    struct molt_dump_opts opts;
+    char *dir;
     pid_t main_pid;
-    unsigned rounds;
-    char *sockets; /* those it was told of */
+    bool begun;
+    int64_t begun_us;
+    struct molt_json *sockets; /* once it stands still */
 };
 
-int molt_dump_arm(const struct molt_workload *w, const struct molt_dump_opts *opts, const char *gate_dir, const char *program,
-                  struct molt_dump_armed **ret, struct molt_error **err)
+static void dump_free(struct molt_dump *d)
 {
-    CLEANUP_JSON struct molt_json *sockets = NULL;
-    struct molt_dump_armed *a = molt_xcalloc(1, sizeof(*a));
-    int r = molt_gate_make(gate_dir, program, &a->gate, err);
+    molt_worker_kill(&d->worker);
+    molt_json_free(d->sockets);
+    free(d->dir);
+    free(d);
+}
 
-    a->main_pid = w->main_pid;
-    a->rounds = opts->rounds;
-    if (r == 0)
-        r = molt_mkdir_p(opts->dir, 0700, err);
-    if (r == 0)
-        r = journal_sockets(w, &sockets, err);
-    if (r == 0)
-        r = start_dump(w, opts, sockets, &a->gate, &a->pid, err);
-    if (r == 0)
-        r = molt_gate_wait(&a->gate, a->pid, ARM_TIMEOUT_MS, err);
-    if (r < 0) {
-        molt_dump_disarm(a);
+/* Goes on to where criu says that it is at `step`. MOLT_E_CANNOT_MOVE with its own words where it fails before. */
+static int wait_step(struct molt_dump *d, const char *step, int timeout_ms, struct molt_error **err)
+{
+    CLEANUP_FREE char *log = molt_xasprintf("%s/" DUMP_LOG, d->dir), *got = NULL;
+    int r = molt_worker_next(&d->worker, timeout_ms, &got, err);
+
+    if (r < 0 || molt_streq(got, step))
         return r;
-    }
-    a->sockets = molt_json_print(sockets, false);
-    *ret = a;
-    return 0;
+    if (got)
+        return molt_error_set(err, MOLT_E_PROTOCOL, "criu is at %s, and should be at %s", got, step);
+    r = molt_worker_end(&d->worker, "dump", ARM_TIMEOUT_MS, log, err);
+    return r < 0 ? r : molt_error_set(err, MOLT_E_PROTOCOL, "criu ended before %s", step);
 }
 
-void molt_dump_disarm(struct molt_dump_armed *a)
+static int ask_dump(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err)
 {
-    if (!a)
-        return;
-    if (a->pid > 0)
-        kill(a->pid, SIGKILL); /* it has not begun */
-    molt_gate_close(&a->gate);
-    while (a->pid > 0 && waitpid(a->pid, NULL, 0) < 0 && errno == EINTR)
-        ;
-    free(a->sockets);
-    free(a);
+    CLEANUP_STRBUF struct molt_strbuf request = MOLT_STRBUF_INIT;
+    CLEANUP_CLOSE int dirfd = open(d->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int r;
+
+    if (dirfd < 0)
+        return molt_error_errno(err, "open %s", d->dir);
+    dump_request(&request, w, &d->opts, dirfd);
+    r = molt_worker_ask(&d->worker, MOLT_CRIU_DUMP, &request, err);
+    return r < 0 ? r : wait_step(d, "pre-dump", ARM_TIMEOUT_MS, err);
 }
 
-static bool has_ended(pid_t pid)
+int molt_dump_arm(const struct molt_workload *w, const struct molt_dump_opts *opts, struct molt_dump **ret, struct molt_error **err)
 {
-    siginfo_t i = {0};
-
-    /* It stays to be waited for. */
-    return waitid(P_PID, (id_t)pid, &i, WEXITED | WNOHANG | WNOWAIT) < 0 || i.si_pid == pid;
-}
-
-/* False: it was told of something else than what is to be dumped, or has ended. */
-static bool still_fits(const struct molt_dump_armed *a, const struct molt_workload *w, const struct molt_dump_opts *opts,
-                       const struct molt_json *sockets)
-{
-    CLEANUP_FREE char *now = molt_json_print(sockets, false);
-
-    return !has_ended(a->pid) && a->main_pid == w->main_pid && a->rounds == opts->rounds && !strcmp(a->sockets, now);
-}
-
-/* armed: NULL: none waits. */
-static int run_dump(const struct molt_workload *w, const struct molt_dump_opts *opts, const struct molt_json *sockets,
-                    struct molt_dump_armed *armed, struct molt_error **err)
-{
-    pid_t pid;
-    int r = armed ? molt_gate_open(&armed->gate, err) : start_dump(w, opts, sockets, NULL, &pid, err);
-
-    if (r < 0)
-        return r;
-    if (armed) {
-        pid = armed->pid;
-        armed->pid = 0; /* waited for here */
-    }
-    return wait_dump(pid, opts, err);
-}
-
-int molt_dump(const struct molt_workload *w, const struct molt_dump_opts *opts, struct molt_dump_armed *armed,
-              struct molt_dump_stats *ret_stats, struct molt_error **err)
-{
-    CLEANUP_JSON struct molt_json *sockets = NULL;
-    struct molt_dump_stats s = {0};
-    int64_t begun = molt_mono_us();
+    struct molt_dump *d = molt_xcalloc(1, sizeof(*d));
     int r = molt_mkdir_p(opts->dir, 0700, err);
 
-    if (r == 0 && !on_tmpfs(opts->dir))
-        molt_warn(opts->log, "%s is not on a tmpfs; the dump will be slower", opts->dir);
+    *d = (struct molt_dump){.worker = MOLT_WORKER_NONE, .opts = *opts, .dir = molt_xstrdup(opts->dir), .main_pid = w->main_pid};
+    d->opts.dir = d->dir;
+    if (r == 0 && !on_tmpfs(d->dir))
+        molt_warn(opts->log, "%s is not on a tmpfs; the dump will be slower", d->dir);
     if (r == 0)
-        r = journal_sockets(w, &sockets, err);
-    if (r == 0 && armed && !still_fits(armed, w, opts, sockets)) {
-        molt_dump_disarm(armed); /* first: both would write the same log */
-        armed = NULL;
+        r = molt_worker_start(opts->toolbox, w->main_pid, ARM_TIMEOUT_MS, &d->worker, err);
+    if (r == 0)
+        r = ask_dump(d, w, err);
+    if (r < 0) {
+        dump_free(d);
+        return r;
     }
-    s.armed = armed != NULL;
-    if (r == 0)
-        r = run_dump(w, opts, sockets, armed, err);
-    s.wall_us = (uint64_t)(molt_mono_us() - begun);
-    molt_dump_disarm(armed);
-    if (r == 0)
-        r = write_meta(w, opts->dir, sockets, err);
-    if (r == 0)
-        r = molt__stats_read(opts->dir, "dump", &s, err);
+    *ret = d;
+    return 0;
+}
+
+void molt_dump_disarm(struct molt_dump *d)
+{
+    if (!d)
+        return;
+    if (d->begun && d->worker.pid > 0) { /* parts of it are in the workload's processes */
+        molt_worker_abandon(&d->worker);
+        (void)molt_worker_end(&d->worker, "dump", d->opts.timeout_ms ? d->opts.timeout_ms : DUMP_TIMEOUT_MS, NULL, NULL);
+    }
+    dump_free(d);
+}
+
+bool molt_dump_fits(const struct molt_dump *d, const struct molt_workload *w, const struct molt_dump_opts *opts)
+{
+    siginfo_t i = {0};
+    /* It stays to be waited for. */
+    bool ended = d->worker.pid > 0 && (waitid(P_PID, (id_t)d->worker.pid, &i, WEXITED | WNOHANG | WNOWAIT) < 0 || i.si_pid == d->worker.pid);
+
+    return !ended && d->main_pid == w->main_pid && d->opts.rounds == opts->rounds && !strcmp(d->dir, opts->dir);
+}
+
+/* CRIU learns of the journal's streams when nothing can open or close one any more. */
+static int tell_sockets(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err)
+{
+    CLEANUP_STRBUF struct molt_strbuf more = MOLT_STRBUF_INIT;
+    int r = journal_sockets(w, &d->sockets, err);
+
     if (r < 0)
         return r;
-    s.image_bytes = dir_bytes(opts->dir);
-    if (ret_stats)
+    molt__pb_int(&more, MOLT_CRIU_IMAGES_DIR_FD, 0); /* rpc.proto has it as required; here it is not looked at */
+    for (size_t i = 0; i < molt_json_size(d->sockets); i++) {
+        CLEANUP_FREE char *key = molt_xasprintf("unix[%" PRId64 "]", molt_json_get_int(molt_json_at(d->sockets, i), "ino", 0));
+
+        molt__pb_string(&more, MOLT_CRIU_EXTERNAL, key);
+    }
+    return molt_worker_go_on(&d->worker, &more, err);
+}
+
+int molt_dump_begin(struct molt_dump *d, struct molt_error **err)
+{
+    int r;
+
+    d->begun_us = molt_mono_us();
+    d->begun = true;
+    r = molt_worker_go_on(&d->worker, NULL, err);
+    /* Where it asks this every thread is seized (cr_dump_tasks in criu/cr-dump.c). */
+    return r < 0 ? r : wait_step(d, "query-ext-files", DUMP_TIMEOUT_MS, err);
+}
+
+int molt_dump_go_on(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err)
+{
+    int r = tell_sockets(d, w, err);
+
+    /* To what it asks at its end ("post-dump"), so that it waits for nobody there. */
+    return r < 0 ? r : molt_worker_go_on(&d->worker, NULL, err);
+}
+
+/* The files that travel beside the images are read while criu works, from what stands still. */
+static int finish_dump(struct molt_dump *d, const struct molt_workload *w, struct molt_dump_stats *ret_stats, struct molt_error **err)
+{
+    CLEANUP_FREE char *log = molt_xasprintf("%s/" DUMP_LOG, d->dir);
+    CLEANUP_JSON struct molt_json *meta = NULL;
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    int collected = collect_meta(w, d->dir, d->sockets, &meta, &e);
+    int r = molt_worker_end(&d->worker, "dump", d->opts.timeout_ms ? d->opts.timeout_ms : DUMP_TIMEOUT_MS, log, err);
+
+    d->begun = false;
+    ret_stats->wall_us = (uint64_t)(molt_mono_us() - d->begun_us);
+    if (r == 0 && collected < 0) {
+        molt_error_move(err, MOLT_STEAL_PTR(e));
+        return collected;
+    }
+    if (r == 0)
+        r = molt__stats_read(d->dir, "dump", ret_stats, err);
+    return r < 0 ? r : write_meta(d->dir, meta, err);
+}
+
+int molt_dump_end(struct molt_dump *d, const struct molt_workload *w, struct molt_dump_stats *ret_stats, struct molt_error **err)
+{
+    struct molt_dump_stats s = {0};
+    int r = finish_dump(d, w, &s, err);
+
+    if (r < 0)
+        write_failed(d->dir);
+    s.image_bytes = dir_bytes(d->dir);
+    dump_free(d);
+    if (r == 0 && ret_stats)
         *ret_stats = s;
-    return 0;
+    return r;
 }
 
 /* ---- resume ---- */

@@ -8,13 +8,14 @@
 #include "procmig/workload.h"
 
 /* Files of ours in the image directory, beside CRIU's; they travel with the images. */
-#define MOLT_DUMP_META "molt-dump.json" /* {schema, main_pid, ids [], sockets [{ino, stderr}], carry []} */
+#define MOLT_DUMP_META "molt-dump.json" /* {schema, main_pid, ids [], sockets [{ino, stderr}], carry []}; the last to appear */
+#define MOLT_DUMP_FAILED "molt-dump.failed" /* instead of it */
 
 struct molt_dump_stats { /* from CRIU's stats images; microseconds */
     uint64_t freezing_us, frozen_us, memdump_us, memwrite_us, pages_scanned, pages_written;
     uint64_t forking_us, restore_us, pages_restored;
-    uint64_t wall_us; /* criu's run as we saw it, from when it may begin */
-    bool armed;       /* it had been started before */
+    uint64_t wall_us; /* from when it may begin until its end was seen */
+    bool armed;       /* it had been started before the standstill */
     uint64_t image_bytes;
 };
 
@@ -29,20 +30,22 @@ struct molt_dump_opts {
 /* SIGSTOP for the whole tree until no thread runs and no new one appears (bounded at 5 s: MOLT_E_TIMEOUT,
  * thawed). */
 int molt_freeze(const struct molt_workload *w, struct molt_error **err);
-/* A criu that was started beforehand and waits (gate.h): its start, some hundredths of a second to a second, does not count as
- * standstill. It holds nothing of the workload, which goes on; gate_dir: for its gate, made anew; program: the agent's own. The
- * options must be those of the dump. */
-struct molt_dump_armed;
-int molt_dump_arm(const struct molt_workload *w, const struct molt_dump_opts *opts, const char *gate_dir, const char *program,
-                  struct molt_dump_armed **ret, struct molt_error **err);
-/* Ends it, where no dump used it; NULL is fine. */
-void molt_dump_disarm(struct molt_dump_armed *a);
-/* Dumps the tree and leaves it stopped. armed: what molt_dump_arm began, which is used up in any case; NULL: criu is started now, as
- * it is when the workload has another connection to the journal than then. TCP connections of the original stay silent (in
- * repair mode) until molt_dump_resume. The network must be isolated by the caller. On failure the tree stays as CRIU left
- * it: call molt_dump_resume. */
-int molt_dump(const struct molt_workload *w, const struct molt_dump_opts *opts, struct molt_dump_armed *armed,
-              struct molt_dump_stats *ret_stats, struct molt_error **err);
+/* A dump in parts. The first starts criu (worker.h), which then waits: its start, some hundredths of a second to a second, does not
+ * count as standstill, it holds nothing of the workload, and the workload goes on. */
+struct molt_dump;
+int molt_dump_arm(const struct molt_workload *w, const struct molt_dump_opts *opts, struct molt_dump **ret, struct molt_error **err);
+/* False: it was told of something else than what is to be dumped now, or has ended. */
+bool molt_dump_fits(const struct molt_dump *d, const struct molt_workload *w, const struct molt_dump_opts *opts);
+/* Returns when the tree stands still; criu waits for what is found there. The network must be isolated by the caller. On failure, from here
+ * to the end, the tree is as CRIU left it: molt_dump_disarm, then molt_dump_resume. */
+int molt_dump_begin(struct molt_dump *d, struct molt_error **err);
+/* w: what stands still (molt_workload_refresh). criu goes on by itself, to its end. */
+int molt_dump_go_on(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err);
+/* Waits for the images. The tree is left stopped; TCP connections of the original stay silent (in repair mode) until molt_dump_resume.
+ * d is used up in any case. */
+int molt_dump_end(struct molt_dump *d, const struct molt_workload *w, struct molt_dump_stats *ret_stats, struct molt_error **err);
+/* Instead of the end. A criu that has begun is waited for: it has parts of itself in the workload's processes. NULL is fine. */
+void molt_dump_disarm(struct molt_dump *d);
 /* Undo of freeze and dump, also when criu was killed in the middle, also a second time: kills a criu that
  * still traces the tree, takes TCP sockets out of repair mode, SIGCONT for every process of the unit's
  * cgroup. */

@@ -6,12 +6,13 @@ PROCMIG_SOURCES = \
     src/procmig/check.c src/procmig/check.h \
     src/procmig/criu.c src/procmig/criu.h \
     src/procmig/dump.c src/procmig/dump.h \
-    src/procmig/gate.c src/procmig/gate.h \
     src/procmig/overlay.c src/procmig/overlay.h \
+    src/procmig/pb.c src/procmig/pb.h \
     src/procmig/pins.c src/procmig/pins.h \
     src/procmig/predump.c src/procmig/predump.h \
     src/procmig/procfs.c src/procmig/procfs.h \
     src/procmig/restore.c src/procmig/restore.h \
     src/procmig/restore_exec.c src/procmig/restore_internal.h \
     src/procmig/stats.c \
+    src/procmig/worker.c src/procmig/worker.h \
     src/procmig/workload.c src/procmig/workload.h

@@ -11,11 +11,15 @@
 #include "base/fsio.h"
 #include "base/strbuf.h"
 #include "procmig/carry.h"
+#include "procmig/pb.h"
 #include "procmig/procfs.h"
 #include "procmig/restore_internal.h"
+#include "procmig/worker.h"
 
 #define SOCKETS_MAX        1024
 #define RESTORE_TIMEOUT_MS 300000
+#define WORKER_TIMEOUT_MS  30000
+#define RESTORE_LOG        "restore.log"
 
 /* Tells the agent an outcome: {"ok", "pid", "code", "error"} in a file that appears whole. */
 static void tell(const char *unit, const char *file, const struct molt_error *e)
@@ -56,51 +60,57 @@ static int keep_stream(int fd, struct molt_error **err)
     return kept < 0 ? molt_error_errno(err, "keep descriptor %d", fd) : kept;
 }
 
-static int run_restore(const struct molt_restore_spec *s, const struct molt_json *meta, const int stream[2],
+/* What the restore does, as criu_opts; dirfd: of the images. */
+static int restore_request(struct molt_strbuf *b, const struct molt_json *meta, const int stream[2], int dirfd, struct molt_error **err)
+{
+    static const unsigned wanted[] = {MOLT_CRIU_EXT_UNIX_SK, MOLT_CRIU_TCP_ESTABLISHED, MOLT_CRIU_FILE_LOCKS, MOLT_CRIU_LEAVE_STOPPED};
+    const struct molt_json *sockets = molt_json_get(meta, "sockets");
+
+    if (molt_json_size(sockets) > SOCKETS_MAX)
+        return molt_error_set(err, MOLT_E_PROTOCOL, "too many journal sockets in the images");
+    molt__pb_int(b, MOLT_CRIU_IMAGES_DIR_FD, (uint64_t)dirfd);
+    molt__pb_int(b, MOLT_CRIU_LOG_LEVEL, 2);
+    molt__pb_string(b, MOLT_CRIU_LOG_FILE, RESTORE_LOG);
+    for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
+        molt__pb_int(b, wanted[i], 1);
+    molt__pb_int(b, MOLT_CRIU_MANAGE_CGROUPS, 0);
+    for (size_t i = 0; i < molt_json_size(sockets); i++) {
+        const struct molt_json *o = molt_json_at(sockets, i);
+        CLEANUP_FREE char *key = molt_xasprintf("socket:[%" PRId64 "]", molt_json_get_int(o, "ino", 0));
+        CLEANUP_STRBUF struct molt_strbuf one = MOLT_STRBUF_INIT;
+
+        molt__pb_string(&one, 1, key);
+        molt__pb_int(&one, 2, (uint64_t)stream[molt_json_get_bool(o, "stderr", false)]);
+        molt__pb_bytes(b, MOLT_CRIU_INHERIT_FD, one.s, one.len);
+    }
+    return 0;
+}
+
+/* For systemd, which takes the process as the unit's main one. */
+static int write_pid(const struct molt_restore_spec *s, struct molt_error **err)
+{
+    CLEANUP_FREE char *path = molt__restore_path(s->unit, "pid"), *text = molt_xasprintf("%d\n", (int)s->main_pid);
+
+    return molt_write_file(path, text, strlen(text), 0644, err);
+}
+
+static int run_restore(const struct molt_restore_spec *s, struct molt_worker *w, const struct molt_json *meta, const int stream[2],
                        struct molt_error **err)
 {
-    CLEANUP_FREE char *pidfile = molt__restore_path(s->unit, "pid");
-    CLEANUP_FREE char *log = molt_xasprintf("%s/restore.log", s->images);
-    const struct molt_json *sockets = molt_json_get(meta, "sockets");
-    char *fixed[] = {NULL,
-                     "restore",
-                     "-D",
-                     s->images,
-                     "-o",
-                     "restore.log",
-                     "-v2",
-                     "-d",
-                     "--leave-stopped",
-                     "--tcp-established",
-                     "--file-locks",
-                     "--manage-cgroups=ignore",
-                     "--ext-unix-sk",
-                     "--pidfile",
-                     pidfile};
-    size_t n = sizeof(fixed) / sizeof(fixed[0]), more = molt_json_size(sockets);
-    CLEANUP_FREE char **argv = NULL;
-    int r;
+    CLEANUP_STRBUF struct molt_strbuf request = MOLT_STRBUF_INIT;
+    CLEANUP_FREE char *log = molt_xasprintf("%s/" RESTORE_LOG, s->images);
+    CLEANUP_CLOSE int dirfd = open(s->images, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int r = dirfd < 0 ? molt_error_errno(err, "open %s", s->images) : restore_request(&request, meta, stream, dirfd, err);
 
-    if (more > SOCKETS_MAX)
-        return molt_error_set(err, MOLT_E_PROTOCOL, "too many journal sockets in the images");
-    argv = molt_xcalloc(n + 2 * more + 1, sizeof(*argv));
-    memcpy(argv, fixed, sizeof(fixed));
-    for (size_t i = 0; i < more; i++) {
-        const struct molt_json *o = molt_json_at(sockets, i);
-
-        argv[n + 2 * i] = "--inherit-fd";
-        argv[n + 2 * i + 1] =
-            molt_xasprintf("fd[%d]:socket:[%" PRId64 "]", stream[molt_json_get_bool(o, "stderr", false)],
-                           molt_json_get_int(o, "ino", 0));
-    }
-    r = molt__criu_run(s->toolbox, argv, 0, RESTORE_TIMEOUT_MS, log, err);
-    for (size_t i = 0; i < more; i++)
-        free(argv[n + 2 * i + 1]);
-    return r;
+    if (r == 0)
+        r = molt_worker_ask(w, MOLT_CRIU_RESTORE, &request, err);
+    if (r == 0)
+        r = molt_worker_end(w, "restore", RESTORE_TIMEOUT_MS, log, err);
+    return r < 0 ? r : write_pid(s, err);
 }
 
 /* All that is slow and can be done before the freeze. */
-static int get_ready(const struct molt_restore_spec *s, int stream[2], struct molt_error **err)
+static int get_ready(const struct molt_restore_spec *s, int stream[2], struct molt_worker *w, struct molt_error **err)
 {
     CLEANUP_OVERLAY struct molt_overlay *o = NULL;
     int r = stream[0] = keep_stream(1, err);
@@ -118,8 +128,9 @@ static int get_ready(const struct molt_restore_spec *s, int stream[2], struct mo
         if (r < 0)
             return r;
     }
-    /* Brings CRIU and its libraries into memory and its feature cache up to date, in this very namespace. */
-    return molt_criu_check(s->toolbox, err);
+    /* Brings its feature cache up to date, in this very namespace. */
+    r = molt_criu_check(s->toolbox, err);
+    return r < 0 ? r : molt_worker_start(s->toolbox, 0, WORKER_TIMEOUT_MS, w, err);
 }
 
 static int wait_go(const struct molt_restore_spec *s, struct molt_error **err)
@@ -137,7 +148,7 @@ static int wait_go(const struct molt_restore_spec *s, struct molt_error **err)
     return 0;
 }
 
-static int restore(const struct molt_restore_spec *s, const int stream[2], struct molt_error **err)
+static int restore(const struct molt_restore_spec *s, const int stream[2], struct molt_worker *w, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *meta = NULL;
     int r = load_meta(s->images, &meta, err);
@@ -145,7 +156,7 @@ static int restore(const struct molt_restore_spec *s, const int stream[2], struc
     if (r == 0)
         r = molt__carry_place(molt_json_get(meta, "carry"), s->images, err);
     if (r == 0)
-        r = run_restore(s, meta, stream, err);
+        r = run_restore(s, w, meta, stream, err);
     return r;
 }
 
@@ -153,6 +164,7 @@ int molt_restore_exec(const char *spec_path)
 {
     struct molt_restore_spec s = {0};
     CLEANUP_ERROR struct molt_error *err = NULL;
+    struct molt_worker worker = MOLT_WORKER_NONE;
     int stream[2] = {-1, -1};
     const char *stage = "ready";
 
@@ -160,13 +172,14 @@ int molt_restore_exec(const char *spec_path)
         fprintf(stderr, "%s: %s\n", spec_path, molt_error_text(err));
         return 1;
     }
-    if (get_ready(&s, stream, &err) == 0 && wait_go(&s, &err) == 0) {
+    if (get_ready(&s, stream, &worker, &err) == 0 && wait_go(&s, &err) == 0) {
         stage = "result";
-        (void)restore(&s, stream, &err);
+        (void)restore(&s, stream, &worker, &err);
     }
     if (err)
         fprintf(stderr, "restore of %s: %s\n", s.unit, molt_error_text(err));
     tell(s.unit, stage, err);
+    molt_worker_kill(&worker);
     molt_restore_spec_clear(&s);
     return err ? 1 : 0;
 }

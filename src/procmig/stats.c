@@ -6,6 +6,7 @@
 #include "base/fsio.h"
 #include "base/strbuf.h"
 #include "procmig/dump.h"
+#include "procmig/pb.h"
 
 #define SERVICE_MAGIC 0x55105940u
 #define STATS_MAGIC   0x57093306u
@@ -14,22 +15,6 @@
 static uint32_t le32(const unsigned char *p)
 {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
-static bool varint(const unsigned char **p, const unsigned char *end, uint64_t *ret_v)
-{
-    uint64_t v = 0;
-
-    for (unsigned shift = 0; *p < end && shift < 64; shift += 7) {
-        unsigned char b = *(*p)++;
-
-        v |= (uint64_t)(b & 0x7f) << shift;
-        if (!(b & 0x80)) {
-            *ret_v = v;
-            return true;
-        }
-    }
-    return false;
 }
 
 static void store(struct molt_dump_stats *s, bool dump, uint64_t field, uint64_t v)
@@ -77,33 +62,35 @@ static void store(struct molt_dump_stats *s, bool dump, uint64_t field, uint64_t
         *at = v;
 }
 
-static bool message(const unsigned char *p, const unsigned char *end, bool dump, struct molt_dump_stats *s)
+static bool message(const struct molt__pb_field *of, struct molt_dump_stats *s)
 {
-    uint64_t tag, v;
+    struct molt__pb m = molt__pb_over(of->data, of->len);
+    struct molt__pb_field f;
+    int more;
 
-    while (p < end) {
-        if (!varint(&p, end, &tag) || (tag & 7) != 0 || !varint(&p, end, &v))
+    while ((more = molt__pb_next(&m, &f)) > 0) {
+        if (f.is_bytes)
             return false;
-        store(s, dump, tag >> 3, v);
+        store(s, of->number == 1, f.number, f.value);
     }
-    return true;
+    return more == 0;
 }
 
 int molt__stats_parse(const void *data, size_t len, struct molt_dump_stats *s, struct molt_error **err)
 {
-    const unsigned char *p = data, *end = p + len;
+    const unsigned char *p = data;
     struct molt_dump_stats got = *s;
+    struct molt__pb_field f;
+    int more;
 
     if (len < 12 || le32(p) != SERVICE_MAGIC || le32(p + 4) != STATS_MAGIC || le32(p + 8) != len - 12)
         return molt_error_set(err, MOLT_E_PROTOCOL, "not a statistics image of CRIU");
-    for (p += 12; p < end;) {
-        uint64_t tag, size;
-
-        if (!varint(&p, end, &tag) || (tag & 7) != 2 || !varint(&p, end, &size) ||
-            size > (uint64_t)(end - p) || ((tag >> 3) <= 2 && !message(p, p + size, (tag >> 3) == 1, &got)))
-            return molt_error_set(err, MOLT_E_PROTOCOL, "malformed statistics image of CRIU");
-        p += size;
-    }
+    struct molt__pb m = molt__pb_over(p + 12, len - 12);
+    while ((more = molt__pb_next(&m, &f)) > 0)
+        if (!f.is_bytes || (f.number <= 2 && !message(&f, &got)))
+            break;
+    if (more != 0)
+        return molt_error_set(err, MOLT_E_PROTOCOL, "malformed statistics image of CRIU");
     *s = got;
     return 0;
 }

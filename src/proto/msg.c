@@ -104,49 +104,82 @@ static int take_reply(const struct molt_msg *m, struct molt_json **ret, struct m
     return 0;
 }
 
-int molt_call(struct molt_chan *c, const char *op, const struct molt_json *args, const struct molt_call *call,
-              struct molt_json **ret_reply, struct molt_error **err)
+static int ask(struct molt_chan *c, const char *op, const struct molt_json *args, uint32_t *ret_seq, struct molt_error **err)
 {
-    static const struct molt_call plain;
-    if (!call)
-        call = &plain;
-    uint32_t seq = (uint32_t)(c->bytes_out + 1); /* differs from call to call: bytes_out grows with each */
+    *ret_seq = (uint32_t)(c->bytes_out + 1); /* differs from call to call: bytes_out grows with each */
     CLEANUP_JSON struct molt_json *rq = args ? molt_json_copy(args) : molt_json_object();
     molt_json_set_string(rq, "op", op);
-    int r = molt_msg_send_json(c, MOLT_MSG_REQUEST, seq, rq, err);
-    if (r == 0 && call->upload)
-        r = upload(c, seq, call, err);
-    bool answered = false;
-    while (r == 0 && !answered) {
-        /* An endless stream of events must be abortable too, not only silence. */
-        if (c->cancelled && c->cancelled(c->cancel_ctx)) {
-            r = molt_error_set(err, MOLT_E_ABORTED, "cancelled");
-            break;
-        }
-        CLEANUP_MSG struct molt_msg m = {0};
-        r = molt_msg_recv(c, call->timeout_ms ? call->timeout_ms : c->timeout_ms, &m, err);
-        if (r < 0)
-            break;
-        if (m.seq != seq)
-            r = molt_error_set(err, MOLT_E_PROTOCOL, "answer to another request");
-        else if (m.type == MOLT_MSG_REPLY) {
-            r = take_reply(&m, ret_reply, err);
-            answered = true;
-        } else if (m.type == MOLT_MSG_DATA && call->data)
-            r = call->data(call->ctx, m.payload, m.len, err);
-        else if (m.type == MOLT_MSG_EVENT) {
-            CLEANUP_JSON struct molt_json *ev = NULL;
-            r = molt_json_parse(m.payload, m.len, &ev, err);
-            if (r == 0 && call->event)
-                call->event(call->ctx, ev);
-        } else
-            r = molt_error_set(err, MOLT_E_PROTOCOL, "unexpected message of type %d", m.type);
+    return molt_msg_send_json(c, MOLT_MSG_REQUEST, *ret_seq, rq, err);
+}
+
+/* One message of the answer; *answered: it was the reply. */
+static int take_message(struct molt_chan *c, uint32_t seq, const struct molt_call *call, bool *answered, struct molt_json **ret_reply,
+                        struct molt_error **err)
+{
+    CLEANUP_MSG struct molt_msg m = {0};
+    /* An endless stream of events must be abortable too, not only silence. */
+    if (c->cancelled && c->cancelled(c->cancel_ctx))
+        return molt_error_set(err, MOLT_E_ABORTED, "cancelled");
+    int r = molt_msg_recv(c, call->timeout_ms ? call->timeout_ms : c->timeout_ms, &m, err);
+    if (r < 0)
+        return r;
+    if (m.seq != seq)
+        return molt_error_set(err, MOLT_E_PROTOCOL, "answer to another request");
+    if (m.type == MOLT_MSG_REPLY) {
+        *answered = true;
+        return take_reply(&m, ret_reply, err);
     }
+    if (m.type == MOLT_MSG_DATA && call->data)
+        return call->data(call->ctx, m.payload, m.len, err);
+    if (m.type != MOLT_MSG_EVENT)
+        return molt_error_set(err, MOLT_E_PROTOCOL, "unexpected message of type %d", m.type);
+    CLEANUP_JSON struct molt_json *ev = NULL;
+    r = molt_json_parse(m.payload, m.len, &ev, err);
+    if (r == 0 && call->event)
+        call->event(call->ctx, ev);
+    return r;
+}
+
+/* What begins a call with r has come to; a failure is told with its name. */
+static int finish(struct molt_chan *c, const char *op, uint32_t seq, const struct molt_call *call, int r, struct molt_json **ret_reply,
+                  struct molt_error **err)
+{
+    bool answered = false;
+    while (r == 0 && !answered)
+        r = take_message(c, seq, call, &answered, ret_reply, err);
     if (r < 0 && !answered)
         c->broken = true;
     if (r < 0)
         molt_error_prefix(err, "%s", op); /* keeps r also when nobody wants the text */
     return r;
+}
+
+static const struct molt_call plain;
+
+int molt_call(struct molt_chan *c, const char *op, const struct molt_json *args, const struct molt_call *call,
+              struct molt_json **ret_reply, struct molt_error **err)
+{
+    uint32_t seq;
+    int r = ask(c, op, args, &seq, err);
+    if (r == 0 && call && call->upload)
+        r = upload(c, seq, call, err);
+    return finish(c, op, seq, call ? call : &plain, r, ret_reply, err);
+}
+
+int molt_call_begin(struct molt_chan *c, const char *op, const struct molt_json *args, uint32_t *ret_seq, struct molt_error **err)
+{
+    int r = ask(c, op, args, ret_seq, err);
+    if (r < 0) {
+        c->broken = true;
+        molt_error_prefix(err, "%s", op);
+    }
+    return r;
+}
+
+int molt_call_end(struct molt_chan *c, const char *op, uint32_t seq, const struct molt_call *call, struct molt_json **ret_reply,
+                  struct molt_error **err)
+{
+    return finish(c, op, seq, call ? call : &plain, 0, ret_reply, err);
 }
 
 int molt_serve_one(struct molt_chan *c, const struct molt_handler *handlers, void *ctx, int timeout_ms, struct molt_error **err)

@@ -50,6 +50,10 @@ struct molt_call {
  * becomes an error with the peer's code and text (both bounded). args may be NULL; it is not consumed. */
 int molt_call(struct molt_chan *c, const char *op, const struct molt_json *args, const struct molt_call *call,
               struct molt_json **ret_reply, struct molt_error **err);
+/* The same in two parts, for what is to go on at two peers at once: nothing else may be asked on c in between. No upload. */
+int molt_call_begin(struct molt_chan *c, const char *op, const struct molt_json *args, uint32_t *ret_seq, struct molt_error **err);
+int molt_call_end(struct molt_chan *c, const char *op, uint32_t seq, const struct molt_call *call, struct molt_json **ret_reply,
+                  struct molt_error **err);
 
 /* The answering side: one row per operation. */
 struct molt_request {

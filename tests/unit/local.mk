@@ -25,9 +25,13 @@ UNIT_TESTS += tests/unit/test_predump
 tests_unit_test_predump_SOURCES = tests/unit/test_predump.c
 tests_unit_test_predump_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 
-UNIT_TESTS += tests/unit/test_gate
-tests_unit_test_gate_SOURCES = tests/unit/test_gate.c
-tests_unit_test_gate_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/test_images
+tests_unit_test_images_SOURCES = tests/unit/test_images.c src/agent/follow.c src/agent/images.c
+tests_unit_test_images_LDADD = libmoltprocmig.la libmoltproto.la libmoltbase.la $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_worker
+tests_unit_test_worker_SOURCES = tests/unit/test_worker.c
+tests_unit_test_worker_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_merge_plan
 tests_unit_test_merge_plan_SOURCES = tests/unit/test_merge_plan.c tests/unit/test_merge_util.h
