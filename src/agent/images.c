@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -166,6 +167,7 @@ static int send_following(struct sender *s, const char *dir, struct molt_error *
 {
     struct follow f;
     const char *name;
+    signal(SIGIO, SIG_IGN); /* what the holder of a lease is sent when somebody wants to write; ours are given back at once */
     int r = follow_begin(&f, dir, s->dirfd, MOLT_DUMP_META, MOLT_DUMP_FAILED, err), more = 0;
     if (r < 0)
         return r;

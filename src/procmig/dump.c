@@ -338,13 +338,21 @@ static void dump_free(struct molt_dump *d)
 /* Goes on to where criu says that it is at `step`. MOLT_E_CANNOT_MOVE with its own words where it fails before. */
 static int wait_step(struct molt_dump *d, const char *step, int timeout_ms, struct molt_error **err)
 {
-    CLEANUP_FREE char *log = molt_xasprintf("%s/" DUMP_LOG, d->dir), *got = NULL;
-    int r = molt_worker_next(&d->worker, timeout_ms, &got, err);
+    CLEANUP_FREE char *log = molt_xasprintf("%s/" DUMP_LOG, d->dir);
+    int r;
 
-    if (r < 0 || molt_streq(got, step))
-        return r;
-    if (got)
-        return molt_error_set(err, MOLT_E_PROTOCOL, "criu is at %s, and should be at %s", got, step);
+    for (;;) {
+        CLEANUP_FREE char *got = NULL;
+
+        r = molt_worker_next(&d->worker, timeout_ms, &got, err);
+        if (r < 0 || molt_streq(got, step))
+            return r;
+        if (!got)
+            break;
+        r = molt_worker_go_on(&d->worker, NULL, err); /* nothing that we want to know of ("network-lock") */
+        if (r < 0)
+            return r;
+    }
     r = molt_worker_end(&d->worker, "dump", ARM_TIMEOUT_MS, log, err);
     return r < 0 ? r : molt_error_set(err, MOLT_E_PROTOCOL, "criu ended before %s", step);
 }

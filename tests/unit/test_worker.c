@@ -116,6 +116,7 @@ static int fake_dump(int fd, const struct heard *request, const char *mode)
         return 1;
     }
     step(fd, "pre-dump", &h);
+    step(fd, "network-lock", &h); /* only for a network namespace of its own */
     step(fd, "query-ext-files", &h);
     keep("told", &h);
     if (!strcmp(mode, "slow"))
@@ -211,7 +212,7 @@ static void it_goes_on_when_it_is_answered(void **state)
     assert_int_equal(molt_worker_next(&w, 50, &at, &err), MOLT_E_TIMEOUT); /* it waits */
     assert_int_equal(molt_worker_go_on(&w, NULL, &err), 0);
     assert_int_equal(molt_worker_next(&w, LONG_MS, &at, &err), 0);
-    assert_string_equal(at, "query-ext-files");
+    assert_string_equal(at, "network-lock");
     free(at);
     assert_false(there("done"));
     assert_int_equal(molt_worker_go_on(&w, NULL, &err), 0);
