@@ -13,6 +13,7 @@
 #include "upgrade.h"
 
 #define MIB (1024.0 * 1024)
+#define MAX_UNIT_NAMES 1000 /* bytes: they go on the clone's kernel command line, of 2048 */
 #define DEFAULT_SPACE_MB 1500
 #define MEMORY_RESERVE_KIB (32 * 1024)
 /* Blackout estimate: fixed part and image throughput measured on nested Xen (docs/PERFORMANCE.md); a pessimist's. */
@@ -213,6 +214,12 @@ static int check_agent(struct preflight *f, struct molt_error **err)
     return r;
 }
 
+/* As a kernel's command line and a list can have it. */
+static bool unit_is_plain(const char *unit)
+{
+    return *unit && strspn(unit, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:@\\") == strlen(unit);
+}
+
 static int check_workload(struct preflight *f, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *args = molt_json_object();
@@ -221,12 +228,19 @@ static int check_workload(struct preflight *f, struct molt_error **err)
     int r = molt_call(f->agent, "preflight", args, NULL, &f->guest, err);
     if (r < 0)
         return r;
-    const struct molt_json *w = molt_json_get(f->guest, "workload");
-    f->rss = molt_json_get_int(w, "rss_bytes", 0);
-    molt_json_set_string(f->params, "workload", molt_json_get_string(w, "unit"));
-    molt_json_set(f->params, "workload_before", molt_json_copy(w));
-    if (!molt_json_get_string(w, "unit"))
-        return molt_error_set(err, MOLT_E_PROTOCOL, "the agent tells of no workload");
+    const struct molt_json *list = molt_json_get(f->guest, "workloads");
+    CLEANUP_STRBUF struct molt_strbuf names = MOLT_STRBUF_INIT;
+    for (size_t i = 0; i < molt_json_size(list); i++) {
+        const char *unit = molt_json_get_string(molt_json_at(list, i), "unit");
+        if (!unit || !unit_is_plain(unit))
+            return molt_error_set(err, MOLT_E_PROTOCOL, "the agent tells of a workload without a name");
+        molt_strbuf_addf(&names, "%s%s", i ? "," : "", unit);
+        f->rss += molt_json_get_int(molt_json_at(list, i), "rss_bytes", 0);
+    }
+    if (names.len == 0 || names.len > MAX_UNIT_NAMES)
+        return molt_error_set(err, MOLT_E_PROTOCOL, names.len ? "the names of the services that are to move take more than %d bytes together" : "the agent tells of no workload", MAX_UNIT_NAMES);
+    molt_json_set_string(f->params, "workload", names.s);
+    molt_json_set(f->params, "workloads_before", molt_json_copy(list));
     return 0;
 }
 

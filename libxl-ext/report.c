@@ -27,6 +27,28 @@ static double final_pass_ms(const struct molt_json *notes)
     return ms_between(notes, molt_json_get(notes, "t_handed") ? "t_handed" : "t_still", "t_merged");
 }
 
+/* The statistics of that unit. done: a note, {"units": [{"unit", "stats"}]}. */
+static const struct molt_json *stats_of(const struct molt_json *done, const char *unit)
+{
+    const struct molt_json *list = molt_json_get(done, "units");
+    for (size_t i = 0; i < molt_json_size(list); i++)
+        if (molt_streq(molt_json_get_string(molt_json_at(list, i), "unit"), unit))
+            return molt_json_get(molt_json_at(list, i), "stats");
+    return NULL;
+}
+
+/* Of several the one that took longest by that number; NULL: there are none. */
+static const struct molt_json *longest(const struct molt_json *done, const char *key)
+{
+    const struct molt_json *list = molt_json_get(done, "units"), *found = NULL;
+    for (size_t i = 0; i < molt_json_size(list); i++) {
+        const struct molt_json *st = molt_json_get(molt_json_at(list, i), "stats");
+        if (st && (!found || molt_json_get_int(st, key, 0) > molt_json_get_int(found, key, 0)))
+            found = st;
+    }
+    return found;
+}
+
 static struct molt_json *split(const struct molt_json *notes)
 {
     struct molt_json *v = molt_json_object();
@@ -39,7 +61,7 @@ static struct molt_json *split(const struct molt_json *notes)
     set_ms(v, "restore_ms", molt_json_get_double(restore, "restore_ms", -1));
     set_ms(v, "pivot_ms", ms_between(notes, "t_restored", "t_pivot"));
     set_ms(v, "switch_ms", ms_between(notes, "t_pivot", "t_thawed"));
-    const struct molt_json *d = molt_json_get(molt_json_get(notes, "dump"), "stats");
+    const struct molt_json *d = longest(molt_json_get(notes, "dump"), "frozen_us"), *rs = longest(restore, "restore_us");
     if (d)
         molt_json_set(v, "criu_dump", molt_json_copy(d));
     const struct molt_json *b = molt_json_get(molt_json_get(notes, "dump"), "bystanders");
@@ -49,8 +71,8 @@ static struct molt_json *split(const struct molt_json *notes)
         molt_json_set(v, "final_pass", molt_json_copy(molt_json_get(notes, "final_pass")));
     if (molt_json_get(notes, "held"))
         molt_json_set(v, "held", molt_json_copy(molt_json_get(notes, "held")));
-    if (molt_json_get(restore, "stats"))
-        molt_json_set(v, "criu_restore", molt_json_copy(molt_json_get(restore, "stats")));
+    if (rs)
+        molt_json_set(v, "criu_restore", molt_json_copy(rs));
     return v;
 }
 
@@ -64,23 +86,39 @@ static struct molt_json *merge_part(const struct molt_json *notes)
     return v;
 }
 
-static struct molt_json *process_part(struct molt_op *op, const struct molt_json *notes)
+static const struct molt_json *of_unit(const struct molt_json *workloads, const char *unit)
 {
+    for (size_t i = 0; i < molt_json_size(workloads); i++)
+        if (molt_streq(molt_json_get_string(molt_json_at(workloads, i), "unit"), unit))
+            return molt_json_at(workloads, i);
+    return NULL;
+}
+
+static int add_process(struct molt_op *op, const char *unit, void *ctx, struct molt_error **err)
+{
+    const struct molt_json *notes = molt_op_notes(op), *dump = molt_json_get(notes, "dump"), *restore = molt_json_get(notes, "restore");
+    const struct molt_json *w = of_unit(molt_json_get(dump, "workloads"), unit);
+    const struct molt_json *after = of_unit(molt_json_get(molt_json_get(notes, "verify"), "workloads"), unit);
+    const struct molt_json *pins = molt_json_get(molt_json_get(notes, "unit_pins"), unit);
     struct molt_json *v = molt_json_object();
-    const struct molt_json *w = molt_json_get(molt_json_get(notes, "dump"), "workload");
+    (void)err;
     if (!w)
-        w = molt_json_get(molt_op_params(op), "workload_before");
-    const struct molt_json *after = molt_json_get(molt_json_get(notes, "verify"), "workload");
-    molt_json_set_string(v, "unit", molt_json_get_string(w, "unit"));
+        w = of_unit(molt_json_get(molt_op_params(op), "workloads_before"), unit);
+    molt_json_set_string(v, "unit", unit);
     molt_json_set_int(v, "pid", molt_json_get_int(w, "main_pid", 0));
     molt_json_set_int(v, "pid_after", molt_json_get_int(after, "main_pid", 0));
+    molt_json_set_int(v, "processes", (int64_t)molt_json_size(molt_json_get(w, "pids")));
     molt_json_set_int(v, "threads", (int64_t)molt_json_size(molt_json_get(w, "tids")));
     molt_json_set_int(v, "memory_bytes", molt_json_get_int(w, "rss_bytes", 0));
     molt_json_set_int(v, "connections", molt_json_get_int(w, "connections", 0));
     molt_json_set_int(v, "connections_after", molt_json_get_int(after, "connections", 0));
-    const struct molt_json *pins = molt_json_get(notes, "pins");
     molt_json_set(v, "pins", pins ? molt_json_copy(pins) : molt_json_array());
-    return v;
+    if (stats_of(dump, unit))
+        molt_json_set(v, "criu_dump", molt_json_copy(stats_of(dump, unit)));
+    if (stats_of(restore, unit))
+        molt_json_set(v, "criu_restore", molt_json_copy(stats_of(restore, unit)));
+    molt_json_append(ctx, v);
+    return 0;
 }
 
 static struct molt_json *retained_part(struct molt_op *op)
@@ -129,7 +167,10 @@ struct molt_json *up_report(struct molt_op *op)
     const struct molt_json *rounds = molt_json_get(notes, "predump");
     molt_json_set(v, "predump", rounds ? molt_json_copy(rounds) : molt_json_array());
     molt_json_set(v, "merge", merge_part(notes));
-    molt_json_set(v, "process", process_part(op, notes));
+    struct molt_json *processes = molt_json_array();
+    (void)up_each_unit(op, add_process, processes, NULL);
+    molt_json_set(v, "process", molt_json_copy(molt_json_at(processes, 0)));
+    molt_json_set(v, "processes", processes);
     const struct molt_json *w = molt_json_get(molt_op_params(op), "memory_bytes");
     molt_json_set_int(v, "peak_extra_memory_bytes", molt_json_intval(w, 0));
     molt_json_set_int(v, "peak_extra_disk_bytes", (int64_t)up_disks_allocated(op));

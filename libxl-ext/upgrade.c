@@ -152,11 +152,49 @@ int up_clone(struct molt_op *op, struct molt_chan **ret, struct molt_error **err
     return r < 0 ? molt_error_prefix(err, "clone") : 0;
 }
 
-int up_call_unit(struct molt_op *op, struct molt_chan *c, const char *what, struct molt_json **ret, struct molt_error **err)
+/* What the preflight found of a unit. */
+static const struct molt_json *unit_before(struct molt_op *op, const char *unit)
 {
-    CLEANUP_JSON struct molt_json *args = molt_json_object();
-    molt_json_set_string(args, "unit", up_param(op, "workload"));
+    const struct molt_json *list = molt_json_get(molt_op_params(op), "workloads_before");
+    for (size_t i = 0; i < molt_json_size(list); i++)
+        if (molt_streq(molt_json_get_string(molt_json_at(list, i), "unit"), unit))
+            return molt_json_at(list, i);
+    return NULL;
+}
+
+static int add_unit(struct molt_op *op, const char *unit, void *ctx, struct molt_error **err)
+{
+    struct molt_json *o = molt_json_object();
+    (void)err;
+    molt_json_set_string(o, "unit", unit);
+    molt_json_set_int(o, "main_pid", molt_json_get_int(unit_before(op, unit), "main_pid", 0));
+    molt_json_set_int(o, "rounds", molt_json_get_int(molt_json_get(molt_op_facts(op), "unit_rounds"), unit, 0));
+    molt_json_append(ctx, o);
+    return 0;
+}
+
+struct molt_json *up_units_args(struct molt_op *op)
+{
+    struct molt_json *args = molt_json_object(), *list = molt_json_array();
+    (void)up_each_unit(op, add_unit, list, NULL);
+    molt_json_set(args, "units", list);
+    return args;
+}
+
+int up_call_units(struct molt_op *op, struct molt_chan *c, const char *what, struct molt_json **ret, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = up_units_args(op);
     return molt_call(c, what, args, NULL, ret, err);
+}
+
+int up_each_unit(struct molt_op *op, int (*fn)(struct molt_op *op, const char *unit, void *ctx, struct molt_error **err), void *ctx, struct molt_error **err)
+{
+    CLEANUP_FREE char *text = molt_xstrdup(up_param(op, "workload") ? up_param(op, "workload") : ""); /* "a.service,b.service" */
+    char *save = NULL;
+    int r = 0;
+    for (char *unit = strtok_r(text, ",", &save); unit && r == 0; unit = strtok_r(NULL, ",", &save))
+        r = fn(op, unit, ctx, err);
+    return r;
 }
 
 bool up_find_clone(struct molt_op *op, struct molt_domain *ret)

@@ -51,8 +51,12 @@ void up_identity_clear(struct up_identity *i);
 int up_active(struct molt_op *op, struct molt_chan **ret, struct molt_error **err);
 int up_clone(struct molt_op *op, struct molt_chan **ret, struct molt_error **err);
 void up_drop(struct molt_chan **c);
-/* A call with the unit as its only argument. */
-int up_call_unit(struct molt_op *op, struct molt_chan *c, const char *what, struct molt_json **ret, struct molt_error **err);
+/* {"units": [{"unit", "main_pid" (before), "rounds" (of its memory that went to the clone)}]}: the services that move. Owned by the caller. */
+struct molt_json *up_units_args(struct molt_op *op);
+/* A call with them as its argument. */
+int up_call_units(struct molt_op *op, struct molt_chan *c, const char *what, struct molt_json **ret, struct molt_error **err);
+/* fn for each of them; stops at the first error. */
+int up_each_unit(struct molt_op *op, int (*fn)(struct molt_op *op, const char *unit, void *ctx, struct molt_error **err), void *ctx, struct molt_error **err);
 /* A call that scans or copies. */
 #define UP_LONG_CALL_MS (20 * 60 * 1000)
 static inline int up_long_call(struct molt_chan *c, const char *what, const struct molt_json *args, struct molt_json **ret, struct molt_error **err)

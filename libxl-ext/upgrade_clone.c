@@ -143,11 +143,14 @@ int undo_network(struct molt_op *op, struct molt_error **err)
 
 static int64_t highest_tid(struct molt_op *op)
 {
-    const struct molt_json *tids = molt_json_get(molt_json_get(molt_op_params(op), "workload_before"), "tids");
+    const struct molt_json *list = molt_json_get(molt_op_params(op), "workloads_before");
     int64_t max = 0;
-    for (size_t i = 0; i < molt_json_size(tids); i++) {
-        int64_t t = molt_json_intval(molt_json_at(tids, i), 0);
-        max = t > max ? t : max;
+    for (size_t k = 0; k < molt_json_size(list); k++) {
+        const struct molt_json *tids = molt_json_get(molt_json_at(list, k), "tids");
+        for (size_t i = 0; i < molt_json_size(tids); i++) {
+            int64_t t = molt_json_intval(molt_json_at(tids, i), 0);
+            max = t > max ? t : max;
+        }
     }
     return max;
 }

@@ -160,10 +160,24 @@ static int merge_and_wait(struct molt_op *op, struct molt_chan *active, struct m
     return r;
 }
 
+/* Into ctx, an object: those of the unit. */
+static int fetch_pins(struct molt_op *op, const char *unit, void *ctx, struct molt_error **err)
+{
+    struct molt_chan *clone;
+    CLEANUP_JSON struct molt_json *args = molt_json_object(), *pins = NULL;
+    molt_json_set_string(args, "unit", unit);
+    molt_json_set_string(args, "operation", molt_op_id(op));
+    int r = up_clone(op, &clone, err);
+    if (r == 0)
+        r = up_long_call(clone, "pins-fetch", args, &pins, err);
+    if (r == 0)
+        molt_json_set(ctx, unit, molt_json_copy(molt_json_get(pins, "pins")));
+    return r;
+}
+
 int step_premerge(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *active, *clone;
-    CLEANUP_JSON struct molt_json *args = molt_json_object(), *pins = NULL;
     int r = up_active(op, &active, err);
     if (r == 0)
         r = up_clone(op, &clone, err);
@@ -178,13 +192,12 @@ int step_premerge(struct molt_op *op, struct molt_error **err)
         r = merge_and_wait(op, active, clone, err);
     if (r < 0)
         return r;
-    molt_json_set_string(args, "unit", up_param(op, "workload"));
-    molt_json_set_string(args, "operation", molt_op_id(op));
     if ((r = up_volumes_release(op, clone, err)) < 0)
         return r;
     molt_op_progress(op, -1, "copying the files that the process still needs in their old form");
-    if ((r = up_long_call(clone, "pins-fetch", args, &pins, err)) == 0)
-        molt_op_note(op, "pins", molt_json_copy(molt_json_get(pins, "pins")));
+    struct molt_json *pins = molt_json_object();
+    r = up_each_unit(op, fetch_pins, pins, err);
+    molt_op_note(op, "unit_pins", pins);
     return r;
 }
 
@@ -257,25 +270,32 @@ int undo_prepare(struct molt_op *op, struct molt_error **err)
     return molt_hold_remove(molt_op_id(op), NULL, 0, err);
 }
 
-int step_prepare(struct molt_op *op, struct molt_error **err)
+static int prepare_unit(struct molt_op *op, const char *unit, void *ctx, struct molt_error **err)
 {
     struct molt_chan *active, *clone;
-    CLEANUP_JSON struct molt_json *args = molt_json_object(), *now = NULL;
+    CLEANUP_JSON struct molt_json *ask = molt_json_object(), *args = molt_json_object(), *now = NULL;
+    (void)ctx;
+    molt_json_set_string(ask, "unit", unit);
+    molt_json_set_string(args, "unit", unit);
     int r = up_active(op, &active, err);
     if (r == 0)
         r = up_clone(op, &clone, err);
     if (r == 0)
-        r = up_call_unit(op, active, "dump-prepare", &now, err); /* threads may have come since the preflight */
+        r = molt_call(active, "dump-prepare", ask, NULL, &now, err); /* threads may have come since the preflight */
     if (r < 0)
         return r;
     const struct molt_json *w = molt_json_get(now, "workload");
-    molt_json_set_string(args, "unit", up_param(op, "workload"));
     molt_json_set_int(args, "main_pid", molt_json_get_int(w, "main_pid", 0));
     molt_json_set(args, "ids", molt_json_copy(molt_json_get(w, "tids")));
     molt_json_set_bool(args, "overlay", true);
     if (molt_json_get_string(w, "cwd"))
         molt_json_set_string(args, "cwd", molt_json_get_string(w, "cwd"));
-    r = up_long_call(clone, "restore-prepare", args, NULL, err);
+    return up_long_call(clone, "restore-prepare", args, NULL, err);
+}
+
+int step_prepare(struct molt_op *op, struct molt_error **err)
+{
+    int r = up_each_unit(op, prepare_unit, NULL, err);
     return r < 0 ? r : prepare_hold(op, err);
 }
 
@@ -307,26 +327,11 @@ static void warn_bystanders(struct molt_op *op, const struct molt_json *dump)
         molt_warn(molt_op_log(op), "%s of %s does not stand still; what it writes from here on may be lost", late, molt_op_subject(op));
 }
 
-/* What needs to know how many rounds of memory came before. Owned by the caller. */
-static struct molt_json *rounds_args(struct molt_op *op)
-{
-    struct molt_json *args = molt_json_object();
-    molt_json_set_string(args, "unit", up_param(op, "workload"));
-    molt_json_set_int(args, "rounds", up_fact_int(op, "rounds", 0));
-    return args;
-}
-
-static int call_rounds(struct molt_op *op, struct molt_chan *c, const char *what, struct molt_json **ret, struct molt_error **err)
-{
-    CLEANUP_JSON struct molt_json *args = rounds_args(op);
-    return up_long_call(c, what, args, ret, err);
-}
-
 /* CRIU waits for the dump with its program and caches in memory. Without it the standstill is the time of its start longer. */
 static int arm_dump(struct molt_op *op, struct molt_chan *active, struct molt_error **err)
 {
     CLEANUP_ERROR struct molt_error *e = NULL;
-    int r = call_rounds(op, active, "dump-arm", NULL, &e);
+    int r = up_call_units(op, active, "dump-arm", NULL, &e);
     if (r < 0 && active->broken) {
         molt_error_move(err, MOLT_STEAL_PTR(e));
         return r;
@@ -339,7 +344,7 @@ static int arm_dump(struct molt_op *op, struct molt_chan *active, struct molt_er
 /* The workload stands still when this returns, and CRIU reads it, beside what comes next. */
 static int begin_dump(struct molt_op *op, struct molt_chan *active, struct molt_json **ret, struct molt_error **err)
 {
-    CLEANUP_JSON struct molt_json *args = rounds_args(op);
+    CLEANUP_JSON struct molt_json *args = up_units_args(op);
     molt_json_set_bool(args, "early", true);
     int r = up_long_call(active, "dump", args, ret, err);
     up_note_us(op, "t_still");
@@ -354,7 +359,7 @@ static int end_dump(struct molt_chan *active, struct molt_json *dump, struct mol
     CLEANUP_JSON struct molt_json *done = NULL;
     int r = up_long_call(active, "dump-end", NULL, &done, err);
     if (r == 0)
-        molt_json_set(dump, "stats", molt_json_copy(molt_json_get(done, "stats")));
+        molt_json_set(dump, "units", molt_json_copy(molt_json_get(done, "units")));
     return r;
 }
 
@@ -362,7 +367,7 @@ static int end_dump(struct molt_chan *active, struct molt_json *dump, struct mol
  * dump: what the dump's beginning answered. */
 static int take_images(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct molt_json *dump, struct molt_error **err)
 {
-    CLEANUP_JSON struct molt_json *args = rounds_args(op), *taken = NULL;
+    CLEANUP_JSON struct molt_json *args = up_units_args(op), *taken = NULL;
     const struct molt_call call = {.timeout_ms = UP_LONG_CALL_MS};
     uint32_t seq;
     int r = molt_call_begin(clone, "images-fetch", args, &seq, err);
@@ -441,7 +446,7 @@ int undo_freeze(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         r = up_volumes_thaw(op, active, err);
     if (r == 0)
-        r = up_call_unit(op, active, "resume", NULL, err);
+        r = up_call_units(op, active, "resume", NULL, err);
     if (r == MOLT_E_NO_WORKLOAD) {
         molt_warn(molt_op_log(op), "%s does not run any more: nothing to resume", up_param(op, "workload"));
         molt_error_clear(err);
@@ -458,10 +463,10 @@ int undo_freeze(struct molt_op *op, struct molt_error **err)
 int step_restore(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *clone;
-    CLEANUP_JSON struct molt_json *done = NULL;
+    CLEANUP_JSON struct molt_json *args = up_units_args(op), *done = NULL;
     int r = up_clone(op, &clone, err);
     if (r == 0)
-        r = call_rounds(op, clone, "restore-go", &done, err);
+        r = up_long_call(clone, "restore-go", args, &done, err);
     up_note_us(op, "t_restored");
     if (r < 0)
         return r;

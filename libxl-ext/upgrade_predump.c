@@ -11,9 +11,12 @@
 #define MAX_ROUNDS 16 /* the agent's own rules end them long before */
 
 struct rounds {
-    unsigned n;
+    struct molt_chan *active, *clone;
+    const char *unit;
+    unsigned n; /* of this unit */
     bool enough;
-    struct molt_json *list; /* for the report */
+    struct molt_json *list;  /* for the report */
+    struct molt_json *units; /* how many each unit has: a fact */
 };
 
 static void note_round(struct molt_op *op, struct rounds *p, const struct molt_json *dump, const struct molt_json *fetched)
@@ -25,20 +28,21 @@ static void note_round(struct molt_op *op, struct rounds *p, const struct molt_j
     p->n++;
     p->enough = molt_json_get_bool(dump, "enough", true);
     molt_json_set_int(o, "pages", pages);
+    molt_json_set_string(o, "unit", p->unit);
     molt_json_set_double(o, "ms", ms);
     molt_json_set_double(o, "frozen_ms", frozen_ms);
     molt_json_set_double(o, "transport_ms", molt_json_get_double(fetched, "ms", 0));
     molt_json_set_int(o, "bytes", molt_json_get_int(fetched, "bytes", 0));
     molt_json_append(p->list, o);
-    molt_op_progress(op, -1, "memory, round %u: %lld pages, %.0f ms, of them %.0f ms standing still", p->n, (long long)pages, ms, frozen_ms);
+    molt_op_progress(op, -1, "memory of %s, round %u: %lld pages, %.0f ms, of them %.0f ms standing still", p->unit, p->n, (long long)pages, ms, frozen_ms);
 }
 
-static int one_round(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct rounds *p, struct molt_error **err)
+static int one_round(struct molt_op *op, struct rounds *p, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *args = molt_json_object(), *dump = NULL, *fetched = NULL;
-    molt_json_set_string(args, "unit", up_param(op, "workload"));
+    molt_json_set_string(args, "unit", p->unit);
     molt_json_set_int(args, "round", p->n + 1);
-    int r = up_long_call(active, "predump", args, &dump, err);
+    int r = up_long_call(p->active, "predump", args, &dump, err);
     if (r < 0)
         return r;
     const char *why = molt_json_get_string(dump, "unsupported");
@@ -47,41 +51,48 @@ static int one_round(struct molt_op *op, struct molt_chan *active, struct molt_c
         p->enough = true;
         return 0;
     }
-    r = up_long_call(clone, "predump-fetch", args, &fetched, err);
+    r = up_long_call(p->clone, "predump-fetch", args, &fetched, err);
     if (r == 0)
         note_round(op, p, dump, fetched);
     return r;
 }
 
-static int all_rounds(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct rounds *p, struct molt_error **err)
+static int all_rounds(struct molt_op *op, const char *unit, void *ctx, struct molt_error **err)
 {
+    struct rounds *p = ctx;
     int r = 0;
+    p->unit = unit;
+    p->n = 0;
+    p->enough = false;
     while (r == 0 && !p->enough && p->n < MAX_ROUNDS) {
-        r = one_round(op, active, clone, p, err);
+        r = one_round(op, p, err);
         if (r == 0 && molt_op_aborting(op))
             return molt_error_set(err, MOLT_E_ABORTED, "aborted");
     }
+    if (r == 0)
+        molt_json_set_int(p->units, unit, p->n);
     return r;
 }
 
 int step_predump(struct molt_op *op, struct molt_error **err)
 {
-    struct molt_chan *active, *clone;
-    struct rounds rounds = {.list = molt_json_array()};
+    struct rounds rounds = {.list = molt_json_array(), .units = molt_json_object()};
     CLEANUP_JSON struct molt_json *last = NULL;
-    int r = up_active(op, &active, err);
+    int r = up_active(op, &rounds.active, err);
     if (r == 0)
-        r = up_clone(op, &clone, err);
+        r = up_clone(op, &rounds.clone, err);
     if (r == 0)
-        r = all_rounds(op, active, clone, &rounds, err);
-    if (r < 0 && r != MOLT_E_ABORTED && !active->broken && !clone->broken) {
+        r = up_each_unit(op, all_rounds, &rounds, err);
+    /* A unit that had all its rounds keeps them. */
+    if (r < 0 && r != MOLT_E_ABORTED && rounds.clone && !rounds.active->broken && !rounds.clone->broken) {
         molt_warn(molt_op_log(op), "memory is not copied before the freeze: %s", *err ? molt_error_text(*err) : "");
         molt_error_clear(err);
-        rounds.n = 0;
         r = 0;
     }
     molt_op_note(op, "predump", rounds.list);
     if (r == 0)
-        r = molt_op_put(op, "rounds", molt_json_int(rounds.n), err);
-    return r < 0 ? r : up_merge_pass(op, clone, &last, err); /* what was written meanwhile */
+        r = molt_op_put(op, "unit_rounds", rounds.units, err);
+    else
+        molt_json_free(rounds.units);
+    return r < 0 ? r : up_merge_pass(op, rounds.clone, &last, err); /* what was written meanwhile */
 }

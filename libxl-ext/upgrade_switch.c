@@ -57,7 +57,7 @@ int step_switch(struct molt_op *op, struct molt_error **err)
         r = up_release(op, vifs, err);
     up_note_us(op, "t_released");
     if (r == 0)
-        r = up_call_unit(op, clone, "restore-thaw", NULL, err);
+        r = up_call_units(op, clone, "restore-thaw", NULL, err);
     if (r < 0)
         return r;
     up_note_us(op, "t_thawed");
@@ -122,21 +122,18 @@ static int settle_config(struct molt_op *op, struct molt_error **err)
 int step_verify(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *clone;
-    CLEANUP_JSON struct molt_json *args = molt_json_object(), *v = NULL;
+    CLEANUP_JSON struct molt_json *args = up_units_args(op), *v = NULL;
     struct molt_call call = {.timeout_ms = 300000};
     int r = up_clone(op, &clone, err);
     if (r < 0)
         return r;
     up_note_merge(op, clone);
-    const struct molt_json *before = molt_json_get(molt_op_params(op), "workload_before");
-    molt_json_set_string(args, "unit", up_param(op, "workload"));
-    molt_json_set_int(args, "main_pid", molt_json_get_int(before, "main_pid", 0));
     r = molt_call(clone, "go-live", args, &call, NULL, err);
     if (r == 0)
         r = molt_call(clone, "verify", args, &call, &v, err);
     /* Nothing can be taken back here, and op-rollback needs the operation to end: the report has both PIDs. */
     if (r == 0 && !molt_json_get_bool(v, "same_pid", false))
-        molt_warn(molt_op_log(op), "%s runs, but not as the process that was moved", up_param(op, "workload"));
+        molt_warn(molt_op_log(op), "%s: runs, but not as the process that was moved", up_param(op, "workload"));
     if (r == 0)
         molt_op_note(op, "verify", molt_json_copy(v));
     return r;
@@ -223,7 +220,7 @@ int up_rollback(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         r = up_active(op, &agent, err);
     if (r == 0)
-        r = up_call_unit(op, agent, "resume", NULL, err);
+        r = up_call_units(op, agent, "resume", NULL, err);
     if (r == 0)
         r = up_vifs_of(op, active, &vifs, err);
     for (int i = 0; r == 0 && i < vifs.n; i++)

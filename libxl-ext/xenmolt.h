@@ -52,7 +52,7 @@ void xenmolt_close(xenmolt *x);
 typedef struct xenmolt_upgrade_params {
     unsigned size;           /* sizeof(xenmolt_upgrade_params) */
     const char *domain;      /* name or domid */
-    const char *workload;    /* systemd unit, NULL: the one in the guest's /etc/xenmolt/workload */
+    const char *workload;    /* systemd units, by commas, at most 16; NULL: those in the guest's /etc/xenmolt/workload */
     const char *recipe;      /* shipped name or path, NULL: debian-security */
     const char *recipe_arg;  /* argument for the recipe (debian-release: suite), NULL: none */
     const char *on_conflict; /* "refuse" (NULL), "active" or "upgrade" */

@@ -24,8 +24,7 @@
 #define MOLT_MAX_RECIPE (1024u << 20)
 
 struct merge_state; /* mergeside.c */
-struct molt_workload;
-struct molt_dump;
+struct unit_moves; /* units.h */
 struct molt_recorder;
 
 /* One connection of the host: everything that it began and that must be taken back when the host goes away. */
@@ -36,12 +35,7 @@ struct session {
     pid_t peer_server;     /* child that serves the other agent, 0: none */
     char *peer_path;       /* where its ring stands in xenstore */
     struct molt_chan *peer; /* our connection to the other agent, NULL: none */
-    struct molt_workload *workload; /* what dump-prepare found */
-    uint64_t round_pages[MOLT_PREDUMP_MAX]; /* what each round of memory wrote */
-    struct molt_dump *dump; /* a criu that waits for the dump, or is at it; NULL: none */
-    bool armed;            /* it had waited */
-    char *frozen_unit;     /* workload that we stopped and not yet gave away */
-    char *prepared_unit;   /* workload whose restore was prepared here and that was not thawed */
+    struct unit_moves *units; /* the services that move (units.h) */
     struct merge_state *merge;
     struct molt_recorder *recorder; /* NULL: none */
     char *recorded[64];    /* where its roots are mounted ("/" first), NULL behind the last */
@@ -120,24 +114,30 @@ void peer_serve(struct molt_chan *chan, const struct session *session);
 /* Ends the child that serves, and removes its ring's keys. */
 void peer_stop(struct session *s);
 
+/* departure.c: the active's side of a move. */
 int h_dump_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
-/* What dump-prepare found for the unit that a request names, looked at again. */
-int move_workload(struct molt_request *rq, struct molt_error **err);
-/* predump.c: one round of memory on the active, and its way into the clone. */
-/* A request's number of a round, or of rounds: 0 (also where it is missing) to MOLT_PREDUMP_MAX, else MOLT_E_PROTOCOL. */
-int predump_number(struct molt_request *rq, const char *key, unsigned *ret, struct molt_error **err);
-int h_predump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
-int h_predump_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_dump_arm(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
-void move_disarm(struct session *s);
 int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_dump_end(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_resume(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
-void move_resume(struct session *s);
-/* All images of the workload, dumps and rounds, with their memory. */
-void move_forget_images(void);
+/* Every criu that waits for a dump, or is at it. */
+void departure_disarm(struct session *s);
+/* What this session stopped goes on. */
+void departure_resume(struct session *s);
+/* Whether anything was prepared for a dump. */
+bool departure_begun(const struct session *s);
+/* All images of the workloads, dumps and rounds, with their memory. */
+void departure_forget_images(void);
 /* Processes that a dump stopped beside the workload go on; also after the death of who stopped them. */
-void move_thaw_bystanders(struct molt_log *log);
+void departure_thaw_bystanders(struct molt_log *log);
+
+/* predump.c: one round of memory on the active, and its way into the clone. */
+/* A number of a round, or of rounds, in a request: 0 (also where it is missing) to MOLT_PREDUMP_MAX, else MOLT_E_PROTOCOL. */
+int predump_number(const struct molt_json *args, const char *key, unsigned *ret, struct molt_error **err);
+int h_predump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_predump_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+
+/* arrival.c: the clone's side of a move. */
 int h_pins_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_images_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
@@ -146,6 +146,8 @@ int h_restore_thaw(struct molt_request *rq, struct molt_json *reply, struct molt
 int h_restore_undo(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_verify(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+/* Gives up what was prepared and not thawed. */
+void arrival_give_up(struct session *s);
 
 int h_merge_begin(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_merge_pass(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);

@@ -281,7 +281,7 @@ static int take(void *ctx, const void *buf, size_t len, struct molt_error **err)
     return r;
 }
 
-int images_fetch(struct molt_chan *peer, const char *images, unsigned round, bool follow, uint64_t *ret_bytes, struct molt_error **err)
+int images_fetch(struct molt_chan *peer, const char *unit, const char *images, unsigned round, bool follow, uint64_t *ret_bytes, struct molt_error **err)
 {
     CLEANUP_FREE char *dir = round ? molt_predump_dir(images, round) : molt_xstrdup(images);
     CLEANUP_JSON struct molt_json *args = molt_json_object();
@@ -290,6 +290,7 @@ int images_fetch(struct molt_chan *peer, const char *images, unsigned round, boo
         return molt_error_errno(err, "open %s", dir);
     struct receiver rc = {.dirfd = dirfd, .fd = -1};
     struct molt_call call = {.data = take, .ctx = &rc, .timeout_ms = follow ? FOLLOW_MS + SLACK_MS : 0};
+    molt_json_set_string(args, "unit", unit);
     molt_json_set_int(args, "round", round);
     molt_json_set_bool(args, "follow", follow);
     int r = molt_call(peer, "images", args, &call, NULL, err);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "agent/units.h"
 #include "base/cleanup.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
@@ -66,49 +67,93 @@ int h_os(struct molt_request *rq, struct molt_json *reply, struct molt_error **e
     return 0;
 }
 
-/* The one unit named in /etc/xenmolt/workload (comments by '#'). */
-static int default_workload(char **ret, struct molt_error **err)
+struct names {
+    char *v[MOLT_MAX_UNITS]; /* "counter.service" */
+    size_t n;
+};
+
+static void names_free(struct names *n)
+{
+    for (size_t i = 0; i < n->n; i++)
+        free(n->v[i]);
+}
+
+static int add_name(struct names *n, const char *word, struct molt_error **err)
+{
+    CLEANUP_FREE char *unit = NULL;
+    int r = molt_unit_name(word, &unit, err);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < n->n; i++)
+        if (!strcmp(n->v[i], unit))
+            return 0;
+    if (n->n == MOLT_MAX_UNITS)
+        return molt_error_set(err, MOLT_E_USAGE, "more than %d units are named", MOLT_MAX_UNITS);
+    n->v[n->n++] = MOLT_STEAL_PTR(unit);
+    return 0;
+}
+
+/* Those named in /etc/xenmolt/workload (comments by '#'). */
+static int default_workloads(struct names *n, struct molt_error **err)
 {
     CLEANUP_FREE char *text = NULL;
     if (molt_read_file(WORKLOAD_FILE, MAX_WORKLOAD_FILE, &text, NULL, NULL) < 0)
         return molt_error_set(err, MOLT_E_NO_WORKLOAD, "no workload is named: the guest has no " WORKLOAD_FILE
                                                        "; name the unit there, or give --workload UNIT");
-    char *found = NULL, *save = NULL;
-    for (char *l = strtok_r(text, "\n", &save); l; l = strtok_r(NULL, "\n", &save)) {
-        l += strspn(l, " \t");
-        l[strcspn(l, " \t#")] = 0;
-        if (!*l)
-            continue;
-        if (found)
-            return molt_error_set(err, MOLT_E_NO_WORKLOAD, WORKLOAD_FILE " in the guest names more than one unit (%s, %s); give --workload UNIT", found, l);
-        found = l;
+    char *save = NULL, *inner = NULL;
+    int r = 0;
+    for (char *l = strtok_r(text, "\n", &save); l && r == 0; l = strtok_r(NULL, "\n", &save)) {
+        l[strcspn(l, "#")] = 0;
+        for (char *word = strtok_r(l, " \t\r", &inner); word && r == 0; word = strtok_r(NULL, " \t\r", &inner))
+            r = add_name(n, word, err);
     }
-    if (!found)
+    if (r == 0 && n->n == 0)
         return molt_error_set(err, MOLT_E_NO_WORKLOAD, WORKLOAD_FILE " in the guest names no unit; give --workload UNIT");
-    *ret = molt_xstrdup(found);
-    return 0;
+    return r;
 }
 
+/* "a,b" as --workload has it. */
+static int asked_workloads(struct names *n, const char *list, struct molt_error **err)
+{
+    CLEANUP_FREE char *text = molt_xstrdup(list);
+    char *save = NULL;
+    int r = *list ? 0 : molt_error_set(err, MOLT_E_USAGE, "not a service unit name: ''");
+    for (char *word = strtok_r(text, ",", &save); word && r == 0; word = strtok_r(NULL, ",", &save))
+        r = add_name(n, word, err);
+    return r;
+}
+
+static int look_at(const struct names *n, struct molt_workload **w, struct molt_json *reply, struct molt_error **err)
+{
+    CLEANUP_REASONS struct molt_reasons reasons = MOLT_REASONS_INIT;
+    struct molt_json *list = molt_json_array();
+    int r = 0;
+    molt_json_set(reply, "workloads", list);
+    for (size_t i = 0; i < n->n && r == 0; i++)
+        if ((r = molt_workload_scan(n->v[i], &w[i], err)) == 0)
+            molt_json_append(list, molt_workload_json(w[i]));
+    if (r == 0)
+        r = molt_check(w, n->n, NULL, true, &reasons, err);
+    if (r == 0)
+        molt_json_set(reply, "reasons", molt_reasons_json(&reasons));
+    return r;
+}
+
+/* {"workload": "a,b" or nothing} -> {"workloads", "reasons", ... of disks_report} */
 int h_preflight(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
-    CLEANUP_FREE char *name = NULL, *unit = NULL;
-    CLEANUP_WORKLOAD struct molt_workload *w = NULL;
-    CLEANUP_REASONS struct molt_reasons reasons = MOLT_REASONS_INIT;
+    struct names names = {.n = 0};
+    struct molt_workload *w[MOLT_MAX_UNITS] = {NULL};
     const char *asked = molt_json_get_string(rq->args, "workload");
     int r = disks_report(reply, err);
     if (r == 0)
-        r = asked ? (name = molt_xstrdup(asked), 0) : default_workload(&name, err);
+        r = asked ? asked_workloads(&names, asked, err) : default_workloads(&names, err);
     if (r == 0)
-        r = molt_unit_name(name, &unit, err);
-    if (r == 0)
-        r = molt_workload_scan(unit, &w, err);
-    if (r == 0)
-        r = molt_check(w, NULL, true, &reasons, err);
-    if (r < 0)
-        return r;
-    molt_json_set(reply, "workload", molt_workload_json(w));
-    molt_json_set(reply, "reasons", molt_reasons_json(&reasons));
-    return 0;
+        r = look_at(&names, w, reply, err);
+    for (size_t i = 0; i < names.n; i++)
+        molt_workload_free(w[i]);
+    names_free(&names);
+    return r;
 }
 
 /* Programs that must answer before a clone may take over. */

@@ -2,12 +2,12 @@
 /*
  * PID 1 of a clone (the host boots it with init=<this program>): writes into /run, which no reboot survives,
  *   - the upgrade target, which starts nothing that acts on the world,
- *   - a mask of the workload's unit,
+ *   - masks of the workloads' units,
  *   - a udev rule by which the frozen bases stay unseen,
  *   - volatile journal storage, so that the merge meets no journal of the clone's own,
  * begins to record what changes,
  * moves the PID counter past the PIDs that the workload will need, and becomes the real init.
- * Kernel command line: xenmolt.mode=upgrade|final xenmolt.unit=UNIT xenmolt.pidbase=N
+ * Kernel command line: xenmolt.mode=upgrade|final xenmolt.unit=UNIT,... xenmolt.pidbase=N
  * xenmolt.base=DISK,... systemd.unit=xenmolt.target
  */
 #include <stdio.h>
@@ -66,14 +66,15 @@ static void write_target(bool final)
     molt_write_file(MOLT_AGENT_RUN "/mode", final ? "final\n" : "upgrade\n", final ? 6 : 8, 0644, NULL);
 }
 
-static void mask(const char *unit)
+static void mask(char *units)
 {
-    if (!unit || strchr(unit, '/'))
-        return;
-    CLEANUP_FREE char *path = molt_xasprintf(CONTROL_DIR "/%s", unit);
+    char *save = NULL;
     molt_mkdir_p(CONTROL_DIR, 0755, NULL);
-    if (symlink("/dev/null", path) < 0)
-        perror("xenmolt-agent: mask the workload");
+    for (char *unit = units ? strtok_r(units, ",", &save) : NULL; unit; unit = strtok_r(NULL, ",", &save)) {
+        CLEANUP_FREE char *path = molt_xasprintf(CONTROL_DIR "/%s", unit);
+        if (strchr(unit, '/') || symlink("/dev/null", path) < 0)
+            perror("xenmolt-agent: mask the workload");
+    }
 }
 
 int agent_init_main(char *const argv[], struct molt_log *log)

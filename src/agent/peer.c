@@ -13,6 +13,7 @@
 
 #include "agent/agent.h"
 #include "agent/peer.h"
+#include "agent/units.h"
 #include "base/cleanup.h"
 #include "base/strbuf.h"
 #include "merge/merge.h"
@@ -160,18 +161,24 @@ static int p_pin(struct molt_request *rq, struct molt_json *reply, struct molt_e
     return molt_request_fd(rq, fd, err);
 }
 
-/* {"round": 0 the dump's, else those of that round of memory, which are forgotten here when they are sent; "follow": the dump goes on} */
+/* {"unit", "round": 0 the dump's, else those of that round of memory, which are forgotten here when they are sent; "follow": the dump goes on} */
 static int p_images(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
+    const char *unit;
     unsigned round = 0;
     (void)reply;
-    int r = predump_number(rq, "round", &round, err);
-    if (r < 0 || round == 0)
-        return r < 0 ? r : images_send(rq, MOLT_AGENT_DUMP, molt_json_get_bool(rq->args, "follow", false), err);
-    CLEANUP_FREE char *dir = molt_predump_dir(MOLT_AGENT_DUMP, round);
+    int r = units_name(rq, &unit, err);
+    if (r == 0)
+        r = predump_number(rq->args, "round", &round, err);
+    if (r < 0)
+        return r;
+    CLEANUP_FREE char *images = units_images(unit);
+    if (round == 0)
+        return images_send(rq, images, molt_json_get_bool(rq->args, "follow", false), err);
+    CLEANUP_FREE char *dir = molt_predump_dir(images, round);
     r = images_send(rq, dir, false, err);
     if (r == 0)
-        molt_predump_forget_pages(MOLT_AGENT_DUMP, round);
+        molt_predump_forget_pages(images, round);
     return r;
 }
 

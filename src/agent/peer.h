@@ -26,9 +26,9 @@ int peer_stream_end(struct peer_stream *p, struct molt_error **err);
 int peer_fetch_file(struct molt_chan *chan, const char *op, const struct molt_json *args, const char *path, uint64_t *ret_bytes,
                     struct molt_error **err);
 
-/* images.c: the files of dir as the answer to rq; and from the peer a round of memory, or the dump's (round 0), into the directory
- * that is meant for it. follow: they are being written, and the answer ends when the dump has. */
+/* images.c: the files of dir as the answer to rq; and from the peer a unit's round of memory, or its dump's (round 0), into the directory
+ * that is meant for it below (or at) images. follow: they are being written, and the answer ends when the dump has. */
 int images_send(struct molt_request *rq, const char *dir, bool follow, struct molt_error **err);
-int images_fetch(struct molt_chan *peer, const char *images, unsigned round, bool follow, uint64_t *ret_bytes, struct molt_error **err);
+int images_fetch(struct molt_chan *peer, const char *unit, const char *images, unsigned round, bool follow, uint64_t *ret_bytes, struct molt_error **err);
 
 #endif

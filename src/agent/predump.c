@@ -2,22 +2,25 @@
 /* Rounds of memory while the workload runs: on the active side, and in the clone. */
 #include "agent/agent.h"
 #include "agent/peer.h"
+#include "agent/units.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "procmig/predump.h"
 
-int predump_number(struct molt_request *rq, const char *key, unsigned *ret, struct molt_error **err)
+int predump_number(const struct molt_json *args, const char *key, unsigned *ret, struct molt_error **err)
 {
-    int64_t n = molt_json_get_int(rq->args, key, 0);
+    int64_t n = molt_json_get_int(args, key, 0);
     if (n < 0 || n > MOLT_PREDUMP_MAX)
         return molt_error_set(err, MOLT_E_PROTOCOL, "no such round of memory");
     *ret = (unsigned)n;
     return 0;
 }
 
-static int round_of(struct molt_request *rq, unsigned *ret, struct molt_error **err)
+static int round_of(struct molt_request *rq, struct unit_move **ret_m, unsigned *ret, struct molt_error **err)
 {
-    int r = predump_number(rq, "round", ret, err);
+    int r = units_of_request(rq, ret_m, err);
+    if (r == 0)
+        r = predump_number(rq->args, "round", ret, err);
     return r == 0 && *ret == 0 ? molt_error_set(err, MOLT_E_PROTOCOL, "no such round of memory") : r;
 }
 
@@ -25,42 +28,44 @@ static int round_of(struct molt_request *rq, unsigned *ret, struct molt_error **
 int h_predump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
+    struct unit_move *m;
     CLEANUP_ERROR struct molt_error *why = NULL;
-    struct molt_dump_opts o = {.dir = MOLT_AGENT_DUMP, .log = s->log};
     struct molt_dump_stats stats = {0};
     unsigned round = 0;
-    int r = round_of(rq, &round, err);
+    int r = round_of(rq, &m, &round, err);
     if (r == 0)
-        r = move_workload(rq, err);
+        r = m->workload ? molt_workload_refresh(m->workload, err) : molt_error_set(err, MOLT_E_STATE, "dump-prepare comes first");
     if (r < 0)
         return r;
     if (round == 1 && molt_predump_possible(NULL, &why) < 0) {
         molt_json_set_string(reply, "unsupported", molt_error_text(why));
         return 0;
     }
-    r = molt_predump(s->workload, &o, round, &stats, err);
+    struct molt_dump_opts o = {.dir = m->images, .log = s->log};
+    r = molt_predump(m->workload, &o, round, &stats, err);
     if (r < 0)
         return r;
-    s->round_pages[round - 1] = stats.pages_written;
+    m->round_pages[round - 1] = stats.pages_written;
     molt_json_set(reply, "stats", molt_dump_stats_json(&stats));
-    molt_json_set_bool(reply, "enough", molt_predump_enough(s->round_pages, round));
+    molt_json_set_bool(reply, "enough", molt_predump_enough(m->round_pages, round));
     return 0;
 }
 
-/* {"round"}: the clone takes that round's pages. */
+/* {"unit", "round"}: the clone takes that round's pages. */
 int h_predump_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
+    struct unit_move *m;
     unsigned round = 0;
     uint64_t bytes = 0;
     int64_t t0 = molt_mono_us();
-    int r = round_of(rq, &round, err);
+    int r = round_of(rq, &m, &round, err);
     if (r == 0 && !s->peer)
         r = molt_error_set(err, MOLT_E_STATE, "no connection to the other agent");
     if (r == 0)
-        r = molt_predump_place(MOLT_AGENT_DUMP, round, err);
+        r = molt_predump_place(m->images, round, err);
     if (r == 0)
-        r = images_fetch(s->peer, MOLT_AGENT_DUMP, round, false, &bytes, err);
+        r = images_fetch(s->peer, m->unit, m->images, round, false, &bytes, err);
     molt_json_set_double(reply, "ms", (double)(molt_mono_us() - t0) / 1000);
     molt_json_set_int(reply, "bytes", (int64_t)bytes);
     return r;

@@ -2,8 +2,8 @@
 #include <stdlib.h>
 
 #include "agent/agent.h"
+#include "agent/units.h"
 #include "base/cleanup.h"
-#include "procmig/restore.h"
 
 static const struct molt_handler handlers[] = {
     {"hello", h_hello},
@@ -54,34 +54,30 @@ static const struct molt_handler handlers[] = {
 /* The host went away: what it had stopped goes on, unless the pivot gave it to another domain. */
 static void take_back(struct session *s)
 {
-    CLEANUP_ERROR struct molt_error *err = NULL;
+    bool replaced = agent_was_replaced();
     fs_thaw_all(s);
-    move_disarm(s);
+    departure_disarm(s);
     volumes_thaw(s); /* also where another domain took over: that one stands on a snapshot of them */
-    if (s->frozen_unit && !agent_was_replaced()) {
-        molt_warn(s->log, "the host went away: %s goes on here", s->frozen_unit);
-        move_resume(s);
+    if (units_frozen(s) && !replaced) {
+        molt_warn(s->log, "the host went away: the workload goes on here");
+        departure_resume(s);
     }
-    if (s->workload && !agent_was_replaced())
-        move_forget_images();
-    if (s->prepared_unit && !agent_took_over()) {
-        molt_warn(s->log, "the host went away: the restore of %s is given up", s->prepared_unit);
-        if (molt_restore_undo(s->prepared_unit, &err) < 0)
-            molt_err(s->log, "%s", molt_error_text(err));
-    }
+    if (departure_begun(s) && !replaced)
+        departure_forget_images();
+    if (!agent_took_over())
+        arrival_give_up(s);
     peer_stop(s);
     record_end(s);
     molt_chan_close(s->peer);
     merge_free(s);
     molt_json_free(s->pins);
-    molt_workload_free(s->workload);
-    free(s->frozen_unit);
-    free(s->prepared_unit);
+    units_free(s);
 }
 
 void agent_session(struct molt_chan *host, struct molt_log *log)
 {
-    struct session s = {.host = host, .log = log};
+    struct unit_moves units = {.n = 0};
+    struct session s = {.host = host, .log = log, .units = &units};
     CLEANUP_ERROR struct molt_error *err = NULL;
     molt_info(log, "host connected");
     while (molt_serve_one(host, handlers, &s, -1, &err) == 0)

@@ -58,7 +58,7 @@ int agent_supervise(struct molt_log *log)
     for (;;) {
         /* Who dies over a freeze must not leave the guest without its shells. */
         if (died && !agent_was_replaced())
-            move_thaw_bystanders(log);
+            departure_thaw_bystanders(log);
         died = false;
         if (child == 0) {
             child = fork();

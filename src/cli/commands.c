@@ -13,8 +13,8 @@ const struct cli_command cli_commands[] = {
     {"guest-upgrade", "[OPTIONS] DOMAIN", "Upgrade the operating system under a running domain",
      "DOMAIN is a name or an id. The domain goes on serving while a clone of it is upgraded; then its workload\n"
      "moves into the clone, which takes its place.\n\n"
-     "  --workload UNIT          the systemd service that moves (default: the one in the guest's\n"
-     "                           /etc/xenmolt/workload)\n"
+     "  --workload UNIT          a systemd service that moves; may be repeated (default: those in\n"
+     "                           the guest's /etc/xenmolt/workload)\n"
      "  --recipe NAME|FILE       how to upgrade: debian-security (default), debian-release, or a script of yours\n"
      "  --to SUITE               argument of the recipe; without --recipe it implies debian-release\n"
      "  --on-conflict WHO        active, upgrade or refuse (default): who wins where no merge rule decides\n"

@@ -151,6 +151,8 @@ static void print_process(const struct molt_json *p)
 
     if (!molt_json_size(p))
         return;
+    if (molt_json_get(p, "unit"))
+        molt_strbuf_addf(&b, "%s, ", molt_json_get_string(p, "unit"));
     if (molt_json_get(p, "pid"))
         molt_strbuf_addf(&b, "PID %" PRId64 " as before", molt_json_get_int(p, "pid", 0));
     if (molt_json_get(p, "threads"))
@@ -209,7 +211,8 @@ void cli_print_summary(const struct molt_json *r)
     print_change(before, after, "libc", "libc");
     print_change(before, after, "jdk", "jdk");
     print_blackout(r);
-    print_process(molt_json_get(r, "process"));
+    for (size_t i = 0; i < molt_json_size(molt_json_get(r, "processes")); i++)
+        print_process(molt_json_at(molt_json_get(r, "processes"), i));
     print_merge(molt_json_get(r, "merge"));
     for (size_t i = 0; i < molt_json_size(retained); i++) {
         CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;

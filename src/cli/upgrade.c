@@ -15,7 +15,7 @@
 struct upgrade {
     xenmolt_upgrade_params params;
     const char *report_file;
-    char *merge_disks;
+    char *merge_disks, *workload;
     bool dry_run, json;
 };
 
@@ -59,7 +59,7 @@ static int parse(struct cli *cli, struct upgrade *u, int argc, char **argv)
 
     while ((opt = getopt_long(argc, argv, ":hvnN", options, NULL)) != -1) {
         switch (opt) {
-        case 'w': p->workload = optarg; break;
+        case 'w': add_word(&u->workload, optarg); break;
         case 'r': p->recipe = optarg; break;
         case 't': p->recipe_arg = optarg; break;
         case 'c': p->on_conflict = optarg; break;
@@ -87,6 +87,7 @@ static int parse(struct cli *cli, struct upgrade *u, int argc, char **argv)
     if (p->recipe_arg && !p->recipe)
         p->recipe = "debian-release";
     p->merge_disks = u->merge_disks;
+    p->workload = u->workload;
     p->domain = cli_one_argument(cli, argc, argv, "DOMAIN");
     return p->domain ? -1 : CLI_STATUS_USAGE;
 }
@@ -252,5 +253,6 @@ int cli_guest_upgrade(struct cli *cli, int argc, char **argv)
     if (r < 0)
         r = begin(cli, &u);
     free(u.merge_disks);
+    free(u.workload);
     return r;
 }

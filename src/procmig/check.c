@@ -16,6 +16,7 @@
 #include "base/fsio.h"
 #include "base/strbuf.h"
 #include "procmig/carry.h"
+#include "procmig/check_internal.h"
 #include "procmig/dump.h"
 #include "procmig/overlay.h"
 #include "procmig/procfs.h"
@@ -94,8 +95,8 @@ struct look {
     const struct molt_proc *p;
     struct molt_reasons *r;
     struct molt__unix_table sk;
-    uint64_t *own; /* inodes of the sockets that the tree holds */
-    size_t own_n, own_cap;
+    uint64_t *own; /* inodes of the sockets that all trees hold; those of this one are the last */
+    size_t own_first, own_n, own_cap;
     dev_t root_dev;
 };
 
@@ -113,7 +114,7 @@ static int note_own(void *ctx, const struct molt__fd *f, struct molt_error **err
 
 static bool is_own(const struct look *l, uint64_t ino)
 {
-    for (size_t i = 0; i < l->own_n; i++)
+    for (size_t i = l->own_first; i < l->own_n; i++)
         if (l->own[i] == ino)
             return true;
     return false;
@@ -323,32 +324,45 @@ static void check_shape(struct look *l, const char *props)
                          "%s gets its sockets from %s", l->w->unit, by);
 }
 
-int molt_check(const struct molt_workload *w, const char *toolbox, bool with_criu, struct molt_reasons *r,
-               struct molt_error **err)
+static int check_one(struct look *l, struct molt_error **err)
 {
-    struct look l = {.w = w, .r = r};
+    const struct molt_workload *w = l->w;
     CLEANUP_FREE char *props = NULL;
-    CLEANUP_ERROR struct molt_error *criu = NULL;
-    struct stat st;
     int rc = molt__systemctl_show(w->unit, NS_PROPS, &props, err);
 
-    if (rc < 0)
-        return rc;
+    l->own_first = l->own_n;
+    for (size_t i = 0; i < w->procs && rc == 0; i++)
+        rc = molt__each_fd(w->proc[i].pid, false, note_own, l, err);
+    for (size_t i = 0; i < w->procs && rc == 0; i++) {
+        l->p = &w->proc[i];
+        check_process(l);
+        check_namespaces(l, props);
+        check_maps(l);
+        rc = molt__each_fd(w->proc[i].pid, false, check_fd, l, err);
+    }
+    if (rc == 0)
+        check_shape(l, props);
+    return rc;
+}
+
+int molt_check(struct molt_workload *const *w, size_t n, const char *toolbox, bool with_criu, struct molt_reasons *r,
+               struct molt_error **err)
+{
+    struct look l = {.r = r};
+    CLEANUP_ERROR struct molt_error *criu = NULL;
+    struct stat st;
+    int rc;
+
     if (stat("/", &st) < 0)
         return molt_error_errno(err, "look at /");
     l.root_dev = st.st_dev;
     rc = molt__unix_table_read(&l.sk, err);
-    for (size_t i = 0; i < w->procs && rc == 0; i++)
-        rc = molt__each_fd(w->proc[i].pid, false, note_own, &l, err);
-    for (size_t i = 0; i < w->procs && rc == 0; i++) {
-        l.p = &w->proc[i];
-        check_process(&l);
-        check_namespaces(&l, props);
-        check_maps(&l);
-        rc = molt__each_fd(w->proc[i].pid, false, check_fd, &l, err);
+    for (size_t i = 0; i < n && rc == 0; i++) {
+        l.w = w[i];
+        rc = check_one(&l, err);
     }
-    if (rc == 0)
-        check_shape(&l, props);
+    if (rc == 0 && n > 0)
+        molt__check_tcp(w[0]->main_pid, l.own, l.own_n, r);
     molt__unix_table_free(&l.sk);
     free(l.own);
     if (rc == 0 && with_criu && molt_criu_check(toolbox, &criu) < 0)

@@ -19,9 +19,9 @@ struct molt_reasons {
         NULL, 0, 0                                                                                           \
     }
 
-/* Fills r (which the caller frees); 0 with r->n == 0: it can move. An error means that looking itself failed.
+/* Looks at n workloads that are to move together. Fills r (which the caller frees); 0 with r->n == 0: it can move. An error means that looking itself failed.
  * toolbox NULL: the default directory; with_criu runs `criu check` too. */
-int molt_check(const struct molt_workload *w, const char *toolbox, bool with_criu, struct molt_reasons *r,
+int molt_check(struct molt_workload *const *w, size_t n, const char *toolbox, bool with_criu, struct molt_reasons *r,
                struct molt_error **err);
 void molt_reasons_add(struct molt_reasons *r, const char *what, const char *remedy, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

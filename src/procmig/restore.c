@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -342,24 +343,6 @@ static pid_t ready_pid(const char *unit)
     return (pid_t)molt_json_get_int(v, "pid", 0);
 }
 
-/* In the blackout: sleeps until the restore program ends, which it does right after its result. Nothing here may
- * take the processor from it (a call of systemctl would be a tenth of the blackout). */
-static int wait_end(const char *unit, int pidfd, int timeout_ms, struct molt_error **err)
-{
-    struct pollfd p = {.fd = pidfd, .events = POLLIN};
-    int n, r;
-
-    do
-        n = poll(&p, 1, timeout_ms);
-    while (n < 0 && errno == EINTR);
-    if (n < 0)
-        return molt_error_errno(err, "wait for the restore program");
-    if (n == 0)
-        return molt_error_set(err, MOLT_E_TIMEOUT, "%s: the restore did not end within %d ms", unit, timeout_ms);
-    r = read_result(unit, "result", err);
-    return r == MOLT_E_STATE ? molt_error_set(err, MOLT_E_INTERNAL, "%s: the restore program ended without a result (see journalctl -u %s)", unit, unit) : r;
-}
-
 int molt_restore_prepare(const struct molt_restore_spec *s, int timeout_ms, struct molt_log *log,
                          struct molt_error **err)
 {
@@ -389,29 +372,88 @@ int molt_restore_prepare(const struct molt_restore_spec *s, int timeout_ms, stru
     return 0;
 }
 
-int molt_restore_go(const char *unit, int timeout_ms, struct molt_dump_stats *ret_stats,
-                    struct molt_error **err)
+struct molt_restoring {
+    char *unit, *images;
+    int watch, pidfd; /* the appearance of its result, and its death without one */
+    int64_t begun_us;
+};
+
+static void restoring_free(struct molt_restoring *x)
 {
-    CLEANUP_FREE char *go = molt__restore_path(unit, "go"), *spec = molt__restore_path(unit, "spec.json");
+    if (x->watch >= 0)
+        close(x->watch);
+    if (x->pidfd >= 0)
+        close(x->pidfd);
+    free(x->unit);
+    free(x->images);
+    free(x);
+}
+
+int molt_restore_begin(const char *unit, struct molt_restoring **ret, struct molt_error **err)
+{
+    CLEANUP_FREE char *dir = molt__restore_path(unit, NULL), *go = molt__restore_path(unit, "go"), *spec = molt__restore_path(unit, "spec.json");
     CLEANUP_CLOSE int fd = open(go, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
     struct molt_restore_spec s = {0};
-    struct molt_dump_stats stats = {0};
-    int64_t begun = molt_mono_us();
     int r = molt__restore_spec_load(spec, &s, err);
 
     if (r < 0)
         return r;
-    CLEANUP_CLOSE int pidfd = (int)syscall(SYS_pidfd_open, ready_pid(unit), 0);
-    if (fd < 0 || pidfd < 0 || molt_write_all(fd, "go\n", 3) < 0)
+    struct molt_restoring *x = molt_xcalloc(1, sizeof(*x));
+
+    *x = (struct molt_restoring){.unit = molt_xstrdup(unit), .images = MOLT_STEAL_PTR(s.images), .begun_us = molt_mono_us()};
+    molt_restore_spec_clear(&s);
+    x->watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    x->pidfd = (int)syscall(SYS_pidfd_open, ready_pid(unit), 0);
+    if (x->watch < 0 || inotify_add_watch(x->watch, dir, IN_MOVED_TO) < 0)
+        r = molt_error_errno(err, "watch %s", dir);
+    else if (fd < 0 || x->pidfd < 0 || molt_write_all(fd, "go\n", 3) < 0)
         r = molt_error_set(err, MOLT_E_STATE, "%s: no restore program waits (%s)", unit, strerror(errno));
+    if (r < 0)
+        restoring_free(x);
+    else
+        *ret = x;
+    return r;
+}
+
+/* In the blackout: sleeps until the result appears, or whoever would write it is dead. Nothing here may take the processor from the restore
+ * (a call of systemctl would be a tenth of the blackout). */
+static int wait_result(const struct molt_restoring *x, int timeout_ms, struct molt_error **err)
+{
+    int64_t end = molt_mono_ms() + timeout_ms;
+    char events[4096];
+
+    for (;;) {
+        struct pollfd p[2] = {{.fd = x->watch, .events = POLLIN}, {.fd = x->pidfd, .events = POLLIN}};
+        int64_t left = end - molt_mono_ms();
+        int n = poll(p, 2, left > 0 ? (int)left : 0);
+
+        if (n < 0 && errno != EINTR)
+            return molt_error_errno(err, "wait for the restore program");
+        /* Looked at after the death: it may have been the last that it did. */
+        int r = read_result(x->unit, "result", err);
+
+        if (r != MOLT_E_STATE)
+            return r;
+        if (n > 0 && p[1].revents)
+            return molt_error_set(err, MOLT_E_INTERNAL, "%s: the restore program ended without a result (see journalctl -u %s)", x->unit, x->unit);
+        if (n == 0 && left <= 0)
+            return molt_error_set(err, MOLT_E_TIMEOUT, "%s: the restore did not end within %d ms", x->unit, timeout_ms);
+        while (read(x->watch, events, sizeof(events)) > 0)
+            ;
+    }
+}
+
+int molt_restore_end(struct molt_restoring *x, int timeout_ms, struct molt_dump_stats *ret_stats, struct molt_error **err)
+{
+    struct molt_dump_stats stats = {0};
+    int r = wait_result(x, timeout_ms, err);
+
+    stats.wall_us = (uint64_t)(molt_mono_us() - x->begun_us);
     if (r == 0)
-        r = wait_end(unit, pidfd, timeout_ms, err);
-    stats.wall_us = (uint64_t)(molt_mono_us() - begun);
-    if (r == 0)
-        r = molt__stats_read(s.images, "restore", &stats, err);
+        r = molt__stats_read(x->images, "restore", &stats, err);
     if (r == 0 && ret_stats)
         *ret_stats = stats;
-    molt_restore_spec_clear(&s);
+    restoring_free(x);
     return r;
 }
 

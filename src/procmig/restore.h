@@ -5,7 +5,7 @@
  * - molt_restore_prepare, before the freeze: drop-in, `systemctl start --no-block`; the restore-exec program
  * stands in the unit's cgroup, inside the overlay, and waits; returns when it is ready.
  * - The images arrive in spec.images.
- * - molt_restore_go runs criu restore; returns when the tree is restored and stopped.
+ * - molt_restore_begin lets criu restore; when molt_restore_end returns the tree is restored and stopped.
  * - molt_restore_adopted (in the rehearsal; or beside the pivot) waits until systemd has taken the process.
  * - molt_restore_thaw, after the pivot: SIGCONT.
  * - molt_restore_finish: drop-in removed, unit active with the same MainPID and its own Type.
@@ -41,8 +41,12 @@ int molt_restore_spec_parse(const struct molt_json *v, struct molt_restore_spec 
  * runs. */
 int molt_restore_prepare(const struct molt_restore_spec *s, int timeout_ms, struct molt_log *log,
                          struct molt_error **err);
-int molt_restore_go(const char *unit, int timeout_ms, struct molt_dump_stats *ret_stats,
-                    struct molt_error **err);
+/* One that goes on. */
+struct molt_restoring;
+/* Gives the waiting program the word. MOLT_E_STATE: none waits. */
+int molt_restore_begin(const char *unit, struct molt_restoring **ret, struct molt_error **err);
+/* Waits for its outcome; x is used up in any case. */
+int molt_restore_end(struct molt_restoring *x, int timeout_ms, struct molt_dump_stats *ret_stats, struct molt_error **err);
 int molt_restore_adopted(const char *unit, int timeout_ms, struct molt_error **err);
 int molt_restore_thaw(const char *unit, struct molt_error **err);
 int molt_restore_finish(const char *unit, struct molt_error **err);

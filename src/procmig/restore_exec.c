@@ -94,6 +94,25 @@ static int write_pid(const struct molt_restore_spec *s, struct molt_error **err)
     return molt_write_file(path, text, strlen(text), 0644, err);
 }
 
+/* Goes on to criu's answer, behind which the tree stands there; its end, which takes the blackout's time, need not be waited for. */
+static int wait_answer(struct molt_worker *w, const char *log, struct molt_error **err)
+{
+    char *step = NULL;
+    int r;
+
+    do {
+        free(step);
+        r = molt_worker_next(w, RESTORE_TIMEOUT_MS, &step, err);
+        if (r == 0 && step)
+            (void)molt_worker_go_on(w, NULL, NULL);
+    } while (r == 0 && step);
+    free(step);
+    if (r < 0 || w->well)
+        return r;
+    r = molt_worker_end(w, "restore", RESTORE_TIMEOUT_MS, log, err);
+    return r < 0 ? r : molt_error_set(err, MOLT_E_PROTOCOL, "criu ended without an answer");
+}
+
 static int run_restore(const struct molt_restore_spec *s, struct molt_worker *w, const struct molt_json *meta, const int stream[2],
                        struct molt_error **err)
 {
@@ -105,7 +124,7 @@ static int run_restore(const struct molt_restore_spec *s, struct molt_worker *w,
     if (r == 0)
         r = molt_worker_ask(w, MOLT_CRIU_RESTORE, &request, err);
     if (r == 0)
-        r = molt_worker_end(w, "restore", RESTORE_TIMEOUT_MS, log, err);
+        r = wait_answer(w, log, err);
     return r < 0 ? r : write_pid(s, err);
 }
 
@@ -179,6 +198,8 @@ int molt_restore_exec(const char *spec_path)
     if (err)
         fprintf(stderr, "restore of %s: %s\n", s.unit, molt_error_text(err));
     tell(s.unit, stage, err);
+    if (!err)
+        (void)molt_worker_end(&worker, "restore", WORKER_TIMEOUT_MS, NULL, NULL);
     molt_worker_kill(&worker);
     molt_restore_spec_clear(&s);
     return err ? 1 : 0;

@@ -196,6 +196,7 @@ int molt_worker_next(struct molt_worker *w, int timeout_ms, char **ret_step, str
     int r = receive(w, timeout_ms, &got, err);
 
     *ret_step = got.step;
+    w->well = r > 0 && !got.step && got.success;
     if (got.why) {
         free(w->why);
         w->why = got.why;

@@ -8,6 +8,7 @@
 #ifndef MOLT_PROCMIG_WORKER_H
 #define MOLT_PROCMIG_WORKER_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "base/error.h"
@@ -41,6 +42,7 @@ struct molt_worker {
     pid_t pid; /* 0: none */
     int sk;
     char *why; /* what it said of a failure, or NULL */
+    bool well; /* it said that it has done what it was asked for; its end may come later */
 };
 
 #define MOLT_WORKER_NONE {.sk = -1}

@@ -16,7 +16,7 @@
 #include "base/json.h"
 #include "proto/chan.h"
 
-#define MOLT_PROTO_VERSION 1
+#define MOLT_PROTO_VERSION 2
 #define MOLT_MSG_MAGIC 0x544c4f4du /* "MOLT" */
 #define MOLT_MSG_MAX (1u << 20)    /* bytes of payload */
 #define MOLT_DATA_CHUNK (256u << 10)

@@ -161,7 +161,7 @@ static void images_come_while_others_are_written(void **state)
     uint64_t bytes = 0;
     (void)state;
     pid_t pid = beside(writer);
-    if (images_fetch(chan, to, 0, true, &bytes, &err) < 0)
+    if (images_fetch(chan, "a.service", to, 0, true, &bytes, &err) < 0)
         fail_msg("%s (writer: %d)", molt_error_text(err), end_of(pid));
     assert_int_equal(end_of(pid), 0);
     same("early.img");
@@ -186,7 +186,7 @@ static void a_dump_that_failed_ends_it(void **state)
     uint64_t bytes;
     (void)state;
     pid_t pid = beside(failing);
-    assert_int_equal(images_fetch(chan, to, 0, true, &bytes, &err), MOLT_E_STATE);
+    assert_int_equal(images_fetch(chan, "a.service", to, 0, true, &bytes, &err), MOLT_E_STATE);
     assert_int_equal(end_of(pid), 0);
     assert_false(chan->broken);
 }
@@ -201,10 +201,10 @@ static void what_is_complete_comes_at_once(void **state)
     put_image("core-1.img", 0, "all of it");
     assert_int_equal(symlink("pre1", link), 0);
     put_end(MOLT_DUMP_META);
-    assert_int_equal(images_fetch(chan, to, 0, true, &bytes, &err), 0);
+    assert_int_equal(images_fetch(chan, "a.service", to, 0, true, &bytes, &err), 0);
     same("core-1.img");
     assert_false(arrived("parent")); /* each side makes its own */
-    assert_int_equal(images_fetch(chan, to, 0, false, &bytes, &err), 0); /* over what is there */
+    assert_int_equal(images_fetch(chan, "a.service", to, 0, false, &bytes, &err), 0); /* over what is there */
     same("core-1.img");
 }
 

@@ -326,6 +326,7 @@ END
     sed -e 's/"web1"/"web2"/; s|web1/initrd.img|web2/initrd.img|; s|root=/dev/xvda|root=UUID='$WEB2_ROOT'|' \
         -e "s|^disk = .*|disk = [ \"format=qcow2,vdev=xvda,access=rw,target=$IMAGES_IN_DOM0/web2/web2.qcow2\", \"format=raw,backendtype=qdisk,vdev=xvdb,access=rw,target=$IMAGES_IN_DOM0/web2/web2-data.raw\" ]|" \
         "$ROOT/etc/xen/web1.cfg" | put /etc/xen/web2.cfg
+    add_kinds_to_dom0 "$out"
     mkdir -p "$ROOT$IMAGES_IN_DOM0"/web{1,2}
     cp "$out"/guest/* "$ROOT$IMAGES_IN_DOM0/web1/"
     cp --sparse=always "$out"/guest2/* "$ROOT$IMAGES_IN_DOM0/web2/"

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The clone's side of a move: pins and overlay, restore, life after the switch. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/agent.h"
+#include "agent/gate.h"
+#include "agent/peer.h"
+#include "agent/units.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/fsio.h"
+#include "base/strbuf.h"
+#include "base/subprocess.h"
+#include "procmig/overlay.h"
+#include "procmig/predump.h"
+#include "procmig/restore.h"
+
+#define ADOPT_MS   60000
+#define READY_MS   60000
+#define RESTORE_MS 120000
+
+static int fetch_pins(struct session *s, struct molt_pins *pins, const char *dir, uint64_t *bytes, struct molt_error **err)
+{
+    int r = molt_pins_make_dirs(pins, dir, err);
+    for (size_t i = 0; r == 0 && i < pins->n; i++) {
+        if (pins->v[i].need == MOLT_PIN_SAME)
+            continue;
+        CLEANUP_JSON struct molt_json *args = molt_json_object();
+        CLEANUP_FREE char *path = molt_xasprintf("%s%s", dir, pins->v[i].path);
+        molt_json_set_int(args, "index", (int64_t)i);
+        r = peer_fetch_file(s->peer, "pin", args, path, bytes, err);
+    }
+    if (r == 0)
+        r = molt_pins_check_fetched(pins, dir, err);
+    return r;
+}
+
+/* {"unit", "operation"}: which old files the workload needs here, fetched, and the overlay made ready. */
+int h_pins_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    const char *unit, *op = molt_json_get_string(rq->args, "operation");
+    CLEANUP_JSON struct molt_json *answer = NULL, *args = molt_json_object();
+    CLEANUP_PINS struct molt_pins *pins = NULL;
+    CLEANUP_OVERLAY struct molt_overlay *overlay = NULL;
+    size_t needed = 0;
+    uint64_t bytes = 0, fetched = 0;
+    int r = units_name(rq, &unit, err);
+    if (r == 0 && (!op || strchr(op, '/') || !s->peer))
+        r = molt_error_set(err, MOLT_E_PROTOCOL, "pins-fetch: bad arguments");
+    molt_json_set_string(args, "unit", unit);
+    if (r == 0)
+        r = molt_call(s->peer, "pins", args, NULL, &answer, err);
+    if (r == 0)
+        r = molt_pins_parse(molt_json_get(answer, "pins"), &pins, err);
+    if (r == 0)
+        r = molt_pins_compare(pins, "", &needed, &bytes, err);
+    for (size_t i = 0; r == 0 && i < pins->n; i++)
+        if (volumes_cover(pins->v[i].path)) /* they come with their file system */
+            pins->v[i].need = MOLT_PIN_SAME;
+    CLEANUP_FREE char *dir = molt_xasprintf(MOLT_PINS_DIR "/%s/%s", op ? op : "", unit ? unit : ""); /* of its own: it goes when that unit is restarted */
+    if (r == 0)
+        r = fetch_pins(s, pins, dir, &fetched, err);
+    if (r < 0)
+        return r;
+    overlay = molt_overlay_new(unit, dir, pins);
+    if ((r = molt_overlay_save(overlay, err)) == 0 && (r = molt_overlay_placeholders(overlay, err)) == 0)
+        r = molt_overlay_save(overlay, err);
+    struct molt_json *list = molt_json_array();
+    for (size_t i = 0; i < pins->n; i++)
+        if (pins->v[i].need != MOLT_PIN_SAME)
+            molt_json_append(list, molt_json_string(pins->v[i].path));
+    molt_json_set(reply, "pins", list);
+    molt_json_set_int(reply, "bytes", (int64_t)fetched);
+    return r;
+}
+
+/* Takes back the mask that init.c put on the unit. */
+static int unmask(const char *unit, struct molt_error **err)
+{
+    char *reload[] = {"systemctl", "daemon-reload", NULL};
+    struct molt_run_opts o = {.timeout_ms = 120000};
+    CLEANUP_FREE char *mask = molt_xasprintf("/run/systemd/system.control/%s", unit);
+    if (unlink(mask) < 0)
+        return errno == ENOENT ? 0 : molt_error_errno(err, "unmask %s", unit);
+    return molt_run_ok(reload, &o, NULL, err);
+}
+
+static int fresh_images(const struct unit_move *m, struct molt_error **err)
+{
+    int r = molt_images_mount(MOLT_AGENT_DUMP, err);
+    if (r == 0)
+        r = molt_remove_tree(m->images, err);
+    return r < 0 ? r : molt_mkdir_p(m->images, 0700, err);
+}
+
+/* {"unit", "main_pid", "ids", "cwd", "overlay"} */
+int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    struct unit_move *m;
+    (void)reply;
+    int r = units_of_request(rq, &m, err);
+    if (r < 0)
+        return r;
+    if ((r = unmask(m->unit, err)) < 0 || (r = fresh_images(m, err)) < 0)
+        return r;
+    CLEANUP_JSON struct molt_json *v = molt_json_copy(rq->args);
+    const char *cwd = molt_json_get_string(v, "cwd");
+    if (cwd && volumes_cover(cwd)) /* it comes with its file system */
+        molt_json_set_string(v, "cwd", NULL);
+    molt_json_set_int(v, "schema", 1);
+    molt_json_set_string(v, "images", m->images);
+    molt_json_set_string(v, "agent", MOLT_AGENT_PROGRAM);
+    struct molt_restore_spec spec = {0};
+    r = molt_restore_spec_parse(v, &spec, err);
+    m->prepared = true;
+    if (r == 0)
+        r = molt_restore_prepare(&spec, READY_MS, s->log, err);
+    molt_restore_spec_clear(&spec);
+    sync(); /* what passes and pins wrote: the syncfs of the final pass would have to, in the freeze */
+    return r;
+}
+
+static int fetch_images(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    unsigned rounds = 0;
+    int r = predump_number(args, "rounds", &rounds, err);
+    if (r == 0)
+        r = images_fetch(s->peer, m->unit, m->images, 0, true, &m->image_bytes, err);
+    return r < 0 ? r : molt_predump_link(m->images, rounds, err);
+}
+
+/* {"units": [{"unit", "rounds"}]} -> {"image_bytes"}: the dumps' images, which may still be written: it returns when all are here. */
+int h_images_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    uint64_t bytes = 0;
+    int r = s->peer ? units_each(rq, fetch_images, err) : molt_error_set(err, MOLT_E_STATE, "no connection to the other agent");
+    for (size_t i = 0; i < s->units->n; i++)
+        bytes += s->units->v[i]->image_bytes;
+    molt_json_set_int(reply, "image_bytes", (int64_t)bytes);
+    return r;
+}
+
+static int begin_restore(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
+{
+    (void)rq;
+    (void)args;
+    return molt_restore_begin(m->unit, &m->restoring, err);
+}
+
+/* All of them are waited for, also behind one that failed: what goes on here would be in the way of an undo. */
+static int end_restores(struct session *s, struct molt_json *list, struct molt_error **err)
+{
+    int result = 0;
+    for (size_t i = 0; i < s->units->n; i++) {
+        struct unit_move *m = s->units->v[i];
+        struct molt_dump_stats stats = {0};
+        struct molt_error *e = NULL;
+        if (!m->restoring)
+            continue;
+        int r = molt_restore_end(MOLT_STEAL_PTR(m->restoring), RESTORE_MS, &stats, &e);
+        struct molt_json *o = molt_json_object();
+        molt_json_set_string(o, "unit", m->unit);
+        molt_json_set(o, "stats", molt_dump_stats_json(&stats));
+        molt_json_append(list, o);
+        if (r < 0 && result == 0) {
+            result = r;
+            molt_error_prefix(&e, "%s", m->unit);
+            molt_error_move(err, MOLT_STEAL_PTR(e));
+        }
+        molt_error_free(e);
+    }
+    return result;
+}
+
+/* {"units": [{"unit"}]} -> {"restore_ms", "units": [{"unit", "stats"}]}: the images are here; the trees stand restored and stopped when this
+ * returns. With several, what one sends another over the loopback device waits until both are there: sent into a socket that does not exist
+ * yet it would end the connection. */
+int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    struct molt_json *list = molt_json_array();
+    CLEANUP_ERROR struct molt_error *e = NULL, *gate = NULL;
+    bool several = molt_json_size(molt_json_get(rq->args, "units")) > 1;
+    int64_t t0 = molt_mono_us();
+    int r = several ? loopback_gate(true, err) : 0;
+    if (r == 0)
+        r = units_each(rq, begin_restore, err);
+    int ended = end_restores(s, list, &e), opened = several ? loopback_gate(false, &gate) : 0;
+    molt_json_set_double(reply, "restore_ms", (double)(molt_mono_us() - t0) / 1000);
+    molt_json_set(reply, "units", list);
+    if (r == 0 && (r = ended) < 0)
+        molt_error_move(err, MOLT_STEAL_PTR(e));
+    if (r == 0 && (r = opened) < 0)
+        molt_error_move(err, MOLT_STEAL_PTR(gate));
+    return r;
+}
+
+static int thaw(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
+{
+    (void)rq;
+    (void)args;
+    int r = molt_restore_thaw(m->unit, err);
+    if (r == 0)
+        m->prepared = false;
+    return r;
+}
+
+/* {"units"}: they go on here. */
+int h_restore_thaw(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    (void)reply;
+    return units_each(rq, thaw, err);
+}
+
+static int undo(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
+{
+    (void)rq;
+    (void)args;
+    m->prepared = false;
+    return molt_restore_undo(m->unit, err);
+}
+
+int h_restore_undo(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    (void)reply;
+    return units_each(rq, undo, err);
+}
+
+void arrival_give_up(struct session *s)
+{
+    for (size_t i = 0; i < s->units->n; i++) {
+        CLEANUP_ERROR struct molt_error *err = NULL;
+        struct unit_move *m = s->units->v[i];
+        if (!m->prepared)
+            continue;
+        molt_warn(s->log, "the host went away: the restore of %s is given up", m->unit);
+        if (molt_restore_undo(m->unit, &err) < 0)
+            molt_err(s->log, "%s", molt_error_text(err));
+        m->prepared = false;
+    }
+}
+
+/* systemd has the process under its own unit file again. */
+static int finish(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
+{
+    (void)rq;
+    (void)args;
+    CLEANUP_FREE char *spec = molt_xasprintf(MOLT_AGENT_RUN "/restore/%s/spec.json", m->unit);
+    if (!molt_exists(spec)) /* an earlier call finished already (recovery asks again) */
+        return 0;
+    int r = molt_restore_adopted(m->unit, ADOPT_MS, err);
+    return r < 0 ? r : molt_restore_finish(m->unit, err);
+}
+
+/* {"units"}: after the thaw; then everything that the upgrade target kept from starting starts. */
+int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    struct molt_run_opts o = {.timeout_ms = 120000};
+    char *journald[] = {"systemctl", "restart", "systemd-journald.service", NULL};
+    char *start[] = {"systemctl", "start", "--no-block", "default.target", NULL};
+    (void)reply;
+    merge_free(s);
+    molt_chan_close(s->peer);
+    s->peer = NULL;
+    departure_forget_images();
+    unlink("/run/systemd/journald.conf.d/50-xenmolt.conf");
+    unlink(MOLT_AGENT_RUN "/mode");
+    int r = units_each(rq, finish, err);
+    if (r < 0)
+        return r;
+    if (molt_run_ok(journald, &o, NULL, err) < 0) {
+        molt_warn(s->log, "journald: %s", err ? molt_error_text(*err) : "");
+        molt_error_clear(err);
+    }
+    return molt_run_ok(start, &o, NULL, err);
+}
+
+/* {"units": [{"unit", "main_pid"}]} -> {"same_pid": of all, "workloads", "os"} */
+int h_verify(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    const struct molt_json *units = molt_json_get(rq->args, "units");
+    struct molt_json *list = molt_json_array();
+    bool same = true;
+    int r = 0;
+    for (size_t i = 0; i < molt_json_size(units) && i < MOLT_MAX_UNITS && r == 0; i++) {
+        const struct molt_json *o = molt_json_at(units, i);
+        const char *unit = molt_json_get_string(o, "unit");
+        CLEANUP_WORKLOAD struct molt_workload *w = NULL;
+        if ((r = molt_workload_scan(unit ? unit : "", &w, err)) < 0)
+            break;
+        same = same && w->main_pid == molt_json_get_int(o, "main_pid", -1);
+        molt_json_append(list, molt_workload_json(w));
+    }
+    molt_json_set(reply, "workloads", list);
+    molt_json_set_bool(reply, "same_pid", same);
+    molt_json_set(reply, "os", agent_os_info());
+    return r;
+}

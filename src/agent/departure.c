@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The active's side of a move: the workloads stand still, are dumped, and, where nothing comes of it, go on. */
+#include <mntent.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+
+#include "agent/agent.h"
+#include "agent/units.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/fsio.h"
+#include "procmig/bystanders.h"
+#include "procmig/dump.h"
+
+#define BYSTANDERS_MS 1000
+#define BYSTANDERS    MOLT_AGENT_RUN "/frozen"
+
+void departure_forget_images(void)
+{
+    umount2(MOLT_AGENT_DUMP, MNT_DETACH);
+}
+
+static void disarm(struct unit_move *m)
+{
+    molt_dump_disarm(m->dump);
+    m->dump = NULL;
+}
+
+void departure_disarm(struct session *s)
+{
+    for (size_t i = 0; i < s->units->n; i++)
+        disarm(s->units->v[i]);
+}
+
+bool departure_begun(const struct session *s)
+{
+    for (size_t i = 0; i < s->units->n; i++)
+        if (s->units->v[i]->workload)
+            return true;
+    return false;
+}
+
+/* {"unit"} -> {"workload"}: all that a dump needs and that is slow, while the workload still serves. Its images, of which there may be old
+ * ones, are on a tmpfs: they never touch a disk. */
+int h_dump_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct unit_move *m;
+    int r = units_of_request(rq, &m, err);
+    if (r < 0)
+        return r;
+    disarm(m);
+    molt_workload_free(m->workload);
+    m->workload = NULL;
+    if ((r = molt_images_mount(MOLT_AGENT_DUMP, err)) == 0 && (r = molt_remove_tree(m->images, err)) == 0)
+        r = molt_mkdir_p(m->images, 0700, err);
+    if (r == 0)
+        r = molt_workload_scan(m->unit, &m->workload, err);
+    if (r == 0)
+        r = molt_criu_check(NULL, err); /* its program, libraries and feature cache are in memory then */
+    if (r == 0)
+        molt_json_set(reply, "workload", molt_workload_json(m->workload));
+    return r;
+}
+
+/* Everything else in the guest: what it wrote after the last merge pass would be lost. Where it cannot be done the operation goes on, and says so. */
+static void stop_bystanders(struct session *s, struct molt_json *reply)
+{
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    CLEANUP_FREE char *own = NULL, *late = NULL;
+    const char *keep[MOLT_MAX_UNITS + 3] = {"/init.scope"};
+    size_t n = 0, kept = 1;
+    int64_t t0 = molt_mono_us();
+    int r = molt_cgroup_own(&own, &err);
+    for (size_t i = 0; i < s->units->n; i++)
+        if (s->units->v[i]->frozen)
+            keep[kept++] = s->units->v[i]->workload->cgroup;
+    keep[kept] = own;
+    const struct molt_bystanders b = {.list = BYSTANDERS, .keep = keep, .timeout_ms = BYSTANDERS_MS};
+    if (r == 0)
+        r = molt_bystanders_freeze(&b, &n, &late, &err);
+    struct molt_json *o = molt_json_object();
+    molt_json_set_int(o, "cgroups", (int64_t)n);
+    molt_json_set_double(o, "ms", (double)(molt_mono_us() - t0) / 1000);
+    if (late)
+        molt_json_set_string(o, "late", late);
+    if (r < 0) {
+        molt_json_set_string(o, "error", molt_error_text(err));
+        molt_warn(s->log, "%s", molt_error_text(err));
+    }
+    molt_json_set(reply, "bystanders", o);
+}
+
+void departure_thaw_bystanders(struct molt_log *log)
+{
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    const struct molt_bystanders b = {.list = BYSTANDERS};
+    if (molt_bystanders_thaw(&b, &err) < 0)
+        molt_err(log, "processes that were stopped stay so: %s", molt_error_text(err));
+}
+
+static int dump_opts(struct molt_request *rq, const struct unit_move *m, const struct molt_json *args, struct molt_dump_opts *ret, struct molt_error **err)
+{
+    const struct session *s = rq->ctx;
+    *ret = (struct molt_dump_opts){.dir = m->images, .log = s->log};
+    if (!m->workload)
+        return molt_error_set(err, MOLT_E_STATE, "dump-prepare comes first, for %s", m->unit);
+    return predump_number(args, "rounds", &ret->rounds, err);
+}
+
+static int arm(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
+{
+    struct molt_dump_opts o;
+    int r = dump_opts(rq, m, args, &o, err);
+    if (r < 0)
+        return r;
+    disarm(m);
+    return molt_dump_arm(m->workload, &o, &m->dump, err);
+}
+
+/* {"units": [{"unit", "rounds": how many of memory came before}]}: for each a CRIU is started, which waits for "dump" with the same arguments.
+ * The workloads run on. Undone by resume, by dump-prepare, or by the end of the session. */
+int h_dump_arm(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    (void)reply;
+    return units_each(rq, arm, err);
+}
+
+/* What a frozen process would have to answer for: CRIU looks at files of the workload that lie there. */
+static bool has_user_file_system(void)
+{
+    FILE *f = setmntent("/proc/self/mounts", "r");
+    struct mntent *m;
+    bool found = !f;
+    while (f && !found && (m = getmntent(f)))
+        found = !strcmp(m->mnt_type, "fuse") || !strcmp(m->mnt_type, "fuseblk") || !strncmp(m->mnt_type, "fuse.", 5);
+    if (f)
+        endmntent(f);
+    return found;
+}
+
+/* Arms where that was not done, or is of no use any more. */
+static int make_armed(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
+{
+    struct molt_dump_opts o;
+    int r = dump_opts(rq, m, args, &o, err);
+    if (r < 0)
+        return r;
+    if (m->dump && !molt_dump_fits(m->dump, m->workload, &o))
+        disarm(m);
+    m->armed = m->dump != NULL;
+    return m->dump ? 0 : molt_dump_arm(m->workload, &o, &m->dump, err);
+}
+
+static int begin(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
+{
+    (void)rq;
+    (void)args;
+    m->frozen = true;
+    return molt_dump_begin(m->dump, err);
+}
+
+static int go_on(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
+{
+    (void)rq;
+    (void)args;
+    int r = molt_workload_refresh(m->workload, err);
+    return r < 0 ? r : molt_dump_go_on(m->dump, m->workload, err);
+}
+
+/* All stand still before the first one is read: what one sent another is then either in a socket of either, or nowhere. */
+static int begin_all(struct molt_request *rq, struct molt_error **err)
+{
+    int r = units_each(rq, make_armed, err);
+    if (r == 0)
+        r = units_each(rq, begin, err);
+    return r < 0 ? r : units_each(rq, go_on, err);
+}
+
+/* "units": [{"unit", "stats"}] into reply. */
+static int end_all(struct session *s, struct molt_json *reply, struct molt_error **err)
+{
+    struct molt_json *list = molt_json_array();
+    int r = 0;
+    molt_json_set(reply, "units", list);
+    for (size_t i = 0; i < s->units->n && r == 0; i++) {
+        struct unit_move *m = s->units->v[i];
+        struct molt_dump_stats stats = {0};
+        if (!m->dump)
+            continue;
+        r = molt_dump_end(MOLT_STEAL_PTR(m->dump), m->workload, &stats, err);
+        stats.armed = m->armed;
+        struct molt_json *o = molt_json_object();
+        molt_json_set_string(o, "unit", m->unit);
+        molt_json_set(o, "stats", molt_dump_stats_json(&stats));
+        molt_json_append(list, o);
+        if (r < 0)
+            molt_error_prefix(err, "%s", m->unit);
+    }
+    return r;
+}
+
+/* {"units": [{"unit", "rounds"}], "early"} -> {"workloads", "bystanders"}. The workloads stand still from here on, and soon after everything
+ * else. Undone by resume, or by the end of the session. dump-prepare came before, and perhaps dump-arm. early: the reply comes while CRIU
+ * still reads, with "dumping": dump-end is to follow; where something in the guest may have to answer CRIU it comes at the end all the
+ * same, with "units" as dump-end has them. */
+int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    bool early = molt_json_get_bool(rq->args, "early", false) && !has_user_file_system();
+    int r = begin_all(rq, err);
+    if (r == 0 && !early)
+        r = end_all(s, reply, err);
+    if (r < 0) {
+        departure_resume(s);
+        return r;
+    }
+    struct molt_json *list = molt_json_array();
+    for (size_t i = 0; i < s->units->n; i++)
+        if (s->units->v[i]->frozen)
+            molt_json_append(list, molt_workload_json(s->units->v[i]->workload));
+    molt_json_set(reply, "workloads", list);
+    if (early)
+        molt_json_set_bool(reply, "dumping", true);
+    stop_bystanders(s, reply);
+    return 0;
+}
+
+/* -> {"units": [{"unit", "stats"}]}: behind a "dump" that said "dumping". */
+int h_dump_end(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    if (!units_frozen(s))
+        return molt_error_set(err, MOLT_E_STATE, "no dump has begun");
+    int r = end_all(s, reply, err);
+    if (r < 0)
+        departure_resume(s);
+    return r;
+}
+
+void departure_resume(struct session *s)
+{
+    if (!units_frozen(s))
+        return;
+    departure_disarm(s);
+    departure_thaw_bystanders(s->log);
+    for (size_t i = 0; i < s->units->n; i++) {
+        CLEANUP_ERROR struct molt_error *err = NULL;
+        struct unit_move *m = s->units->v[i];
+        if (m->frozen && molt_dump_resume(m->unit, &err) < 0)
+            molt_err(s->log, "%s", molt_error_text(err));
+        m->frozen = false;
+    }
+    departure_forget_images();
+}
+
+/* {"units"}: idempotent, and works in a later session too. One that cannot go on keeps no other from it; its failure is the answer (of
+ * those, one that does not run any more says least). */
+int h_resume(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    const struct molt_json *list = molt_json_get(rq->args, "units");
+    int result = 0;
+    (void)reply;
+    departure_disarm(s);
+    departure_thaw_bystanders(s->log);
+    departure_forget_images();
+    for (size_t i = 0; i < molt_json_size(list) && i < MOLT_MAX_UNITS; i++) {
+        const char *unit = molt_json_get_string(molt_json_at(list, i), "unit");
+        struct unit_move *m = unit ? units_find(s, unit) : NULL;
+        struct molt_error *e = NULL;
+        if (m)
+            m->frozen = false;
+        int r = molt_dump_resume(unit ? unit : "", &e);
+        if (r < 0 && (result == 0 || result == MOLT_E_NO_WORKLOAD)) {
+            molt_error_clear(err);
+            result = r;
+            molt_error_move(err, MOLT_STEAL_PTR(e));
+        }
+        molt_error_free(e);
+    }
+    return result;
+}

@@ -1,0 +1,96 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Five services of many kinds (tests/nested/kinds) move together, on Debian 13, under clients of each over IPv4 and IPv6: a C program with
+# almost all that a process may hold, Python, two JVMs (one with 500 threads), PostgreSQL under pgbench.
+DOMAIN=web3
+. "$(dirname "$0")/../lib/case.sh"
+ADDRESS6=fd77::11
+UNITS="native python java21 java25 db"
+
+pids() { guest "systemctl show -P MainPID ${UNITS// /.service }.service" | xargs; }
+# ask PORT LINE...: the last answer.
+ask() { dom0 "exec 3<>/dev/tcp/$ADDRESS/$1; echo '$2' >&3; timeout 60 head -n1 <&3"; }
+# what a move may leave in dom0 or in the guest between services and clients
+filters() {
+    dom0 "nft list tables; tc qdisc show | grep -v noqueue; ip -o link | grep -oE ': xm[a-z0-9]*' ; true"
+    guest "tc qdisc show dev lo; ls /proc/net/ip_tables_names 2>/dev/null; lsmod | grep -c '^nf_tables' ; true"
+}
+
+start_clients() {
+    local port n=0
+    dom0 "rm -f /tmp/k.*"
+    for port in 7100 7300 7200 7201; do
+        n=$((n + 1))
+        dom0 "setsid loadclient --host $ADDRESS --port $port --conns 4 --interval 2 --prefix v4-$port- --report /tmp/k.$port.v4 </dev/null >/tmp/k.$port.v4.log 2>&1 &
+            setsid loadclient --host $ADDRESS6 --port $port --conns 4 --interval 2 --prefix v6-$port- --report /tmp/k.$port.v6 </dev/null >/tmp/k.$port.v6.log 2>&1 &"
+    done
+    dom0 "setsid kindclient $ADDRESS6 7100 /tmp/k.kinds /tmp/k.kinds.status </dev/null >/tmp/k.kinds.log 2>&1 &
+        for i in \$(seq 120); do [ \"\$(jq .told /tmp/k.kinds.status 2>/dev/null || echo 0)\" -gt 0 ] && exit 0; sleep 0.5; done; cat /tmp/k.kinds.log; exit 1" || give_up "the clients do not get through"
+}
+
+begin dom0-ready
+dom0 "xl create -q /etc/xen/web3.cfg" || give_up "web3 could not be started"
+check "all services of web3 run" guest "timeout 400 systemctl is-system-running --wait >/dev/null; systemctl is-active ${UNITS// /.service }.service" || exit 1
+check "its agent is there" dom0 "for i in \$(seq 120); do xenstore-exists /local/domain/\$(xl domid web3)/data/xenmolt/proto && exit 0; sleep 1; done; exit 1" || exit 1
+for port in 7100 7300 7200 7201; do check "port $port: all is there" same "$(ask $port CHECK)" OK; done
+check "a database for pgbench" dom0 "pgbench -q -i -s 1 -h $ADDRESS -U postgres postgres"
+expect 0 "all five can move" "xenmolt guest-upgrade -n --recipe debian-security web3" || exit 1
+before=$(pids)
+filters >"$scratch/filters"
+
+# A changed library under each of them, so that each has pins.
+recipe /tmp/rebuild <<'END'
+#!/bin/sh
+set -e
+cd /usr/lib/x86_64-linux-gnu
+for lib in libz.so.1 libm.so.6 libssl.so.3; do
+    file=$(readlink -f $lib)
+    cp "$file" "$file.new"
+    printf 'rebuilt' >>"$file.new"
+    mv "$file.new" "$file"
+done
+echo rebuilt
+END
+start_upgrade --recipe /tmp/rebuild --wait=2
+note "upgrading web3"
+check "the upgrade waits" dom0 "for i in \$(seq 1500); do [ \"\$(xenmolt op-list --json | jq -r '.[-1].state')\" = waiting ] && exit 0; [ ! -f /tmp/up.rc ] || break; sleep 1; done; tail -n 5 /tmp/up.err; exit 1" || exit 1
+start_clients
+dom0 "setsid pgbench -n -c 4 -T 150 -P 10 -h $ADDRESS -U postgres postgres </dev/null >/tmp/k.pgbench 2>&1 &"
+sleep 10
+expect 0 "it goes on" "xenmolt op-continue web3"
+upgraded 900 "five services move"
+sleep 10
+note "blackout $(report .blackout_ms) ms: $(report '.blackout | del(.criu_dump, .criu_restore) | tojson')"
+for unit in $UNITS; do
+    note "$unit: $(report ".processes[] | select(.unit == \"$unit.service\") | \"\\(.processes) processes, \\(.threads) threads, \\(.memory_bytes / 1048576 | floor) MiB, frozen \\(.criu_dump.frozen_us / 1000 | floor) ms, restore \\(.criu_restore.restore_us / 1000 | floor) ms\"")"
+done
+check "each is the same process" same "$(pids)" "$before"
+check "each is active" guest "systemctl is-active ${UNITS// /.service }.service"
+check "each has old files until its restart" same "$(report '[.processes[] | .pins | length > 0] | all')" true
+check "nothing failed in the guest" same "$(guest "systemctl --failed --no-legend | wc -l")" 0
+
+dom0 "pkill -TERM loadclient; pkill -TERM -f kindclient; for i in \$(seq 90); do [ -f /tmp/k.kinds ] && exit 0; sleep 1; done"
+for port in 7100 7300 7200 7201; do
+    for family in v4 v6; do
+        check "port $port, $family: 0 lost, doubled, reset, one process" same \
+            "$(dom0 "jq -c '[.losses, .duplicates, .resets, (.errors | length), .replies > 0, (.pids | length)]' /tmp/k.$port.$family")" "[0,0,0,0,true,1]"
+    done
+    check "port $port: all is there" same "$(ask $port CHECK)" OK
+done
+kinds=$(dom0 "cat /tmp/k.kinds")
+note "$kinds"
+check "a connection that is closed in one direction goes on, no line lost or doubled" same "$(jq -r '.half + (.told > 5 | tostring)' <<<"$kinds")" true
+check "full queues arrive, byte by byte, both ways" same "$(jq -r '.flood + (.stuffed > 100000 | tostring)' <<<"$kinds")" true
+check "UDP: every datagram is answered" same "$(jq -r '[.udp_lost, .udp_sent > 10] | tojson' <<<"$kinds")" "[0,true]"
+check "every look at all that the C program holds: OK" same "$(jq -r '.checks | unique | tojson' <<<"$kinds")" '["OK"]'
+check "what a service says still goes to the journal" guest "journalctl -q -u native.service -u python.service -u java21.service --since -60s | grep -c 'checked: ' | grep -qvx 0"
+
+check "pgbench ends" dom0 "for i in \$(seq 240); do grep -q '^tps' /tmp/k.pgbench && exit 0; pgrep -f pgbench.bin >/dev/null || break; sleep 1; done; tail -n 5 /tmp/k.pgbench; exit 1"
+check "pgbench: no failed transaction" same "$(dom0 "sed -n 's/^number of failed transactions: \\([0-9]*\\).*/\\1/p' /tmp/k.pgbench; grep -ciE 'error|abort|fatal' /tmp/k.pgbench" | xargs)" "0 0"
+note "$(dom0 "grep -E '^number of transactions|^latency av|^tps' /tmp/k.pgbench" | xargs)"
+sql() { guest "setpriv --reuid postgres --regid postgres --init-groups psql -AtX -c \"$1\" postgres"; }
+check "each transaction is there once" same "$(sql "select count(*) from pgbench_history")" "$(dom0 "sed -n 's/^number of transactions actually processed: \\([0-9]*\\).*/\\1/p' /tmp/k.pgbench")"
+check "and the sums agree" same "$(sql "select (select sum(delta) from pgbench_history) = (select sum(abalance) from pgbench_accounts) and (select sum(abalance) from pgbench_accounts) = (select sum(bbalance) from pgbench_branches) and (select sum(bbalance) from pgbench_branches) = (select sum(tbalance) from pgbench_tellers)")" t
+filters >"$scratch/filters.after"
+check "no filter, queue or lock is left, in dom0 or in the guest" same_world "$scratch/filters" "$scratch/filters.after"
+check "each can be restarted on the new system" guest "systemctl restart ${UNITS// /.service }.service && systemctl is-active ${UNITS// /.service }.service"
