@@ -22,9 +22,12 @@ struct molt_journal {
     }
 
 int molt__journal_create(const char *path, struct molt_journal *j, struct molt_error **err);
-/* Adds "seq", "at" and "crc" to rec and appends it; durable: fsync, then the fault point
- * "journal:<type>:<name>". rec stays the caller's. */
-int molt__journal_append(struct molt_journal *j, struct molt_json *rec, bool durable,
+/* When a record reaches the disk. NOTE: some time. SOON: with the next one that is durable, before which nothing happens outside
+ * (in the blackout each fsync counts). NOW: before the call returns. After the latter two comes the fault point
+ * "journal:<type>:<name>". */
+enum molt__durable { MOLT__NOTE, MOLT__SOON, MOLT__NOW };
+/* Adds "seq", "at" and "crc" to rec and appends it. rec stays the caller's. */
+int molt__journal_append(struct molt_journal *j, struct molt_json *rec, enum molt__durable durable,
                          struct molt_error **err);
 /* Hands every record to fn in order. A last line without its newline is left out; any other damage is an
  * error, of which fn has seen the records before it. *ret_end (may be NULL): end of the good records;
@@ -36,7 +39,7 @@ int molt__journal_open(const char *path, off_t end, int64_t seq, struct molt_jou
                        struct molt_error **err);
 void molt__journal_close(struct molt_journal *j);
 /* A place where a crash is worth trying: the fault points NAME and "point" (so that a sweep can go through
- * all). After each durable record, after each enter ("entered:STEP") and each undo ("undid:STEP"). */
+ * all). After each record but notes, after each enter ("entered:STEP") and each undo ("undid:STEP"). */
 int molt__crash_point(const char *name, struct molt_error **err);
 
 /* ---- lock.c: one file per subject under STATE_DIR/locks ---- */
@@ -103,11 +106,13 @@ int molt__op_load_locked(struct molt_engine *e, const char *id, struct molt_op *
                          struct molt_error **err);
 char *molt__op_path(const struct molt_op *op, const char *name);
 /* The one way in which an operation changes: append to the journal, then apply to memory. Owns rec. */
-int molt__op_record(struct molt_op *op, struct molt_json *rec, bool durable, struct molt_error **err);
+int molt__op_record(struct molt_op *op, struct molt_json *rec, enum molt__durable durable, struct molt_error **err);
 struct molt_json *molt__op_rec(const char *type, const char *step);
 void molt__op_apply(struct molt_op *op, const struct molt_json *rec);
 /* The one state setter. A change that the matrix does not allow is refused with MOLT_E_STATE. */
 int molt__op_set_state(struct molt_op *op, enum molt_op_state to, struct molt_error **err);
+/* The same, durable with the record that follows at once. */
+int molt__op_set_state_soon(struct molt_op *op, enum molt_op_state to, struct molt_error **err);
 bool molt__op_state_from_text(const char *text, enum molt_op_state *ret);
 enum molt_mark_status molt__op_mark(const struct molt_op *op, const char *step);
 void molt__op_event(struct molt_op *op, const char *kind, const char *name, const char *text, int percent);

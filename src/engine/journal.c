@@ -78,7 +78,7 @@ static int record_point(const struct molt_json *rec, struct molt_error **err)
     return molt__crash_point(point, err);
 }
 
-int molt__journal_append(struct molt_journal *j, struct molt_json *rec, bool durable, struct molt_error **err)
+int molt__journal_append(struct molt_journal *j, struct molt_json *rec, enum molt__durable durable, struct molt_error **err)
 {
     CLEANUP_STRBUF struct molt_strbuf line = MOLT_STRBUF_INIT;
     CLEANUP_FREE char *text = NULL;
@@ -101,13 +101,13 @@ int molt__journal_append(struct molt_journal *j, struct molt_json *rec, bool dur
     molt_strbuf_addf(&line, ",\"crc\":\"%08" PRIx32 "\"}\n", line_crc(text, len - 1));
     if (molt_write_all(j->fd, line.s, line.len) < 0)
         return take_back(j, "write", err);
-    if (durable && fdatasync(j->fd) < 0) {
+    if (durable == MOLT__NOW && fdatasync(j->fd) < 0) {
         j->broken = true; /* what reached the disk is unknown */
         return molt_error_errno(err, "journal: fsync");
     }
     j->seq++;
     j->size += (off_t)line.len;
-    return durable ? record_point(rec, err) : 0;
+    return durable == MOLT__NOTE ? 0 : record_point(rec, err);
 }
 
 static int check_line(const char *line, size_t len, int64_t seq, struct molt_json **ret,

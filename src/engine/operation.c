@@ -214,7 +214,7 @@ void molt__op_apply(struct molt_op *op, const struct molt_json *rec)
     /* Records of a type added later ("recover" is one that only informs) change nothing here. */
 }
 
-int molt__op_record(struct molt_op *op, struct molt_json *rec, bool durable, struct molt_error **err)
+int molt__op_record(struct molt_op *op, struct molt_json *rec, enum molt__durable durable, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *owned = rec;
     int64_t before = op->journal.seq;
@@ -225,7 +225,7 @@ int molt__op_record(struct molt_op *op, struct molt_json *rec, bool durable, str
     return r;
 }
 
-int molt__op_set_state(struct molt_op *op, enum molt_op_state to, struct molt_error **err)
+static int set_state(struct molt_op *op, enum molt_op_state to, enum molt__durable durable, struct molt_error **err)
 {
     struct molt_json *rec;
     int r;
@@ -236,10 +236,20 @@ int molt__op_set_state(struct molt_op *op, enum molt_op_state to, struct molt_er
     rec = molt__op_rec("state", NULL);
     molt_json_set_string(rec, "state", molt_op_state_text(to));
     molt_json_set_string(rec, "from", molt_op_state_text(op->state));
-    r = molt__op_record(op, rec, true, err);
+    r = molt__op_record(op, rec, durable, err);
     if (r == 0)
         molt__op_event(op, "state", molt_op_state_text(to), NULL, -1);
     return r;
+}
+
+int molt__op_set_state(struct molt_op *op, enum molt_op_state to, struct molt_error **err)
+{
+    return set_state(op, to, MOLT__NOW, err);
+}
+
+int molt__op_set_state_soon(struct molt_op *op, enum molt_op_state to, struct molt_error **err)
+{
+    return set_state(op, to, MOLT__SOON, err);
 }
 
 /* ---- life ---- */
@@ -358,7 +368,7 @@ static struct molt_json *value_rec(struct molt_op *op, const char *type, const c
 
 int molt_op_put(struct molt_op *op, const char *key, struct molt_json *v, struct molt_error **err)
 {
-    int r = molt__op_record(op, value_rec(op, "fact", key, v), true, err);
+    int r = molt__op_record(op, value_rec(op, "fact", key, v), MOLT__NOW, err);
 
     if (r < 0)
         molt_error_prefix(err, "note %s", key);
@@ -369,7 +379,7 @@ void molt_op_note(struct molt_op *op, const char *key, struct molt_json *v)
 {
     CLEANUP_ERROR struct molt_error *err = NULL;
 
-    if (molt__op_record(op, value_rec(op, "note", key, v), false, &err) < 0)
+    if (molt__op_record(op, value_rec(op, "note", key, v), MOLT__NOTE, &err) < 0)
         molt_warn(&op->log, "%s is not noted: %s", key, molt_error_text(err));
 }
 

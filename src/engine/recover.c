@@ -81,7 +81,7 @@ int molt__recover_locked(struct molt_op *op, struct molt_error **err)
         return ended(op);
     r = molt__run_open(op, err);
     if (r == 0)
-        r = molt__op_record(op, molt__op_rec("recover", NULL), true, err);
+        r = molt__op_record(op, molt__op_rec("recover", NULL), MOLT__NOW, err);
     if (r < 0)
         return r;
     switch (phase) {

@@ -59,7 +59,13 @@ void molt__run_close(struct molt_op *op)
 static int record_step(struct molt_op *op, const char *type, const struct molt_step *s,
                        struct molt_error **err)
 {
-    return molt__op_record(op, molt__op_rec(type, s->name), true, err);
+    return molt__op_record(op, molt__op_rec(type, s->name), MOLT__NOW, err);
+}
+
+/* What is next is another record: the INTENT of the next step, or a state. */
+static int record_done(struct molt_op *op, const struct molt_step *s, struct molt_error **err)
+{
+    return molt__op_record(op, molt__op_rec("done", s->name), MOLT__SOON, err);
 }
 
 void molt__run_note_failure(struct molt_op *op, const struct molt_error *why)
@@ -69,7 +75,7 @@ void molt__run_note_failure(struct molt_op *op, const struct molt_error *why)
 
     molt_json_set_string(rec, "code", molt_code_name(molt_error_code(why)));
     molt_json_set_string(rec, "text", molt_error_text(why));
-    if (molt__op_record(op, rec, true, &err) < 0)
+    if (molt__op_record(op, rec, MOLT__NOW, &err) < 0)
         molt_warn(&op->log, "the failure (%s) is not journaled: %s", molt_error_text(why),
                   molt_error_text(err));
 }
@@ -152,7 +158,7 @@ static int enter_step(struct molt_op *op, const struct molt_step *s, bool late, 
     op->deadline_ms = INT64_MAX;
     if (r < 0)
         return step_failed(s, r, err);
-    r = record_step(op, "done", s, err);
+    r = record_done(op, s, err);
     if (r == 0)
         molt__op_event(op, "step-done", s->name, NULL, -1);
     return r;
@@ -322,7 +328,7 @@ static int run_pivot(struct molt_op *op, struct molt_error **err)
     CLEANUP_ERROR struct molt_error *why = NULL;
     const struct molt_step *s = pivot_step(op);
     bool forward = true;
-    int r = molt__op_set_state(op, MOLT_OP_PIVOTING, &why);
+    int r = molt__op_set_state_soon(op, MOLT_OP_PIVOTING, &why);
 
     if (r < 0 && op->state == MOLT_OP_RUNNING)
         return fail_back(op, MOLT_STEAL_PTR(why), err);
@@ -337,7 +343,7 @@ static int run_pivot(struct molt_op *op, struct molt_error **err)
             return fail_back(op, MOLT_STEAL_PTR(why), err);
         molt_warn(&op->log, "the pivot took place in spite of: %s", molt_error_text(why));
     }
-    r = molt__op_set_state(op, MOLT_OP_FORWARD, err);
+    r = molt__op_set_state_soon(op, MOLT_OP_FORWARD, err);
     if (r < 0 && op->state != MOLT_OP_FORWARD)
         return stuck(op, err);
     molt_error_clear(err);

@@ -267,7 +267,7 @@ static int create_dir(struct molt_op *op, struct molt_json *first, struct molt_e
         return molt_error_errno(err, "create %s", tmp);
     r = molt__journal_create(path, &op->journal, err);
     if (r == 0)
-        r = molt__op_record(op, MOLT_STEAL_PTR(rec), true, err);
+        r = molt__op_record(op, MOLT_STEAL_PTR(rec), MOLT__NOW, err);
     if (r == 0)
         r = molt_fsync_dir(tmp, err);
     if (r == 0 && rename(tmp, op->dir) < 0)

@@ -206,7 +206,7 @@ static char *leave_in(struct molt_engine *e, const enum molt_op_state *states, s
 
     for (size_t i = 0; i < n; i++) {
         if (states[i] == MOLT_OP_PIVOTING || n == 1)
-            assert_int_equal(molt__op_record(op, molt__op_rec("intent", intent), true, NULL), 0);
+            assert_int_equal(molt__op_record(op, molt__op_rec("intent", intent), MOLT__NOW, NULL), 0);
         assert_int_equal(molt__op_set_state(op, states[i], NULL), 0);
     }
     return leave_dead(op);

@@ -13,6 +13,7 @@
 #include "base/strbuf.h"
 #include "procmig/carry.h"
 #include "procmig/check.h"
+#include "procmig/check_internal.h"
 #include "procmig/procfs.h"
 #include "procmig/restore.h"
 
@@ -300,6 +301,35 @@ static void carried_files(void **state)
     }
 }
 
+/* A connection counts where both of its ends are in the tables, one own and the other not. */
+static void local_connections(void **state)
+{
+    static const char head[] = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
+    /* 127.0.0.1:1000 <-> 127.0.0.1:5432, a listener there, and a client from elsewhere */
+    CLEANUP_FREE char *tcp = molt_xasprintf("%s"
+                                            "   0: 0100007F:1538 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 90 1 0\n"
+                                            "   1: 0100007F:03E8 0100007F:1538 01 00000000:00000000 00:00000000 00000000     0        0 91 1 0\n"
+                                            "   2: 0B004D0A:1B58 01004D0A:9C40 01 00000000:00000000 00:00000000 00000000     0        0 92 1 0\n",
+                                            head);
+    /* the other end of the first in a socket for both families, and one of ::1 with itself */
+    CLEANUP_FREE char *tcp6 = molt_xasprintf(
+        "%s"
+        "   0: 0000000000000000FFFF00000100007F:1538 0000000000000000FFFF00000100007F:03E8 01 00000000:00000000 00:00000000 00000000 0 0 93 1 0\n"
+        "   1: 00000000000000000000000001000000:0050 00000000000000000000000001000000:1F90 08 00000000:00000000 00:00000000 00000000 0 0 94 1 0\n"
+        "   2: 00000000000000000000000001000000:1F90 00000000000000000000000001000000:0050 05 00000000:00000000 00:00000000 00000000 0 0 0 1 0\n",
+        head);
+    const uint64_t client[] = {91, 92, 94}, both[] = {91, 93, 92}, server[] = {90, 93};
+    unsigned port = 0;
+
+    (void)state;
+    assert_int_equal(molt__check_tcp_text(tcp, tcp6, client, 3, &port), 1);
+    assert_int_equal(port, 5432);
+    assert_int_equal(molt__check_tcp_text(tcp, tcp6, server, 2, &port), 1);
+    assert_int_equal(port, 1000);
+    assert_int_equal(molt__check_tcp_text(tcp, tcp6, both, 3, &port), 0);
+    assert_int_equal(molt__check_tcp_text(NULL, NULL, both, 3, &port), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -307,7 +337,7 @@ int main(void)
         cmocka_unit_test(cgroups),       cmocka_unit_test(maps_lines),       cmocka_unit_test(tcp_table),
         cmocka_unit_test(paths_in_json), cmocka_unit_test(reasons),          cmocka_unit_test(restore_spec),
         cmocka_unit_test(hostile_spec),  cmocka_unit_test(dropin),           cmocka_unit_test(criu_stats),
-        cmocka_unit_test(own_process),   cmocka_unit_test(carried_files),
+        cmocka_unit_test(own_process),   cmocka_unit_test(carried_files),    cmocka_unit_test(local_connections),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -217,6 +217,9 @@ static const char *check(void)
 
 /* ---- connections ---- */
 
+/* Who only listens is told once a second; the list is as long as the service has such clients. */
+static struct connection *telling[16];
+
 static void say(struct connection *c, const char *fmt, ...)
 {
     char text[LINE];
@@ -288,9 +291,6 @@ static void flood(struct connection *c)
     c->flood = 0;
     say(c, "SUM %lu\n", c->flood_right);
 }
-
-/* Who only listens is told once a second; the list is as long as the service has such clients. */
-static struct connection *telling[16];
 
 static void drop(struct connection *c)
 {
