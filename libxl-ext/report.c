@@ -171,6 +171,8 @@ struct molt_json *up_report(struct molt_op *op)
     (void)up_each_unit(op, add_process, processes, NULL);
     molt_json_set(v, "process", molt_json_copy(molt_json_at(processes, 0)));
     molt_json_set(v, "processes", processes);
+    const struct molt_json *hooks = molt_json_get(notes, "hooks");
+    molt_json_set(v, "hooks", hooks ? molt_json_copy(hooks) : molt_json_array());
     const struct molt_json *w = molt_json_get(molt_op_params(op), "memory_bytes");
     molt_json_set_int(v, "peak_extra_memory_bytes", molt_json_intval(w, 0));
     molt_json_set_int(v, "peak_extra_disk_bytes", (int64_t)up_disks_allocated(op));

@@ -11,6 +11,8 @@
 #include "engine/control.h"
 #include "guard.h"
 
+#define HOOKS_MS 180000 /* the agent's own limit is shorter */
+
 static const struct molt_step steps[] = {
     {"snapshot", MOLT_STEP_REVERSIBLE, 120, step_snapshot, undo_snapshot, NULL},
     {"network", MOLT_STEP_REVERSIBLE, 60, step_network, undo_network, NULL},
@@ -20,7 +22,7 @@ static const struct molt_step steps[] = {
     {"premerge", MOLT_STEP_REVERSIBLE, 3600, step_premerge, NULL, NULL},
     {"prepare", MOLT_STEP_REVERSIBLE, 600, step_prepare, undo_prepare, NULL},
     {"predump", MOLT_STEP_REVERSIBLE, 900, step_predump, NULL, NULL},
-    {"freeze", MOLT_STEP_REVERSIBLE, 300, step_freeze, undo_freeze, NULL},
+    {"freeze", MOLT_STEP_REVERSIBLE, 600, step_freeze, undo_freeze, NULL},
     {"restore", MOLT_STEP_REVERSIBLE, 300, step_restore, undo_restore, NULL},
     {"pivot", MOLT_STEP_PIVOT, 60, step_pivot, NULL, probe_pivot},
     {"switch", MOLT_STEP_FORWARD, 120, step_switch, NULL, NULL},
@@ -185,6 +187,29 @@ int up_call_units(struct molt_op *op, struct molt_chan *c, const char *what, str
 {
     CLEANUP_JSON struct molt_json *args = up_units_args(op);
     return molt_call(c, what, args, NULL, ret, err);
+}
+
+int up_hooks(struct molt_op *op, struct molt_chan *c, const char *event, struct molt_error **err)
+{
+    const struct molt_call call = {.timeout_ms = HOOKS_MS};
+    const struct molt_json *before = molt_json_get(molt_op_notes(op), "hooks");
+    CLEANUP_JSON struct molt_json *args = up_units_args(op), *done = NULL;
+    molt_json_set_string(args, "event", event);
+    molt_json_set_string(args, "operation", molt_op_id(op));
+    molt_json_set_string(args, "domain", molt_op_subject(op));
+    int r = molt_call(c, "hooks", args, &call, &done, err);
+    if (r < 0)
+        return r;
+    const struct molt_json *list = molt_json_get(done, "hooks");
+    struct molt_json *all = before ? molt_json_copy(before) : molt_json_array();
+    for (size_t i = 0; i < molt_json_size(list); i++) {
+        struct molt_json *o = molt_json_copy(molt_json_at(list, i));
+        molt_json_set_string(o, "event", event);
+        molt_json_append(all, o);
+    }
+    molt_op_note(op, "hooks", all);
+    const char *why = molt_json_get_string(done, "failed");
+    return why ? molt_error_set(err, MOLT_E_HOOK, "%.600s", why) : 0;
 }
 
 int up_each_unit(struct molt_op *op, int (*fn)(struct molt_op *op, const char *unit, void *ctx, struct molt_error **err), void *ctx, struct molt_error **err)

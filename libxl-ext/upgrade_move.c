@@ -387,6 +387,24 @@ static int take_images(struct molt_op *op, struct molt_chan *active, struct molt
     return r;
 }
 
+/* Who was told of a freeze is told of its failure, too. */
+static int before_freeze(struct molt_op *op, struct molt_chan *active, struct molt_error **err)
+{
+    int r = molt_op_put(op, "hooked", molt_json_bool(true), err);
+    return r < 0 ? r : up_hooks(op, active, "before-freeze", err);
+}
+
+static void tell_error(struct molt_op *op)
+{
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    struct molt_chan *active;
+    int r = up_active(op, &active, &e);
+    if (r == 0)
+        r = up_hooks(op, active, "on-error", &e);
+    if (r < 0)
+        molt_warn(molt_op_log(op), "%s", molt_error_text(e));
+}
+
 /* From here the workload stands still: packets for it are held in dom0 (hold.h), it is dumped, and beside that what it wrote last is merged. */
 int step_freeze(struct molt_op *op, struct molt_error **err)
 {
@@ -401,6 +419,8 @@ int step_freeze(struct molt_op *op, struct molt_error **err)
         r = up_clone_vifs(op, &later, err);
     if (r == 0)
         r = up_vifs_of(op, (uint32_t)up_param_int(op, "domid"), &vifs, err);
+    if (r == 0)
+        r = before_freeze(op, active, err);
     if (r == 0)
         r = molt_op_put(op, "freezing", molt_json_bool(true), err);
     if (r == 0)
@@ -433,12 +453,10 @@ static int thaw_vifs(struct molt_op *op, uint32_t domid, struct molt_error **err
     return r < 0 ? r : molt_hold_remove(molt_op_id(op), vifs.v, vifs.n, err);
 }
 
-int undo_freeze(struct molt_op *op, struct molt_error **err)
+static int undo_standstill(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *active;
     struct molt_domain d;
-    if (!molt_json_get_bool(molt_op_facts(op), "freezing", false))
-        return 0;
     if (molt_domain_info(up_of(op)->x, (uint32_t)up_param_int(op, "domid"), &d, NULL) < 0 || !molt_streq(d.uuid, up_param(op, "uuid")))
         return 0; /* the guest itself is gone: nothing to thaw */
     up_drop(&up_of(op)->active); /* its last call may have been cut */
@@ -456,6 +474,17 @@ int undo_freeze(struct molt_op *op, struct molt_error **err)
     molt_guard_stop(up_of(op)->guard);
     up_of(op)->guard = -1;
     return r < 0 ? r : v;
+}
+
+int undo_freeze(struct molt_op *op, struct molt_error **err)
+{
+    int r = molt_json_get_bool(molt_op_facts(op), "freezing", false) ? undo_standstill(op, err) : 0;
+    struct molt_domain d;
+    /* Nothing waits for it any more; a guest that is gone is told nothing. */
+    if (r == 0 && molt_json_get_bool(molt_op_facts(op), "hooked", false) &&
+        molt_domain_info(up_of(op)->x, (uint32_t)up_param_int(op, "domid"), &d, NULL) == 0 && molt_streq(d.uuid, up_param(op, "uuid")))
+        tell_error(op);
+    return r;
 }
 
 /* ---- restore ---- */

@@ -119,6 +119,14 @@ static int settle_config(struct molt_op *op, struct molt_error **err)
     return r;
 }
 
+/* It serves: a hook that fails changes nothing of that. */
+static void after_thaw(struct molt_op *op, struct molt_chan *clone)
+{
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    if (up_hooks(op, clone, "after-thaw", &e) < 0)
+        molt_warn(molt_op_log(op), "%s", molt_error_text(e));
+}
+
 int step_verify(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *clone;
@@ -127,6 +135,7 @@ int step_verify(struct molt_op *op, struct molt_error **err)
     int r = up_clone(op, &clone, err);
     if (r < 0)
         return r;
+    after_thaw(op, clone);
     up_note_merge(op, clone);
     r = molt_call(clone, "go-live", args, &call, NULL, err);
     if (r == 0)

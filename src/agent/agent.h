@@ -131,6 +131,9 @@ void departure_forget_images(void);
 /* Processes that a dump stopped beside the workload go on; also after the death of who stopped them. */
 void departure_thaw_bystanders(struct molt_log *log);
 
+/* hookcall.c */
+int h_hooks(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+
 /* predump.c: one round of memory on the active, and its way into the clone. */
 /* A number of a round, or of rounds, in a request: 0 (also where it is missing) to MOLT_PREDUMP_MAX, else MOLT_E_PROTOCOL. */
 int predump_number(const struct molt_json *args, const char *key, unsigned *ret, struct molt_error **err);

@@ -31,7 +31,8 @@
     X(NO_OPERATION, 17, 17, "no such operation")                                       \
     X(STATE, 18, 18, "the operation is not in a state that allows this")               \
     X(FAILED_BACK, 19, 19, "a step failed; everything was undone, the guest runs as before") \
-    X(NEEDS_RECOVERY, 20, 20, "undo or finish is incomplete; run op-recover")
+    X(NEEDS_RECOVERY, 20, 20, "undo or finish is incomplete; run op-recover")          \
+    X(HOOK, 21, 21, "a hook in the guest failed")
 
 enum molt_code {
 #define MOLT_X(name, value, status, text) MOLT_E_##name = -(value),
