@@ -1,4 +1,5 @@
 LIBXLEXT_SOURCES = \
+	libxl-ext/apps.c \
 	libxl-ext/context.c libxl-ext/context.h \
 	libxl-ext/disk.c libxl-ext/disk.h \
 	libxl-ext/diskplan.c libxl-ext/diskplan.h \

@@ -10,6 +10,7 @@
 #include "base/strbuf.h"
 #include "engine/control.h"
 #include "guard.h"
+#include "proto/resolve.h"
 
 #define HOOKS_MS 180000 /* the agent's own limit is shorter */
 
@@ -203,7 +204,7 @@ int up_hooks(struct molt_op *op, struct molt_chan *c, const char *event, struct 
     const struct molt_json *list = molt_json_get(done, "hooks");
     struct molt_json *all = before ? molt_json_copy(before) : molt_json_array();
     for (size_t i = 0; i < molt_json_size(list); i++) {
-        struct molt_json *o = molt_json_copy(molt_json_at(list, i));
+        struct molt_json *o = molt_json_clean(molt_json_at(list, i), NULL);
         molt_json_set_string(o, "event", event);
         molt_json_append(all, o);
     }

@@ -94,6 +94,10 @@ int xenmolt_delta_merge(xenmolt *x, const char *id, int dry_run, const char *res
 /* Whether a resolve file can be used: MOLT_E_USAGE with file, line and reason when it cannot. */
 int xenmolt_resolve_check(const char *file, xenmolt_error **err);
 
+/* Which services of a running domain still run old code of an upgrade: {domain, overlays [{unit, main_pid, since, files [], packages [{package,
+ * runs, installed, replaced_s}]}]} (xenmolt-app(8)). domain: name or domid. */
+int xenmolt_app_overlays(xenmolt *x, const char *domain, char **ret_json, xenmolt_error **err);
+
 /* Watches one domain that this library created and acts on its shutdown as its configuration says (on_reboot, ...).
  * Returns when the domain is gone for good. */
 int xenmolt_monitor(xenmolt *x, uint32_t domid, xenmolt_error **err);

@@ -131,6 +131,9 @@ void departure_forget_images(void);
 /* Processes that a dump stopped beside the workload go on; also after the death of who stopped them. */
 void departure_thaw_bystanders(struct molt_log *log);
 
+/* overlays.c */
+int h_overlays(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+
 /* hookcall.c */
 int h_hooks(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 

@@ -7,6 +7,7 @@
 
 #include "agent/agent.h"
 #include "agent/gate.h"
+#include "agent/overlays.h"
 #include "agent/peer.h"
 #include "agent/units.h"
 #include "base/cleanup.h"
@@ -62,6 +63,8 @@ int h_pins_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_e
         if (volumes_cover(pins->v[i].path)) /* they come with their file system */
             pins->v[i].need = MOLT_PIN_SAME;
     CLEANUP_FREE char *dir = molt_xasprintf(MOLT_PINS_DIR "/%s/%s", op ? op : "", unit ? unit : ""); /* of its own: it goes when that unit is restarted */
+    if (r == 0)
+        r = molt_overlay_remove(unit, err); /* of an earlier move: nobody runs in it here, and what it still needs of that comes anew */
     if (r == 0)
         r = fetch_pins(s, pins, dir, &fetched, err);
     if (r < 0)
@@ -255,7 +258,9 @@ static int finish(struct molt_request *rq, struct unit_move *m, const struct mol
     CLEANUP_FREE char *spec = molt_xasprintf(MOLT_AGENT_RUN "/restore/%s/spec.json", m->unit);
     if (!molt_exists(spec)) /* an earlier call finished already (recovery asks again) */
         return 0;
-    int r = molt_restore_adopted(m->unit, ADOPT_MS, err);
+    int r = overlays_watch(m->unit, err); /* the reload of the next but one tells systemd */
+    if (r == 0)
+        r = molt_restore_adopted(m->unit, ADOPT_MS, err);
     return r < 0 ? r : molt_restore_finish(m->unit, err);
 }
 

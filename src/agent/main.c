@@ -7,6 +7,7 @@
 
 #include "agent/agent.h"
 #include "agent/clonerecord.h"
+#include "agent/overlays.h"
 #include "procmig/restore.h"
 
 static void log_stderr(void *ctx, enum molt_log_level level, const char *line)
@@ -27,12 +28,14 @@ int main(int argc, char *argv[])
         return molt_restore_exec(argv[2]);
     if (argc == 2 && !strcmp(argv[1], "record-save"))
         return clonerecord_save(&log);
+    if (argc == 3 && !strcmp(argv[1], "overlay-drop"))
+        return overlays_drop(argv[2], &log);
     if (argc == 2 && !strcmp(argv[1], "--version")) {
         printf("xenmolt-agent %s (protocol %d)\n", PACKAGE_VERSION, MOLT_PROTO_VERSION);
         return 0;
     }
     if (argc == 1 || (argc == 2 && !strcmp(argv[1], "serve")))
         return agent_supervise(&log) < 0 ? 1 : 0;
-    fprintf(stderr, "usage: xenmolt-agent [serve | --version | restore-exec SPEC | record-save]\n");
+    fprintf(stderr, "usage: xenmolt-agent [serve | --version | restore-exec SPEC | overlay-drop UNIT | record-save]\n");
     return 2;
 }

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 
 #include "agent/agent.h"
+#include "agent/overlays.h"
 #include "agent/peer.h"
 #include "agent/units.h"
 #include "base/cleanup.h"
@@ -143,6 +144,7 @@ static int p_pins(struct molt_request *rq, struct molt_json *reply, struct molt_
     s->pins = NULL;
     if ((r = molt_pins_collect(w, &s->pins, err)) < 0)
         return r;
+    overlays_own(s->pins, unit);
     molt_json_set(reply, "pins", molt_pins_json(s->pins));
     return 0;
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "agent/overlays.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fsio.h"
@@ -53,6 +54,7 @@ int agent_supervise(struct molt_log *log)
     if (molt_mkdir_p(MOLT_AGENT_RUN, 0755, &err) < 0 || molt_mkdir_p(MOLT_AGENT_LIB, 0755, &err) < 0)
         molt_warn(log, "%s", molt_error_text(err));
     warm_up(log);
+    overlays_tidy(log);
     pid_t child = 0;
     bool died = true; /* maybe an agent before this one */
     for (;;) {

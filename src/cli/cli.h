@@ -87,6 +87,7 @@ int cli_op_rollback(struct cli *cli, int argc, char **argv);
 int cli_op_continue(struct cli *cli, int argc, char **argv);
 int cli_delta_merge(struct cli *cli, int argc, char **argv);
 int cli_op_recover(struct cli *cli, int argc, char **argv);
+int cli_app_overlays(struct cli *cli, int argc, char **argv);
 int cli_domain_monitor(struct cli *cli, int argc, char **argv);
 int cli_shim_install(struct cli *cli, int argc, char **argv);
 int cli_shim_remove(struct cli *cli, int argc, char **argv);

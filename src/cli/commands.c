@@ -54,6 +54,10 @@ const struct cli_command cli_commands[] = {
      cli_op_rollback},
     {"op-recover", "OPERATION", "Bring an operation to an end whose command died or got stuck", COMMON, true,
      cli_op_recover},
+    {"app-overlays", "[--json] DOMAIN", "List the services of a domain that still run old code",
+     "Those that moved in an upgrade and were not restarted since, and from which packages their old files are.\n\n"
+     "  --json                   the same as JSON\n" COMMON,
+     true, cli_app_overlays},
     {"domain-monitor", "[--log FILE] DOMID", "Act on the shutdown of a domain that xenmolt created",
      "Started by xenmolt itself for each domain it creates, as xl does; runs until the domain is gone.\n\n"
      "  --log FILE               append messages there\n" COMMON,

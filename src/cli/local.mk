@@ -1,4 +1,5 @@
 CLI_SOURCES = \
+	src/cli/apps.c \
 	src/cli/cli.h \
 	src/cli/commands.c \
 	src/cli/delta.c \

@@ -115,6 +115,19 @@ size_t molt_dpkg_status_changed(const char *base_text, const char *active_text, 
 
 /* ---- conffiles ---- */
 
+void molt_dpkg_versions(const char *status_text, const char *const *names, size_t n, char **ret)
+{
+    struct packages l = parse(status_text);
+    for (size_t i = 0; i < n; i++) {
+        size_t len = strlen(names[i]);
+        ret[i] = NULL;
+        for (size_t k = 0; k < l.n && !ret[i]; k++)
+            if (strncmp(l.v[k].name, names[i], len) == 0 && l.v[k].name[len] == ':')
+                ret[i] = molt_xstrdup(l.v[k].version);
+    }
+    packages_free(&l);
+}
+
 void molt_conffiles_clear(struct molt_conffiles *c)
 {
     for (size_t i = 0; i < c->n; i++) {

@@ -21,6 +21,9 @@ void molt_conffiles_clear(struct molt_conffiles *c);
  * when there is none. */
 void molt_dpkg_owners(int rootfd, const char *const *paths, size_t n, char **ret);
 
+/* For each name: the version of that package, installed by a dpkg status file (malloc'd); NULL when there is none. */
+void molt_dpkg_versions(const char *status_text, const char *const *names, size_t n, char **ret);
+
 /* prefix: where the tree is mounted ("" or NULL: the root's); a database that lies elsewhere is not looked for. */
 /* Tells the policy of the conffiles that dpkg in this tree knows; no dpkg there: nothing to tell. */
 int molt_packages_conffiles(int rootfd, const char *prefix, struct molt_conffiles *ret, struct molt_error **err);

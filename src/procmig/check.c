@@ -224,6 +224,29 @@ static int check_fd(void *ctx, const struct molt__fd *f, struct molt_error **err
     return 0;
 }
 
+/* The namespace of that kind of a process; "" when it cannot be told. */
+static void namespace_of(pid_t pid, const char *kind, char *ret, size_t size)
+{
+    char path[64];
+    ssize_t n;
+
+    snprintf(path, sizeof(path), "/proc/%d/ns/%s", (int)pid, kind);
+    n = readlink(path, ret, size - 1);
+    ret[n > 0 ? n : 0] = '\0';
+}
+
+/* CRIU takes an IPC namespace along as a whole, with its shared memory, semaphores and queues, when it is the main process's; those of the
+ * guest's own it cannot tell from other programs'. */
+static bool has_ipc_namespace(const struct look *l)
+{
+    char init[64], main_ns[64], own[64];
+
+    namespace_of(1, "ipc", init, sizeof(init));
+    namespace_of(l->w->main_pid, "ipc", main_ns, sizeof(main_ns));
+    namespace_of(l->p->pid, "ipc", own, sizeof(own));
+    return *own && strcmp(own, init) && !strcmp(own, main_ns);
+}
+
 static void check_maps(struct look *l)
 {
     CLEANUP_FREE char *text = NULL;
@@ -236,9 +259,11 @@ static void check_maps(struct look *l)
 
         if (!path)
             continue;
-        if (!strncmp(path, "/SYSV", 5))
-            molt_reasons_add(l->r, "System V shared memory", "stop using it before the move",
+        if (!strncmp(path, "/SYSV", 5) && !has_ipc_namespace(l))
+            molt_reasons_add(l->r, "System V shared memory", "start the service in an IPC namespace of its own (ExecStart=/usr/bin/unshare --ipc ...), or stop using it",
                              "pid %d (%s) has a segment attached", (int)l->p->pid, l->p->comm);
+        else if (!strncmp(path, "/SYSV", 5))
+            continue;
         else if (!strncmp(path, "/anon_hugepage", 14) || !strncmp(path, "/dev/hugepages", 14))
             molt_reasons_add(l->r, "huge pages of hugetlbfs", "start it without explicit huge pages",
                              "pid %d (%s) maps %s", (int)l->p->pid, l->p->comm, path);
@@ -267,13 +292,11 @@ static void check_namespaces(struct look *l, const char *props)
 
     for (size_t i = 0; i < sizeof(ns) / sizeof(ns[0]); i++) {
         CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
-        char path[64], init[64] = "", own[64] = "";
+        char init[64], own[64];
 
-        snprintf(path, sizeof(path), "/proc/1/ns/%s", ns[i]);
-        if (readlink(path, init, sizeof(init) - 1) < 0)
-            continue;
-        snprintf(path, sizeof(path), "/proc/%d/ns/%s", (int)l->p->pid, ns[i]);
-        if (readlink(path, own, sizeof(own) - 1) < 0 || !strcmp(init, own))
+        namespace_of(1, ns[i], init, sizeof(init));
+        namespace_of(l->p->pid, ns[i], own, sizeof(own));
+        if (!*init || !*own || !strcmp(init, own) || (!strcmp(ns[i], "ipc") && has_ipc_namespace(l)))
             continue;
         if (i == 0) {
             CLEANUP_OVERLAY struct molt_overlay *o = NULL;

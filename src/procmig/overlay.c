@@ -1,27 +1,31 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "procmig/overlay.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
 #include "procmig/procfs.h"
 
 #define OVERLAY_SCHEMA   1
+#define UNITS_MAX        1024
 #define OVERLAY_MAX      100000
 #define OVERLAY_FILE_MAX (64u << 20)
 
-static void add(struct molt_overlay *o, char *path, char *pin, bool placeholder, char *made_dir)
+static void add(struct molt_overlay *o, char *path, char *pin, bool placeholder, char *made_dir, char *owner)
 {
     MOLT_GROW(o->v, o->n, o->cap);
-    o->v[o->n++] = (struct molt_overlay_entry){path, pin, placeholder, made_dir};
+    o->v[o->n++] = (struct molt_overlay_entry){path, pin, placeholder, made_dir, owner};
 }
 
 struct molt_overlay *molt_overlay_new(const char *unit, const char *pin_dir, const struct molt_pins *p)
@@ -30,9 +34,11 @@ struct molt_overlay *molt_overlay_new(const char *unit, const char *pin_dir, con
 
     o->unit = molt_xstrdup(unit);
     o->pin_dir = molt_xstrdup(pin_dir);
+    o->made_s = molt_now_us() / 1000000;
     for (size_t i = 0; i < p->n; i++)
         if (p->v[i].need != MOLT_PIN_SAME)
-            add(o, molt_xstrdup(p->v[i].path), molt_xasprintf("%s%s", pin_dir, p->v[i].path), false, NULL);
+            add(o, molt_xstrdup(p->v[i].path), molt_xasprintf("%s%s", pin_dir, p->v[i].path), false, NULL,
+                p->v[i].owner ? molt_xstrdup(p->v[i].owner) : NULL);
     return o;
 }
 
@@ -44,6 +50,7 @@ void molt_overlay_free(struct molt_overlay *o)
         free(o->v[i].path);
         free(o->v[i].pin);
         free(o->v[i].made_dir);
+        free(o->v[i].owner);
     }
     free(o->v);
     free(o->unit);
@@ -66,11 +73,14 @@ struct molt_json *molt_overlay_json(const struct molt_overlay *o)
         molt_json_set_bool(e, "placeholder", o->v[i].placeholder);
         if (made)
             molt_json_set_string(e, "made_dir", made);
+        if (o->v[i].owner)
+            molt_json_set_string(e, "owner", o->v[i].owner);
         molt_json_append(list, e);
     }
     molt_json_set_int(v, "schema", OVERLAY_SCHEMA);
     molt_json_set_string(v, "unit", o->unit);
     molt_json_set_string(v, "pin_dir", dir);
+    molt_json_set_int(v, "made", o->made_s);
     molt_json_set(v, "entries", list);
     return v;
 }
@@ -92,19 +102,20 @@ int molt_overlay_parse(const struct molt_json *v, struct molt_overlay **ret_o, s
     size_t n = molt_json_size(list);
 
     o->pin_dir = molt__path_decode(molt_json_get_string(v, "pin_dir"));
+    o->made_s = molt_json_get_int(v, "made", 0);
     if (molt_json_get_int(v, "schema", 0) != OVERLAY_SCHEMA || !o->pin_dir || n > OVERLAY_MAX ||
         molt_json_type(list) != MOLT_JSON_ARRAY ||
         molt_unit_name(molt_json_get_string(v, "unit"), &o->unit, NULL) < 0)
         return molt_error_set(err, MOLT_E_PROTOCOL, "not an overlay of schema %d", OVERLAY_SCHEMA);
     for (size_t i = 0; i < n; i++) {
         const struct molt_json *e = molt_json_at(list, i);
-        const char *made_text = molt_json_get_string(e, "made_dir");
+        const char *made_text = molt_json_get_string(e, "made_dir"), *owner = molt_json_get_string(e, "owner");
         char *path = molt__path_decode(molt_json_get_string(e, "path"));
         char *pin = molt__path_decode(molt_json_get_string(e, "pin"));
         char *made = molt__path_decode(made_text);
         bool sane = entry_is_sane(o, path, pin, made) && (!made_text || made);
 
-        add(o, path, pin, molt_json_get_bool(e, "placeholder", false), made);
+        add(o, path, pin, molt_json_get_bool(e, "placeholder", false), made, owner && molt_pin_owner_ok(owner) ? molt_xstrdup(owner) : NULL);
         if (!sane)
             return molt_error_set(err, MOLT_E_PROTOCOL, "malformed overlay entry %zu", i);
     }
@@ -141,6 +152,51 @@ int molt_overlay_load(const char *unit, struct molt_overlay **ret_o, struct molt
     if (r == 0)
         r = molt_overlay_parse(v, ret_o, err);
     return r < 0 ? molt_error_prefix(err, "%s", path) : 0;
+}
+
+int molt_overlay_units(char ***ret_v, size_t *ret_n, struct molt_error **err)
+{
+    CLEANUP_CLOSEDIR DIR *d = opendir(MOLT_OVERLAYS_DIR);
+    const struct dirent *e;
+    char **v = NULL;
+    size_t n = 0, cap = 0;
+
+    if (!d && errno != ENOENT)
+        return molt_error_errno(err, "list " MOLT_OVERLAYS_DIR);
+    while (d && (e = readdir(d)) && n < UNITS_MAX) {
+        size_t len = strlen(e->d_name);
+        CLEANUP_FREE char *name = len > 5 && !strcmp(e->d_name + len - 5, ".json") ? molt_xstrndup(e->d_name, len - 5) : NULL, *unit = NULL;
+
+        if (!name || molt_unit_name(name, &unit, NULL) < 0 || strcmp(unit, name))
+            continue;
+        MOLT_GROW(v, n, cap);
+        v[n++] = MOLT_STEAL_PTR(name);
+    }
+    *ret_v = v;
+    *ret_n = n;
+    return 0;
+}
+
+bool molt_overlay_in_use(const char *unit)
+{
+    CLEANUP_FREE char *out = NULL, *cgroup = NULL;
+    CLEANUP_FREE pid_t *pid = NULL;
+    char init[64] = "";
+    size_t n = 0;
+    bool used = false;
+
+    if (readlink("/proc/1/ns/mnt", init, sizeof(init) - 1) < 0 || molt__systemctl_show(unit, "ControlGroup", &out, NULL) < 0)
+        return true; /* rather keep it */
+    cgroup = molt__show_get(out, "ControlGroup");
+    if (!cgroup || strlen(cgroup) < 2 || molt__cgroup_pids(cgroup, &pid, &n, NULL) < 0)
+        return false;
+    for (size_t i = 0; i < n && !used; i++) {
+        char path[64], own[64] = "";
+
+        snprintf(path, sizeof(path), "/proc/%d/ns/mnt", (int)pid[i]);
+        used = readlink(path, own, sizeof(own) - 1) > 0 && strcmp(own, init);
+    }
+    return used;
 }
 
 /* mkdir -p that tells the topmost directory that it will have to make; malloc'd or NULL. */

@@ -11,9 +11,11 @@ struct molt_overlay_entry {
     char *path, *pin; /* pin is the file shown at path */
     bool placeholder; /* path did not exist: an empty file (and dirs) were made for the mount */
     char *made_dir;   /* topmost directory made for the placeholder, or NULL */
+    char *owner;      /* "libc6 2.36-9": what the pin is of, or NULL */
 };
 struct molt_overlay {
     char *unit, *pin_dir;
+    int64_t made_s; /* when, since the epoch; 0: not known */
     struct molt_overlay_entry *v;
     size_t n, cap;
 };
@@ -33,6 +35,10 @@ int molt_overlay_save(const struct molt_overlay *o, struct molt_error **err);
 int molt_overlay_load(const char *unit, struct molt_overlay **ret_o, struct molt_error **err);
 /* Makes the placeholders (marks them in o; save o before and after). Idempotent. */
 int molt_overlay_placeholders(struct molt_overlay *o, struct molt_error **err);
+/* The units that have a manifest: a malloc'd array of malloc'd names. */
+int molt_overlay_units(char ***ret_v, size_t *ret_n, struct molt_error **err);
+/* Whether any process of the unit stands in a mount namespace of its own, as one with an overlay does. */
+bool molt_overlay_in_use(const char *unit);
 /* In the calling process: new mount namespace (slave of the old one) and the read-only bind mounts. */
 int molt_overlay_enter(const struct molt_overlay *o, struct molt_error **err);
 /* Removes placeholders that are still empty, the pin directory and the saved manifest. For when no process

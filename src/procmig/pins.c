@@ -20,6 +20,7 @@
 #include "procmig/procfs.h"
 
 #define PINS_SCHEMA 1
+#define OWNER_MAX 400 /* bytes */
 #define PINS_MAX    100000
 #define HASH_CHUNK  (256u << 10)
 #define DELETED     " (deleted)"
@@ -222,6 +223,7 @@ static void drop_written(struct collect *c)
         if (data) {
             free(pin->path);
             free(pin->source);
+            free(pin->owner);
         } else {
             c->p->v[kept++] = *pin;
         }
@@ -279,6 +281,7 @@ void molt_pins_free(struct molt_pins *p)
     for (size_t i = 0; i < p->n; i++) {
         free(p->v[i].path);
         free(p->v[i].source);
+        free(p->v[i].owner);
     }
     free(p->v);
     free(p);
@@ -297,6 +300,8 @@ struct molt_json *molt_pins_json(const struct molt_pins *p)
         snprintf(hash, sizeof(hash), "%016" PRIx64, pin->hash);
         molt_json_set_string(o, "path", path);
         molt_json_set_string(o, "source", source);
+        if (pin->owner)
+            molt_json_set_string(o, "owner", pin->owner);
         molt_json_set_int(o, "dev", (int64_t)pin->dev);
         molt_json_set_int(o, "ino", (int64_t)pin->ino);
         molt_json_set_int(o, "size", (int64_t)pin->size);
@@ -315,6 +320,18 @@ struct molt_json *molt_pins_json(const struct molt_pins *p)
     return v;
 }
 
+bool molt_pin_owner_ok(const char *owner)
+{
+    size_t n = strlen(owner), first = strcspn(owner, " ");
+
+    if (n > OWNER_MAX || first == 0 || first + 2 > n || strchr(owner + first + 1, ' '))
+        return false;
+    for (const char *p = owner; *p; p++)
+        if (*p < ' ' || *p > '~')
+            return false;
+    return true;
+}
+
 static bool parse_pin(const struct molt_json *o, struct molt_pin *pin)
 {
     const char *hash = molt_json_get_string(o, "hash");
@@ -324,6 +341,10 @@ static bool parse_pin(const struct molt_json *o, struct molt_pin *pin)
 
     pin->path = molt__path_decode(molt_json_get_string(o, "path"));
     pin->source = molt__path_decode(molt_json_get_string(o, "source"));
+    if (molt_json_get_string(o, "owner"))
+        pin->owner = molt_xstrdup(molt_json_get_string(o, "owner"));
+    if (pin->owner && !molt_pin_owner_ok(pin->owner))
+        return false;
     if (!pin->path || !pin->source || strncmp(pin->source, "/proc/", 6) || !hash || strlen(hash) != 16 ||
         strspn(hash, "0123456789abcdef") != 16 || size < 0 || mode < 0 || mode > 07777 || uid < 0 ||
         uid >= UINT32_MAX || gid < 0 || gid >= UINT32_MAX || use < 1 || use > 7 || need < MOLT_PIN_SAME ||
@@ -358,6 +379,7 @@ int molt_pins_parse(const struct molt_json *v, struct molt_pins **ret_p, struct 
         if (!parse_pin(molt_json_at(list, i), &pin)) {
             free(pin.path);
             free(pin.source);
+            free(pin.owner);
             return molt_error_set(err, MOLT_E_PROTOCOL, "malformed pin %zu", i);
         }
         MOLT_GROW(p->v, p->n, p->cap);

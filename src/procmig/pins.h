@@ -14,6 +14,7 @@ enum molt_pin_need { MOLT_PIN_SAME, MOLT_PIN_DIFFERENT, MOLT_PIN_MISSING };
 
 struct molt_pin {
     char *path;   /* absolute; without " (deleted)" */
+    char *owner;  /* "libc6 2.36-9": package and version that it is of, or NULL; whoever knows sets it (malloc'd) */
     char *source; /* where to read the content now: path, or /proc/PID/map_files/A-B for a deleted one */
     uint64_t dev, ino, size;
     int64_t mtime_ns;
@@ -54,6 +55,8 @@ int molt_pins_compare(struct molt_pins *p, const char *root, size_t *ret_needed,
 int molt_pins_check_fetched(const struct molt_pins *p, const char *pin_dir, struct molt_error **err);
 /* Creates pin_dir + dirname(path) for every pin that is needed. */
 int molt_pins_make_dirs(const struct molt_pins *p, const char *pin_dir, struct molt_error **err);
+/* An owner's text as it may come from elsewhere: two words of plain characters, of bounded length. */
+bool molt_pin_owner_ok(const char *owner);
 /* XXH3 of a file by path; symbolic links are followed. */
 int molt_file_hash(const char *path, uint64_t *ret_hash, uint64_t *ret_size, struct molt_error **err);
 

@@ -97,6 +97,8 @@ bad op-recover
 bad op-rollback some-operation
 err_has "--discard-new-writes"
 bad domain-monitor
+bad app-overlays
+bad app-overlays web1 web2
 bad domain-monitor web1
 bad domain-monitor 0
 bad domain-monitor 99999999999

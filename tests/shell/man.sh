@@ -21,6 +21,7 @@ for c in $("$XENMOLT" --help | sed -n 's/^  \([a-z][a-z-]*\)  .*/\1/p'); do
     case $c in
     guest-upgrade) page=xenmolt-guest-upgrade.8 ;;
     delta-merge) page=xenmolt-delta-merge.8 ;;
+    app-*) page=xenmolt-app.8 ;;
     op-*) page=xenmolt-op.8 ;;
     *) page=xenmolt.8 ;;
     esac

@@ -30,8 +30,11 @@ start_clients() {
 
 begin dom0-ready
 dom0 "xl create -q /etc/xen/web3.cfg" || give_up "web3 could not be started"
+dom0 "for i in \$(seq 300); do ssh -o ConnectTimeout=5 $ADDRESS true 2>/dev/null && exit 0; sleep 1; done; exit 1" || give_up "web3 does not answer"
 check "all services of web3 run" guest "timeout 400 systemctl is-system-running --wait >/dev/null; systemctl is-active ${UNITS// /.service }.service" || exit 1
 check "its agent is there" dom0 "for i in \$(seq 120); do xenstore-exists /local/domain/\$(xl domid web3)/data/xenmolt/proto && exit 0; sleep 1; done; exit 1" || exit 1
+# systemd takes a JVM for started long before it listens
+check "all ports answer" dom0 "for p in 7100 7300 7200 7201 5432; do for i in \$(seq 180); do timeout 5 bash -c \"exec 3<>/dev/tcp/$ADDRESS/\$p\" 2>/dev/null && break; sleep 1; done || exit 1; done" || exit 1
 for port in 7100 7300 7200 7201; do check "port $port: all is there" same "$(ask $port CHECK)" OK; done
 check "a database for pgbench" dom0 "pgbench -q -i -s 1 -h $ADDRESS -U postgres postgres"
 expect 0 "all five can move" "xenmolt guest-upgrade -n --recipe debian-security web3" || exit 1
