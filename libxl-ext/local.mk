@@ -23,7 +23,7 @@ LIBXLEXT_SOURCES = \
 	libxl-ext/upgrade_fold.c \
 	libxl-ext/upgrade_lvm.c \
 	libxl-ext/upgrade_move.c \
-	libxl-ext/upgrade_predump.c \
+	libxl-ext/upgrade_predump.c libxl-ext/upgrade_rehearse.c \
 	libxl-ext/upgrade_switch.c \
 	libxl-ext/upgrade_volumes.c \
 	libxl-ext/vdev.c \

@@ -339,6 +339,8 @@ int molt_upgrade_preflight(struct xenmolt *x, const xenmolt_upgrade_params *p, s
     int first = 0;
     if (p->size >= offsetof(xenmolt_upgrade_params, merge_disks) + sizeof(p->merge_disks))
         f.merge_disks = p->merge_disks;
+    if (p->size >= offsetof(xenmolt_upgrade_params, no_rehearsal) + sizeof(p->no_rehearsal) && p->no_rehearsal)
+        molt_json_set_bool(f.params, "no_rehearsal", true);
     for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
         CLEANUP_ERROR struct molt_error *e = NULL;
         if (first < 0 && checks[i].needs_agent)

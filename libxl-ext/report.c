@@ -166,6 +166,8 @@ struct molt_json *up_report(struct molt_op *op)
     molt_json_set(v, "blackout", split(notes));
     const struct molt_json *rounds = molt_json_get(notes, "predump");
     molt_json_set(v, "predump", rounds ? molt_json_copy(rounds) : molt_json_array());
+    const struct molt_json *trials = molt_json_get(notes, "rehearsal");
+    molt_json_set(v, "rehearsal", trials ? molt_json_copy(trials) : molt_json_array());
     molt_json_set(v, "merge", merge_part(notes));
     struct molt_json *processes = molt_json_array();
     (void)up_each_unit(op, add_process, processes, NULL);

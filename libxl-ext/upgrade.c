@@ -23,6 +23,7 @@ static const struct molt_step steps[] = {
     {"premerge", MOLT_STEP_REVERSIBLE, 3600, step_premerge, NULL, NULL},
     {"prepare", MOLT_STEP_REVERSIBLE, 600, step_prepare, undo_prepare, NULL},
     {"predump", MOLT_STEP_REVERSIBLE, 900, step_predump, NULL, NULL},
+    {"rehearse", MOLT_STEP_REVERSIBLE, 1800, step_rehearse, NULL, NULL},
     {"freeze", MOLT_STEP_REVERSIBLE, 600, step_freeze, undo_freeze, NULL},
     {"restore", MOLT_STEP_REVERSIBLE, 300, step_restore, undo_restore, NULL},
     {"pivot", MOLT_STEP_PIVOT, 60, step_pivot, NULL, probe_pivot},

@@ -181,6 +181,8 @@ int step_premerge(struct molt_op *op, struct molt_error **err);
 int step_prepare(struct molt_op *op, struct molt_error **err);
 int undo_prepare(struct molt_op *op, struct molt_error **err);
 int step_predump(struct molt_op *op, struct molt_error **err);
+/* upgrade_rehearse.c */
+int step_rehearse(struct molt_op *op, struct molt_error **err);
 int step_freeze(struct molt_op *op, struct molt_error **err);
 int undo_freeze(struct molt_op *op, struct molt_error **err);
 int step_restore(struct molt_op *op, struct molt_error **err);

@@ -60,6 +60,7 @@ typedef struct xenmolt_upgrade_params {
     const char *resolve_file; /* decisions about single conflicts (xenmolt-policy(5)), NULL: none */
     int wait_hours;          /* behind the first merge wait so long for xenmolt_op_continue(); 0: do not wait */
     const char *merge_disks; /* "xvdb,xvdc": data disks that are merged, not handed over; NULL: none */
+    int no_rehearsal;        /* nonzero: the restore is not tried before the freeze */
 } xenmolt_upgrade_params;
 
 #define XENMOLT_WAIT_HOURS 24      /* what `guest-upgrade --wait` without a number means */

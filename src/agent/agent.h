@@ -138,10 +138,14 @@ int h_overlays(struct molt_request *rq, struct molt_json *reply, struct molt_err
 int h_hooks(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 
 /* predump.c: one round of memory on the active, and its way into the clone. */
-/* A number of a round, or of rounds, in a request: 0 (also where it is missing) to MOLT_PREDUMP_MAX, else MOLT_E_PROTOCOL. */
+/* A number of a round, or of rounds, in a request: 0 (also where it is missing) to MOLT_ROUNDS_MAX, else MOLT_E_PROTOCOL. */
 int predump_number(const struct molt_json *args, const char *key, unsigned *ret, struct molt_error **err);
 int h_predump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_predump_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+
+/* rehearsal.c: a trial of the restore. */
+int h_rehearsal_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_rehearse(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 
 /* arrival.c: the clone's side of a move. */
 int h_pins_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);

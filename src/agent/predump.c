@@ -10,7 +10,7 @@
 int predump_number(const struct molt_json *args, const char *key, unsigned *ret, struct molt_error **err)
 {
     int64_t n = molt_json_get_int(args, key, 0);
-    if (n < 0 || n > MOLT_PREDUMP_MAX)
+    if (n < 0 || n > MOLT_ROUNDS_MAX)
         return molt_error_set(err, MOLT_E_PROTOCOL, "no such round of memory");
     *ret = (unsigned)n;
     return 0;
@@ -21,7 +21,7 @@ static int round_of(struct molt_request *rq, struct unit_move **ret_m, unsigned 
     int r = units_of_request(rq, ret_m, err);
     if (r == 0)
         r = predump_number(rq->args, "round", ret, err);
-    return r == 0 && *ret == 0 ? molt_error_set(err, MOLT_E_PROTOCOL, "no such round of memory") : r;
+    return r == 0 && (*ret == 0 || *ret > MOLT_PREDUMP_MAX) ? molt_error_set(err, MOLT_E_PROTOCOL, "no such round of memory") : r;
 }
 
 /* {"unit", "round"} -> {"stats", "enough": no further round is worth it}, or {"unsupported": why}. dump-prepare came before, then the rounds in order. */

@@ -39,6 +39,8 @@ static const struct molt_handler handlers[] = {
     {"dump-prepare", h_dump_prepare},
     {"predump", h_predump},
     {"predump-fetch", h_predump_fetch},
+    {"rehearsal-dump", h_rehearsal_dump},
+    {"rehearse", h_rehearse},
     {"dump-arm", h_dump_arm},
     {"dump", h_dump},
     {"dump-end", h_dump_end},

@@ -22,6 +22,7 @@ const struct cli_command cli_commands[] = {
      "  --wait[=HOURS]           merge, then wait (default 24 hours) for op-continue; look by delta-merge -n\n"
      "  -n, --dry-run            check only: print each check, then the estimate; change nothing\n"
      "  --report FILE            write the report (JSON) there\n"
+     "  --no-rehearsal           do not try the restore in the clone before the freeze\n"
      "  --keep-active            keep the old domain, also from op-commit --older-than\n"
      "  --json                   events as JSON lines on stdout, the report as the last line\n" COMMON
      "\nCtrl-C asks for an abort: everything is undone and the guest runs on as before.\n",

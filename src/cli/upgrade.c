@@ -49,6 +49,7 @@ static int parse(struct cli *cli, struct upgrade *u, int argc, char **argv)
         {"dry-run", no_argument, NULL, 'n'},
         {"merge-disk", required_argument, NULL, 'm'},
         {"report", required_argument, NULL, 'R'},
+        {"no-rehearsal", no_argument, NULL, 'T'},
         {"keep-active", no_argument, NULL, 'k'},
         {"json", no_argument, NULL, 'j'},
         CLI_COMMON_LONG,
@@ -71,6 +72,7 @@ static int parse(struct cli *cli, struct upgrade *u, int argc, char **argv)
                 return cli_usage(cli, "--wait takes a number of hours from 1 to %d, not %s", XENMOLT_WAIT_HOURS_MAX, optarg);
             break;
         case 'R': u->report_file = optarg; break;
+        case 'T': p->no_rehearsal = 1; break;
         case 'k': p->keep_active = 1; break;
         case 'j': u->json = true; break;
         case 'n':

@@ -146,6 +146,28 @@ static int repair_fd(void *ctx, const struct molt__fd *f, struct molt_error **er
     return 0;
 }
 
+static int reuse_fd(void *ctx, const struct molt__fd *f, struct molt_error **err)
+{
+    CLEANUP_CLOSE int fd = -1;
+    int domain = 0, type = 0, listens = 0, one = 1;
+    socklen_t n = sizeof(int);
+
+    (void)err;
+    if (!S_ISSOCK(f->st.st_mode) || (fd = molt__steal_fd(*(pid_t *)ctx, f->fd)) < 0)
+        return 0;
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) == 0 && (domain == AF_INET || domain == AF_INET6) &&
+        getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) == 0 && type == SOCK_STREAM && getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &n) == 0 && !listens)
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+    return 0;
+}
+
+/* Behind a dump after which CRIU itself has ended repair mode: see repair_fd. */
+static void keep_reuse(const struct molt_workload *w)
+{
+    for (size_t i = 0; i < w->procs; i++)
+        (void)molt__each_fd(w->proc[i].pid, false, reuse_fd, &(pid_t){w->proc[i].pid}, NULL);
+}
+
 void molt__tcp_repair(pid_t pid, bool on)
 {
     struct {
@@ -298,8 +320,8 @@ static void write_failed(const char *dir)
 static void dump_request(struct molt_strbuf *b, const struct molt_workload *w, const struct molt_dump_opts *opts, int dirfd)
 {
     static const unsigned wanted[] = {MOLT_CRIU_EXT_UNIX_SK,        MOLT_CRIU_TCP_ESTABLISHED, MOLT_CRIU_FILE_LOCKS, MOLT_CRIU_NOTIFY_SCRIPTS,
-                                      MOLT_CRIU_TCP_SKIP_IN_FLIGHT, MOLT_CRIU_LEAVE_STOPPED};
-    CLEANUP_FREE char *before = molt_xasprintf("pre%u", opts->rounds);
+                                      MOLT_CRIU_TCP_SKIP_IN_FLIGHT};
+    CLEANUP_FREE char *before = molt_xasprintf("%spre%u", opts->trial ? "../" : "", opts->rounds);
 
     molt__pb_int(b, MOLT_CRIU_IMAGES_DIR_FD, (uint64_t)dirfd);
     molt__pb_int(b, MOLT_CRIU_PID, (uint64_t)w->main_pid);
@@ -307,6 +329,7 @@ static void dump_request(struct molt_strbuf *b, const struct molt_workload *w, c
     molt__pb_string(b, MOLT_CRIU_LOG_FILE, DUMP_LOG);
     for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
         molt__pb_int(b, wanted[i], 1);
+    molt__pb_int(b, opts->trial ? MOLT_CRIU_LEAVE_RUNNING : MOLT_CRIU_LEAVE_STOPPED, 1);
     molt__pb_int(b, MOLT_CRIU_MANAGE_CGROUPS, 0);
     molt__pb_int(b, MOLT_CRIU_NETWORK_LOCK, 3); /* dom0 holds all packets */
     molt__pb_int(b, MOLT_CRIU_GHOST_LIMIT, GHOST_LIMIT);
@@ -408,7 +431,7 @@ bool molt_dump_fits(const struct molt_dump *d, const struct molt_workload *w, co
     /* It stays to be waited for. */
     bool ended = d->worker.pid > 0 && (waitid(P_PID, (id_t)d->worker.pid, &i, WEXITED | WNOHANG | WNOWAIT) < 0 || i.si_pid == d->worker.pid);
 
-    return !ended && d->main_pid == w->main_pid && d->opts.rounds == opts->rounds && !strcmp(d->dir, opts->dir);
+    return !ended && d->main_pid == w->main_pid && d->opts.rounds == opts->rounds && d->opts.trial == opts->trial && !strcmp(d->dir, opts->dir);
 }
 
 /* CRIU learns of the journal's streams when nothing can open or close one any more. */
@@ -472,6 +495,8 @@ int molt_dump_end(struct molt_dump *d, const struct molt_workload *w, struct mol
     struct molt_dump_stats s = {0};
     int r = finish_dump(d, w, &s, err);
 
+    if (d->opts.trial)
+        keep_reuse(w);
     if (r < 0)
         write_failed(d->dir);
     s.image_bytes = dir_bytes(d->dir);

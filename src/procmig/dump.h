@@ -24,6 +24,7 @@ struct molt_dump_opts {
     const char *dir;     /* image directory, on a tmpfs; made when missing, empty but for such rounds */
     int timeout_ms;      /* 0: 120 s */
     unsigned rounds;     /* of memory that was copied before (predump.h); the dump takes what was written since */
+    bool trial;          /* the workload goes on behind it (rehearse.h); its images are round `rounds` + 1, in whose directory they lie */
     struct molt_log *log;
 };
 
@@ -41,7 +42,7 @@ bool molt_dump_fits(const struct molt_dump *d, const struct molt_workload *w, co
 int molt_dump_begin(struct molt_dump *d, struct molt_error **err);
 /* w: what stands still (molt_workload_refresh). criu goes on by itself, to its end. */
 int molt_dump_go_on(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err);
-/* Waits for the images. The tree is left stopped; TCP connections of the original stay silent (in repair mode) until molt_dump_resume.
+/* Waits for the images. But for a trial the tree is left stopped; TCP connections of the original stay silent (in repair mode) until molt_dump_resume.
  * d is used up in any case. */
 int molt_dump_end(struct molt_dump *d, const struct molt_workload *w, struct molt_dump_stats *ret_stats, struct molt_error **err);
 /* Instead of the end. A criu that has begun is waited for: it has parts of itself in the workload's processes. NULL is fine. */

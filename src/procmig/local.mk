@@ -3,7 +3,7 @@
 PROCMIG_SOURCES = \
     src/procmig/bystanders.c src/procmig/bystanders.h \
     src/procmig/carry.c src/procmig/carry.h \
-    src/procmig/check.c src/procmig/check.h src/procmig/check_internal.h src/procmig/check_tcp.c \
+    src/procmig/rehearse.c src/procmig/rehearse.h src/procmig/check.c src/procmig/check.h src/procmig/check_internal.h src/procmig/check_tcp.c \
     src/procmig/criu.c src/procmig/criu.h \
     src/procmig/dump.c src/procmig/dump.h \
     src/procmig/overlay.c src/procmig/overlay.h \

@@ -45,7 +45,7 @@ static int make_dir(const char *images, unsigned round, char **ret_dir, struct m
 {
     CLEANUP_FREE char *dir = molt_predump_dir(images, round);
 
-    if (round < 1 || round > MOLT_PREDUMP_MAX)
+    if (round < 1 || round > MOLT_ROUNDS_MAX)
         return molt_error_set(err, MOLT_E_PROTOCOL, "no such round of memory: %u", round);
     if (mkdir(dir, 0700) < 0)
         return molt_error_errno(err, "make %s", dir);
@@ -65,7 +65,7 @@ int molt_predump_link(const char *images, unsigned rounds, struct molt_error **e
 {
     CLEANUP_FREE char *last = molt_xasprintf("pre%u", rounds);
 
-    if (rounds > MOLT_PREDUMP_MAX)
+    if (rounds > MOLT_ROUNDS_MAX)
         return molt_error_set(err, MOLT_E_PROTOCOL, "no such round of memory: %u", rounds);
     return rounds ? put_link(images, last, err) : 0;
 }

@@ -11,6 +11,7 @@
 
 /* Stop rules. */
 #define MOLT_PREDUMP_MAX   5   /* rounds */
+#define MOLT_ROUNDS_MAX    (MOLT_PREDUMP_MAX + 2) /* with the dumps of trials (rehearse.h), which count as such */
 #define MOLT_PREDUMP_FEW   1024 /* pages: a dump's fixed part, in which the workload stands still, takes longer than these */
 #define MOLT_PREDUMP_GAIN  75  /* per cent of the round before: more than that, and another round gains nothing */
 

@@ -21,6 +21,7 @@
 /* Fields of criu_opts */
 #define MOLT_CRIU_IMAGES_DIR_FD     1
 #define MOLT_CRIU_PID               2
+#define MOLT_CRIU_LEAVE_RUNNING     3
 #define MOLT_CRIU_EXT_UNIX_SK       4
 #define MOLT_CRIU_TCP_ESTABLISHED   5
 #define MOLT_CRIU_FILE_LOCKS        8

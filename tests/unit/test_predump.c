@@ -87,9 +87,9 @@ static void each_round_names_the_one_before(void **state)
     molt_error_clear(&err);
     assert_int_equal(molt_predump_place(dir, 0, &err), MOLT_E_PROTOCOL);
     molt_error_clear(&err);
-    assert_int_equal(molt_predump_place(dir, MOLT_PREDUMP_MAX + 1, &err), MOLT_E_PROTOCOL);
+    assert_int_equal(molt_predump_place(dir, MOLT_ROUNDS_MAX + 1, &err), MOLT_E_PROTOCOL);
     molt_error_clear(&err);
-    assert_int_equal(molt_predump_link(dir, MOLT_PREDUMP_MAX + 1, &err), MOLT_E_PROTOCOL);
+    assert_int_equal(molt_predump_link(dir, MOLT_ROUNDS_MAX + 1, &err), MOLT_E_PROTOCOL);
     molt_error_clear(&err);
     assert_int_equal(molt_predump_link(dir, 0, &err), 0);
 }

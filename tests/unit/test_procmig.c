@@ -14,7 +14,9 @@
 #include "procmig/carry.h"
 #include "procmig/check.h"
 #include "procmig/check_internal.h"
+#include "procmig/pb.h"
 #include "procmig/procfs.h"
+#include "procmig/rehearse.h"
 #include "procmig/restore.h"
 
 static struct molt_json *parse(const char *text)
@@ -330,6 +332,53 @@ static void local_connections(void **state)
     assert_int_equal(molt__check_tcp_text(NULL, NULL, both, 3, &port), 0);
 }
 
+static void add_u32(struct molt_strbuf *b, uint32_t v)
+{
+    molt_strbuf_add(b, &v, 4); /* CRIU's images have the machine's own order, which is this one */
+}
+
+/* CRIU's list of open files: a regular one with a size and a build-ID, and something else. */
+static void files_without_sizes(void **state)
+{
+    CLEANUP_STRBUF struct molt_strbuf image = MOLT_STRBUF_INIT, want = MOLT_STRBUF_INIT, got = MOLT_STRBUF_INIT;
+
+    (void)state;
+    for (int sizes = 1; sizes >= 0; sizes--) {
+        CLEANUP_STRBUF struct molt_strbuf reg = MOLT_STRBUF_INIT, entry = MOLT_STRBUF_INIT, other = MOLT_STRBUF_INIT;
+        struct molt_strbuf *to = sizes ? &image : &want;
+
+        molt__pb_int(&reg, 1, 7);
+        molt__pb_string(&reg, 6, "/var/log/x");
+        if (sizes) {
+            molt__pb_int(&reg, 8, 123456789012);
+            molt__pb_int(&reg, 11, 4711);
+        }
+        molt__pb_int(&reg, 10, 0644);
+        molt__pb_int(&entry, 1, 1);
+        molt__pb_int(&entry, 2, 7);
+        molt__pb_bytes(&entry, 3, reg.s, reg.len);
+        molt__pb_int(&other, 1, 2);
+        molt__pb_int(&other, 8, 5); /* of another message, where it is no size */
+        add_u32(to, 0x54564319);
+        add_u32(to, 0x56303138);
+        add_u32(to, (uint32_t)entry.len);
+        molt_strbuf_add(to, entry.s, entry.len);
+        add_u32(to, (uint32_t)other.len);
+        molt_strbuf_add(to, other.s, other.len);
+    }
+    assert_int_equal(molt__files_without_sizes(image.s, image.len, &got, NULL), 0);
+    assert_int_equal(got.len, want.len);
+    assert_memory_equal(got.s, want.s, want.len);
+    for (size_t cut = 0; cut < image.len; cut++) {
+        CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
+        int r = molt__files_without_sizes(image.s, cut, &b, NULL);
+
+        assert_true(r == MOLT_E_PROTOCOL || r == 0); /* 0: cut between two entries */
+    }
+    image.s[0] ^= 1;
+    assert_int_equal(molt__files_without_sizes(image.s, image.len, &got, NULL), MOLT_E_PROTOCOL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -337,7 +386,7 @@ int main(void)
         cmocka_unit_test(cgroups),       cmocka_unit_test(maps_lines),       cmocka_unit_test(tcp_table),
         cmocka_unit_test(paths_in_json), cmocka_unit_test(reasons),          cmocka_unit_test(restore_spec),
         cmocka_unit_test(hostile_spec),  cmocka_unit_test(dropin),           cmocka_unit_test(criu_stats),
-        cmocka_unit_test(own_process),   cmocka_unit_test(carried_files),    cmocka_unit_test(local_connections),
+        cmocka_unit_test(own_process),   cmocka_unit_test(carried_files),    cmocka_unit_test(local_connections), cmocka_unit_test(files_without_sizes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

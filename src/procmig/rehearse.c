@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "procmig/rehearse.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/fsio.h"
+#include "base/strbuf.h"
+#include "base/subprocess.h"
+#include "procmig/carry.h"
+#include "procmig/overlay.h"
+#include "procmig/pb.h"
+#include "procmig/procfs.h"
+
+#define LOG          "rehearsal.log"
+#define FILES_MAX    (256u << 20)
+#define SOCKETS_MAX  1024
+#define DEATH_MS     20000
+#define ANSWER_MAX   65536
+#define IMG_COMMON   0x54564319u /* criu/include/magic.h */
+#define FILES_MAGIC  0x56303138u
+#define ENTRY_REG    3 /* file_entry.reg, images/fdinfo.proto */
+#define REG_SIZE     8 /* reg_file_entry.size, images/regfile.proto */
+#define REG_BUILD_ID 11
+
+/* ---- files.img ---- */
+
+static uint32_t get_u32(const unsigned char *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static void put_u32(struct molt_strbuf *b, uint32_t v)
+{
+    const unsigned char p[4] = {(unsigned char)v, (unsigned char)(v >> 8), (unsigned char)(v >> 16), (unsigned char)(v >> 24)};
+
+    molt_strbuf_add(b, p, sizeof(p));
+}
+
+static void copy_field(struct molt_strbuf *b, const struct molt__pb_field *f)
+{
+    if (f->is_bytes)
+        molt__pb_bytes(b, (unsigned)f->number, f->data, f->len);
+    else
+        molt__pb_int(b, (unsigned)f->number, f->value);
+}
+
+/* false: it has fields of a kind that is not read here. */
+static bool reg_without_size(const unsigned char *data, size_t len, struct molt_strbuf *b)
+{
+    struct molt__pb m = molt__pb_over(data, len);
+    struct molt__pb_field f;
+    int r;
+
+    while ((r = molt__pb_next(&m, &f)) > 0)
+        if (f.number != REG_SIZE && f.number != REG_BUILD_ID)
+            copy_field(b, &f);
+    return r == 0;
+}
+
+static bool entry_without_size(const unsigned char *data, size_t len, struct molt_strbuf *b)
+{
+    struct molt__pb m = molt__pb_over(data, len);
+    struct molt__pb_field f;
+    int r;
+
+    while ((r = molt__pb_next(&m, &f)) > 0) {
+        CLEANUP_STRBUF struct molt_strbuf reg = MOLT_STRBUF_INIT;
+
+        if (f.number != ENTRY_REG || !f.is_bytes)
+            copy_field(b, &f);
+        else if (reg_without_size(f.data, f.len, &reg))
+            molt__pb_bytes(b, ENTRY_REG, reg.s, reg.len);
+        else
+            return false;
+    }
+    return r == 0;
+}
+
+int molt__files_without_sizes(const void *data, size_t len, struct molt_strbuf *ret, struct molt_error **err)
+{
+    const unsigned char *p = data, *end = p + len;
+
+    if (len < 8 || get_u32(p) != IMG_COMMON || get_u32(p + 4) != FILES_MAGIC)
+        return molt_error_set(err, MOLT_E_PROTOCOL, "not CRIU's list of open files");
+    molt_strbuf_add(ret, p, 8);
+    for (p += 8; end - p >= 4;) {
+        CLEANUP_STRBUF struct molt_strbuf entry = MOLT_STRBUF_INIT;
+        uint32_t size = get_u32(p);
+
+        p += 4;
+        if (size > (size_t)(end - p))
+            break;
+        if (entry_without_size(p, size, &entry)) {
+            put_u32(ret, (uint32_t)entry.len);
+            molt_strbuf_add(ret, molt_strbuf_str(&entry), entry.len);
+        } else {
+            put_u32(ret, size);
+            molt_strbuf_add(ret, p, size);
+        }
+        p += size;
+    }
+    return p == end ? 0 : molt_error_set(err, MOLT_E_PROTOCOL, "CRIU's list of open files is cut short");
+}
+
+static int drop_sizes(const char *dir, struct molt_error **err)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/files.img", dir), *text = NULL;
+    CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
+    size_t len;
+    int r = molt_read_file(path, FILES_MAX, &text, &len, err);
+
+    if (r == 0)
+        r = molt__files_without_sizes(text, len, &b, err);
+    return r < 0 ? r : molt_write_file(path, b.s, b.len, 0600, err);
+}
+
+/* ---- a place of its own ---- */
+
+/* Addresses that are not ours may be bound, and there is a way to every peer, which leads nowhere. */
+static int isolate_network(struct molt_error **err)
+{
+    char *up[] = {"ip", "link", "set", "lo", "up", NULL};
+    char *routes[][8] = {{"ip", "route", "add", "default", "dev", "lo", NULL}, {"ip", "-6", "route", "add", "default", "dev", "lo", NULL}};
+    const struct molt_run_opts o = {.timeout_ms = 30000};
+    int r;
+
+    if (unshare(CLONE_NEWNET) < 0)
+        return molt_error_errno(err, "new network namespace");
+    if ((r = molt_run_ok(up, &o, NULL, err)) < 0)
+        return r;
+    for (size_t i = 0; i < 2; i++) {
+        const char *file = i ? "/proc/sys/net/ipv6/ip_nonlocal_bind" : "/proc/sys/net/ipv4/ip_nonlocal_bind";
+
+        if (i && !molt_exists(file))
+            continue; /* no IPv6 here */
+        if ((r = molt_write_file(file, "1\n", 2, 0644, err)) < 0 || (r = molt_run_ok(routes[i], &o, NULL, err)) < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int enter_overlay(const char *unit, struct molt_error **err)
+{
+    CLEANUP_OVERLAY struct molt_overlay *o = NULL;
+    int r = molt_overlay_load(unit, &o, err);
+
+    return r < 0 ? r : molt_overlay_enter(o, err);
+}
+
+/* ---- what is laid out for it ---- */
+
+struct residue {
+    char **v; /* what was not there before, parents first */
+    size_t n, cap;
+};
+
+static void note_missing(struct residue *rs, const struct molt_json *o)
+{
+    CLEANUP_FREE char *path = molt__path_decode(molt_json_get_string(o, "path"));
+
+    if (!path || !molt__carry_wanted(path) || molt_exists(path))
+        return;
+    MOLT_GROW(rs->v, rs->n, rs->cap);
+    rs->v[rs->n++] = MOLT_STEAL_PTR(path);
+}
+
+static int lay_out(const struct molt_json *meta, const char *dir, struct residue *rs, struct molt_error **err)
+{
+    const struct molt_json *list = molt_json_get(meta, "carry");
+
+    for (size_t i = 0; i < molt_json_size(list) && i < MOLT__CARRY_MAX; i++) {
+        const struct molt_json *o = molt_json_at(list, i), *dirs = molt_json_get(o, "dirs");
+
+        for (size_t k = 0; k < molt_json_size(dirs); k++)
+            note_missing(rs, molt_json_at(dirs, k));
+        note_missing(rs, o);
+    }
+    return molt__carry_place(list, dir, err);
+}
+
+static void clear_up(struct residue *rs)
+{
+    while (rs->n > 0) {
+        char *path = rs->v[--rs->n];
+
+        if (unlink(path) < 0 && errno == EISDIR)
+            (void)rmdir(path);
+        free(path);
+    }
+    free(rs->v);
+}
+
+/* ---- restoring, looking, killing ---- */
+
+static int load_meta(const char *dir, struct molt_json **ret, struct molt_error **err)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/" MOLT_DUMP_META, dir), *text = NULL;
+    size_t len;
+    int r = molt_read_file(path, 16u << 20, &text, &len, err);
+
+    if (r == 0)
+        r = molt_json_parse(text, len, ret, err);
+    if (r == 0 && (molt_json_get_int(*ret, "schema", 0) != 1 || molt_json_size(molt_json_get(*ret, "ids")) > MOLT_TASKS_MAX ||
+                   molt_json_size(molt_json_get(*ret, "sockets")) > SOCKETS_MAX))
+        r = molt_error_set(err, MOLT_E_PROTOCOL, "the images have no valid %s", MOLT_DUMP_META);
+    return r;
+}
+
+static int run_criu(const char *dir, const char *toolbox, const struct molt_json *meta, int timeout_ms, struct molt_error **err)
+{
+    static const char *const fixed[] = {"restore", "-d", "--leave-stopped", "--tcp-established", "--file-locks", "--manage-cgroups=ignore", "--ext-unix-sk", "-v2", "-o", LOG, "-D"};
+    const struct molt_json *sockets = molt_json_get(meta, "sockets");
+    CLEANUP_FREE char *log = molt_xasprintf("%s/" LOG, dir);
+    CLEANUP_CLOSE int nowhere = open("/dev/null", O_RDWR); /* in place of the journal; criu inherits it */
+    size_t n = 1 + sizeof(fixed) / sizeof(fixed[0]), words = n + 2 * molt_json_size(sockets) + 2;
+    CLEANUP_FREE char **argv = molt_xcalloc(words, sizeof(*argv));
+    int r;
+
+    if (nowhere < 0)
+        return molt_error_errno(err, "open /dev/null");
+    memcpy(argv + 1, fixed, sizeof(fixed));
+    argv[n++] = (char *)dir;
+    size_t first = n;
+    for (size_t i = 0; i < molt_json_size(sockets); i++) {
+        argv[n++] = "--inherit-fd";
+        argv[n++] = molt_xasprintf("fd[%d]:socket:[%" PRId64 "]", nowhere, molt_json_get_int(molt_json_at(sockets, i), "ino", 0));
+    }
+    r = molt__criu_run(toolbox, argv, 0, timeout_ms, log, err);
+    for (size_t i = first + 1; i < n; i += 2)
+        free(argv[i]);
+    return r;
+}
+
+/* The state of a process or thread; 0: it is not there, or not in our mount namespace (then it is somebody else's). */
+static char state_of(pid_t id, const char *ns)
+{
+    CLEANUP_FREE char *text = NULL;
+    char path[64], own[64] = "";
+    struct molt__stat s;
+
+    snprintf(path, sizeof(path), "/proc/%d/ns/mnt", (int)id);
+    if (readlink(path, own, sizeof(own) - 1) < 0 || strcmp(own, ns) || molt__proc_text(id, "stat", &text, NULL) < 0 || !molt__stat_parse(text, &s))
+        return 0;
+    return s.state;
+}
+
+static int look(const struct molt_json *meta, const char *ns, struct molt_error **err)
+{
+    const struct molt_json *ids = molt_json_get(meta, "ids");
+    size_t there = 0;
+    pid_t first = 0;
+
+    for (size_t i = 0; i < molt_json_size(ids); i++) {
+        pid_t id = (pid_t)molt_json_intval(molt_json_at(ids, i), 0);
+        char state = id > 1 ? state_of(id, ns) : 0;
+
+        /* Stopped, as it is to be until the switch. */
+        if (state == 'T' || state == 't')
+            there++;
+        else if (!first)
+            first = id;
+    }
+    if (there == molt_json_size(ids) && there > 0)
+        return 0;
+    return molt_error_set(err, MOLT_E_CANNOT_MOVE, "of %zu processes and threads only %zu came to life in the trial, the first that did not is %d", molt_json_size(ids), there, (int)first);
+}
+
+/* By what they are, not by what a dump said: everything in our mount namespace but ourselves. */
+static int kill_all(const char *ns, struct molt_error **err)
+{
+    int64_t end = molt_mono_ms() + DEATH_MS;
+
+    for (;;) {
+        CLEANUP_FREE int *pid = NULL;
+        size_t n = 0, left = 0;
+        int r = molt__numbers("/proc", &pid, &n, err);
+
+        if (r < 0)
+            return r;
+        for (size_t i = 0; i < n; i++)
+            if (pid[i] != getpid() && pid[i] > 1 && state_of(pid[i], ns)) {
+                left++;
+                kill(pid[i], SIGKILL);
+            }
+        if (left == 0)
+            return 0;
+        if (molt_mono_ms() > end)
+            return molt_error_set(err, MOLT_E_TIMEOUT, "%zu processes of the trial do not die", left);
+        molt_sleep_ms(20);
+    }
+}
+
+/* In a child, whose namespaces go with it. */
+static int trial(const char *unit, const char *dir, const char *toolbox, int timeout_ms, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *meta = NULL;
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    struct residue rs = {NULL, 0, 0};
+    char ns[64] = "";
+    int r = load_meta(dir, &meta, err);
+
+    if (r == 0)
+        r = drop_sizes(dir, err);
+    if (r == 0)
+        r = enter_overlay(unit, err);
+    if (r == 0 && readlink("/proc/self/ns/mnt", ns, sizeof(ns) - 1) < 0)
+        r = molt_error_errno(err, "look at the mount namespace");
+    if (r == 0)
+        r = isolate_network(err);
+    if (r < 0)
+        return r;
+    r = lay_out(meta, dir, &rs, err);
+    if (r == 0)
+        r = run_criu(dir, toolbox, meta, timeout_ms, err);
+    if (r == 0)
+        r = look(meta, ns, err);
+    if (kill_all(ns, &e) < 0 && r == 0) {
+        r = molt_error_code(e);
+        molt_error_move(err, MOLT_STEAL_PTR(e));
+    }
+    clear_up(&rs);
+    return r;
+}
+
+/* {"ok", "code", "error"}, to the parent. */
+static void tell(int fd, int r, const struct molt_error *e)
+{
+    CLEANUP_JSON struct molt_json *v = molt_json_object();
+    CLEANUP_FREE char *text = NULL;
+
+    molt_json_set_bool(v, "ok", r == 0);
+    if (r < 0) {
+        molt_json_set_string(v, "code", molt_code_name(r));
+        molt_json_set_string(v, "error", molt_error_text(e));
+    }
+    text = molt_json_print(v, false);
+    (void)molt_write_all(fd, text, strlen(text));
+}
+
+static int hear(int fd, int timeout_ms, struct molt_error **err)
+{
+    CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
+    CLEANUP_JSON struct molt_json *v = NULL;
+    int64_t end = molt_mono_ms() + timeout_ms;
+    char buf[4096];
+
+    for (;;) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        int64_t left = end - molt_mono_ms();
+        int r = poll(&p, 1, left > 0 ? (int)left : 0);
+        ssize_t n;
+
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r <= 0)
+            return molt_error_set(err, MOLT_E_TIMEOUT, "the trial of the restore did not end within %d ms", timeout_ms);
+        n = read(fd, buf, sizeof(buf));
+        if (n <= 0 || b.len + (size_t)n > ANSWER_MAX)
+            break;
+        molt_strbuf_add(&b, buf, (size_t)n);
+    }
+    if (b.len == 0 || molt_json_parse(b.s, b.len, &v, NULL) < 0)
+        return molt_error_set(err, MOLT_E_INTERNAL, "the trial of the restore ended without a word");
+    if (molt_json_get_bool(v, "ok", false))
+        return 0;
+    const char *code = molt_json_get_string(v, "code"), *why = molt_json_get_string(v, "error");
+
+    return molt_error_set(err, molt_code_from_name(code ? code : ""), "%s", why ? why : "the trial failed");
+}
+
+int molt_rehearse(const char *unit, const char *dir, const char *toolbox, int timeout_ms, struct molt_dump_stats *ret_stats, struct molt_error **err)
+{
+    struct molt_dump_stats stats = {0};
+    int64_t begun = molt_mono_us();
+    int fd[2], status, r;
+    pid_t pid;
+
+    if (pipe2(fd, O_CLOEXEC) < 0)
+        return molt_error_errno(err, "make a pipe");
+    pid = fork();
+    if (pid < 0) {
+        r = molt_error_errno(err, "fork");
+        close(fd[0]);
+        close(fd[1]);
+        return r;
+    }
+    if (pid == 0) {
+        CLEANUP_ERROR struct molt_error *e = NULL;
+
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        close(fd[0]);
+        r = trial(unit, dir, toolbox, timeout_ms, &e);
+        tell(fd[1], r, e);
+        _exit(0);
+    }
+    close(fd[1]);
+    r = hear(fd[0], timeout_ms + 2 * DEATH_MS, err);
+    close(fd[0]);
+    kill(pid, SIGKILL);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    stats.wall_us = (uint64_t)(molt_mono_us() - begun);
+    if (r == 0)
+        r = molt__stats_read(dir, "restore", &stats, err);
+    if (r == 0)
+        *ret_stats = stats;
+    return r < 0 ? molt_error_prefix(err, "trial of the restore of %s", unit) : 0;
+}
