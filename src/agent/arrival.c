@@ -20,6 +20,7 @@
 #include "procmig/restore.h"
 
 #define ADOPT_MS   60000
+#define HASHES_MS  600000
 #define READY_MS   60000
 #define RESTORE_MS 120000
 
@@ -36,6 +37,35 @@ static int fetch_pins(struct session *s, struct molt_pins *pins, const char *dir
     }
     if (r == 0)
         r = molt_pins_check_fetched(pins, dir, err);
+    return r;
+}
+
+/* Of those that look different, and have to be looked at. */
+static int ask_hashes(struct session *s, struct molt_pins *pins, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = molt_json_object(), *answer = NULL;
+    CLEANUP_PINS struct molt_pins *some = NULL;
+    const struct molt_call call = {.timeout_ms = HASHES_MS};
+    struct molt_json *list = molt_json_array();
+    molt_json_set(args, "indexes", list);
+    for (size_t i = 0; i < pins->n; i++)
+        if (pins->v[i].need != MOLT_PIN_SAME)
+            molt_json_append(list, molt_json_int((int64_t)i));
+    if (molt_json_size(list) == 0)
+        return 0;
+    int r = molt_call(s->peer, "pin-hashes", args, &call, &answer, err);
+    if (r == 0)
+        r = molt_pins_parse(molt_json_get(answer, "pins"), &some, err);
+    if (r == 0 && some->n != molt_json_size(list))
+        r = molt_error_set(err, MOLT_E_PROTOCOL, "not the hashes that were asked for");
+    for (size_t k = 0; k < molt_json_size(list) && r == 0; k++) {
+        struct molt_pin *pin = &pins->v[molt_json_intval(molt_json_at(list, k), 0)];
+        if (strcmp(pin->path, some->v[k].path) != 0 || !some->v[k].hashed)
+            return molt_error_set(err, MOLT_E_PROTOCOL, "not the hash of %s", pin->path);
+        pin->hash = some->v[k].hash;
+        pin->size = some->v[k].size;
+        pin->hashed = true;
+    }
     return r;
 }
 
@@ -57,6 +87,10 @@ int h_pins_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_e
         r = molt_call(s->peer, "pins", args, NULL, &answer, err);
     if (r == 0)
         r = molt_pins_parse(molt_json_get(answer, "pins"), &pins, err);
+    if (r == 0)
+        r = molt_pins_compare(pins, "", &needed, &bytes, err);
+    if (r == 0)
+        r = ask_hashes(s, pins, err);
     if (r == 0)
         r = molt_pins_compare(pins, "", &needed, &bytes, err);
     for (size_t i = 0; r == 0 && i < pins->n; i++)
@@ -81,14 +115,18 @@ int h_pins_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_e
     return r;
 }
 
-/* Takes back the mask that init.c put on the unit. */
+/* Takes back the mask that init.c put on the unit. A unit that nothing refers to is not in memory, and systemd sees by itself that its files
+ * changed; a reload, which takes seconds under emulation, is for the others. */
 static int unmask(const char *unit, struct molt_error **err)
 {
-    char *reload[] = {"systemctl", "daemon-reload", NULL};
+    char *reload[] = {"systemctl", "daemon-reload", NULL}, *state[] = {"systemctl", "show", "-P", "LoadState", "--", (char *)unit, NULL};
     struct molt_run_opts o = {.timeout_ms = 120000};
-    CLEANUP_FREE char *mask = molt_xasprintf("/run/systemd/system.control/%s", unit);
+    CLEANUP_FREE char *mask = molt_xasprintf("/run/systemd/system.control/%s", unit), *said = NULL;
     if (unlink(mask) < 0)
         return errno == ENOENT ? 0 : molt_error_errno(err, "unmask %s", unit);
+    int r = molt_run_ok(state, &o, &said, err);
+    if (r < 0 || strncmp(said, "loaded", 6) == 0)
+        return r;
     return molt_run_ok(reload, &o, NULL, err);
 }
 

@@ -57,7 +57,7 @@ int h_dump_prepare(struct molt_request *rq, struct molt_json *reply, struct molt
     if (r == 0)
         r = molt_workload_scan(m->unit, &m->workload, err);
     if (r == 0)
-        r = molt_criu_check(NULL, err); /* its program, libraries and feature cache are in memory then */
+        r = molt_criu_warm(NULL, err); /* its program, libraries and feature cache are in memory then */
     if (r == 0)
         molt_json_set(reply, "workload", molt_workload_json(m->workload));
     return r;

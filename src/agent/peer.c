@@ -149,6 +149,27 @@ static int p_pins(struct molt_request *rq, struct molt_json *reply, struct molt_
     return 0;
 }
 
+/* {"indexes": [i, ...]} -> {"pins": [...]}: those again, with their hashes. */
+static int p_pin_hashes(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct peer_state *s = rq->ctx;
+    const struct molt_json *list = molt_json_get(rq->args, "indexes");
+    struct molt_pins some = {0};
+    int r = 0;
+    some.v = molt_xcalloc(molt_json_size(list) + 1, sizeof(*some.v));
+    for (size_t k = 0; k < molt_json_size(list) && r == 0; k++) {
+        int64_t i = molt_json_intval(molt_json_at(list, k), -1);
+        if (!s->pins || i < 0 || (size_t)i >= s->pins->n)
+            r = molt_error_set(err, MOLT_E_PROTOCOL, "no such pin");
+        else if ((r = molt_pin_hash(&s->pins->v[i], err)) == 0)
+            some.v[some.n++] = s->pins->v[i]; /* a look at it, not one more owner */
+    }
+    if (r == 0)
+        molt_json_set(reply, "pins", molt_pins_json(&some));
+    free(some.v);
+    return r;
+}
+
 /* {"index": i}: the content of the i-th pin as it is now. */
 static int p_pin(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
@@ -186,7 +207,7 @@ static int p_images(struct molt_request *rq, struct molt_json *reply, struct mol
 
 void peer_serve(struct molt_chan *chan, const struct session *session)
 {
-    static const struct molt_handler handlers[] = {{"merge", p_merge}, {"pins", p_pins}, {"pin", p_pin}, {"images", p_images}, {NULL, NULL}};
+    static const struct molt_handler handlers[] = {{"merge", p_merge}, {"pins", p_pins}, {"pin-hashes", p_pin_hashes}, {"pin", p_pin}, {"images", p_images}, {NULL, NULL}};
     struct peer_state s = {.session = session};
     CLEANUP_ERROR struct molt_error *err = NULL;
     while (molt_serve_one(chan, handlers, &s, -1, &err) == 0)

@@ -20,6 +20,7 @@
 #include "base/strbuf.h"
 
 #define LOG_MAX      (64u << 20)
+#define KERNDAT      "/run/criu.kdat" /* KERNDAT_CACHE_FILE in criu/kerndat.c */
 #define NO_NAMESPACE 126 /* exit status */
 
 /* The first error of a log of CRIU, which names the cause, and the last one, which names what failed; or
@@ -179,4 +180,9 @@ int molt_criu_version(const char *toolbox, char **ret_version, struct molt_error
     text[strcspn(text, "\n")] = '\0';
     *ret_version = MOLT_STEAL_PTR(text);
     return 0;
+}
+
+int molt_criu_warm(const char *toolbox, struct molt_error **err)
+{
+    return access(KERNDAT, F_OK) == 0 ? 0 : molt_criu_check(toolbox, err);
 }

@@ -10,6 +10,8 @@
 
 /* `criu check`, and its feature cache warmed (call it when the agent starts). */
 int molt_criu_check(const char *toolbox, struct molt_error **err);
+/* The same where the cache is not there yet: the check takes some seconds under emulation. */
+int molt_criu_warm(const char *toolbox, struct molt_error **err);
 /* "4.1.1"; malloc'd. */
 int molt_criu_version(const char *toolbox, char **ret_version, struct molt_error **err);
 /* Runs criu (argv[0] is replaced by the toolbox's) in the mount and time namespaces of process `like` (0:

@@ -113,6 +113,7 @@ static void note(struct molt_pins *p, const char *path, char *source, const stru
                           .ino = st->st_ino,
                           .size = (uint64_t)st->st_size,
                           .mtime_ns = (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec,
+                          .ctime_ns = (int64_t)st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec,
                           .mode = st->st_mode & 07777,
                           .uid = st->st_uid,
                           .gid = st->st_gid,
@@ -231,12 +232,10 @@ static void drop_written(struct collect *c)
     c->p->n = kept;
 }
 
-int molt_pins_refresh(const struct molt_workload *w, const struct molt_pins *old, struct molt_pins **ret_p,
-                      size_t *ret_new, struct molt_error **err)
+int molt_pins_collect(const struct molt_workload *w, struct molt_pins **ret_p, struct molt_error **err)
 {
     CLEANUP_PINS struct molt_pins *p = molt_xcalloc(1, sizeof(*p));
     struct collect c = {.p = p};
-    size_t fresh = 0;
     int r = 0;
 
     for (size_t i = 0; i < w->procs && r == 0; i++) {
@@ -250,28 +249,17 @@ int molt_pins_refresh(const struct molt_workload *w, const struct molt_pins *old
     if (r == 0)
         drop_written(&c);
     free(c.written);
-    for (size_t i = 0; i < p->n && r == 0; i++) {
-        struct molt_pin *pin = &p->v[i];
-        const struct molt_pin *was = old ? find(old, pin->path, pin->dev, pin->ino, pin->deleted) : NULL;
-
-        if (was && was->size == pin->size && was->mtime_ns == pin->mtime_ns) {
-            pin->hash = was->hash;
-            continue;
-        }
-        fresh++;
-        r = molt_file_hash(pin->source, &pin->hash, &pin->size, err);
-    }
-    if (r < 0)
-        return r;
-    *ret_p = MOLT_STEAL_PTR(p);
-    if (ret_new)
-        *ret_new = fresh;
-    return 0;
+    if (r == 0)
+        *ret_p = MOLT_STEAL_PTR(p);
+    return r;
 }
 
-int molt_pins_collect(const struct molt_workload *w, struct molt_pins **ret_p, struct molt_error **err)
+int molt_pin_hash(struct molt_pin *pin, struct molt_error **err)
 {
-    return molt_pins_refresh(w, NULL, ret_p, NULL, err);
+    int r = pin->hashed ? 0 : molt_file_hash(pin->source, &pin->hash, &pin->size, err);
+
+    pin->hashed = r == 0;
+    return r;
 }
 
 void molt_pins_free(struct molt_pins *p)
@@ -297,7 +285,10 @@ struct molt_json *molt_pins_json(const struct molt_pins *p)
         CLEANUP_FREE char *path = molt__path_encode(pin->path), *source = molt__path_encode(pin->source);
         char hash[17];
 
-        snprintf(hash, sizeof(hash), "%016" PRIx64, pin->hash);
+        if (pin->hashed) {
+            snprintf(hash, sizeof(hash), "%016" PRIx64, pin->hash);
+            molt_json_set_string(o, "hash", hash);
+        }
         molt_json_set_string(o, "path", path);
         molt_json_set_string(o, "source", source);
         if (pin->owner)
@@ -306,7 +297,7 @@ struct molt_json *molt_pins_json(const struct molt_pins *p)
         molt_json_set_int(o, "ino", (int64_t)pin->ino);
         molt_json_set_int(o, "size", (int64_t)pin->size);
         molt_json_set_int(o, "mtime_ns", pin->mtime_ns);
-        molt_json_set_string(o, "hash", hash);
+        molt_json_set_int(o, "ctime_ns", pin->ctime_ns);
         molt_json_set_int(o, "mode", pin->mode);
         molt_json_set_int(o, "uid", pin->uid);
         molt_json_set_int(o, "gid", pin->gid);
@@ -345,12 +336,15 @@ static bool parse_pin(const struct molt_json *o, struct molt_pin *pin)
         pin->owner = molt_xstrdup(molt_json_get_string(o, "owner"));
     if (pin->owner && !molt_pin_owner_ok(pin->owner))
         return false;
-    if (!pin->path || !pin->source || strncmp(pin->source, "/proc/", 6) || !hash || strlen(hash) != 16 ||
-        strspn(hash, "0123456789abcdef") != 16 || size < 0 || mode < 0 || mode > 07777 || uid < 0 ||
+    if (molt_json_get(o, "hash") && (!hash || strlen(hash) != 16 || strspn(hash, "0123456789abcdef") != 16))
+        return false;
+    if (!pin->path || !pin->source || strncmp(pin->source, "/proc/", 6) || size < 0 || mode < 0 || mode > 07777 || uid < 0 ||
         uid >= UINT32_MAX || gid < 0 || gid >= UINT32_MAX || use < 1 || use > 7 || need < MOLT_PIN_SAME ||
         need > MOLT_PIN_MISSING)
         return false;
-    pin->hash = strtoull(hash, NULL, 16);
+    pin->hashed = hash != NULL;
+    pin->hash = hash ? strtoull(hash, NULL, 16) : 0;
+    pin->ctime_ns = molt_json_get_int(o, "ctime_ns", 0);
     pin->size = (uint64_t)size;
     pin->dev = (uint64_t)molt_json_get_int(o, "dev", 0);
     pin->ino = (uint64_t)molt_json_get_int(o, "ino", 0);
@@ -389,6 +383,13 @@ int molt_pins_parse(const struct molt_json *v, struct molt_pins **ret_p, struct 
     return 0;
 }
 
+/* Both disks began as one. */
+static bool is_untouched(const struct molt_pin *pin, const struct stat *st)
+{
+    return pin->ctime_ns != 0 && pin->ino == st->st_ino && pin->ctime_ns == (int64_t)st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec &&
+           pin->mtime_ns == (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+}
+
 /* CRIU dumps a deleted file's content itself (a ghost file), so it needs no pin. */
 static int compare_one(struct molt_pin *pin, const char *root, struct molt_error **err)
 {
@@ -410,7 +411,11 @@ static int compare_one(struct molt_pin *pin, const char *root, struct molt_error
         return molt_error_set(err, MOLT_E_CANNOT_MOVE,
                               "%s is in use by the workload, and not a regular file here", pin->path);
     pin->need = MOLT_PIN_DIFFERENT;
-    if ((uint64_t)st.st_size == pin->size) {
+    if ((uint64_t)st.st_size == pin->size && is_untouched(pin, &st)) {
+        pin->need = MOLT_PIN_SAME;
+    } else if ((uint64_t)st.st_size == pin->size && !pin->hashed) {
+        pin->need = MOLT_PIN_UNKNOWN;
+    } else if ((uint64_t)st.st_size == pin->size) {
         int r = molt_file_hash(path, &hash, &size, err);
 
         if (r < 0)
@@ -432,7 +437,7 @@ int molt_pins_compare(struct molt_pins *p, const char *root, size_t *ret_needed,
 
         if (r < 0)
             return r;
-        if (p->v[i].need != MOLT_PIN_SAME) {
+        if (p->v[i].need != MOLT_PIN_SAME && p->v[i].need != MOLT_PIN_UNKNOWN) {
             needed++;
             bytes += p->v[i].size;
         }
@@ -481,7 +486,7 @@ int molt_pins_check_fetched(const struct molt_pins *p, const char *pin_dir, stru
         r = hash_fd(fd, path, &hash, &size, err);
         if (r < 0)
             return r;
-        if (hash != pin->hash || size != pin->size)
+        if (!pin->hashed || hash != pin->hash || size != pin->size)
             return molt_error_set(err, MOLT_E_PROTOCOL,
                                   "pin %s: size or hash differs from what the workload has", pin->path);
         t[0].tv_sec = t[1].tv_sec = pin->mtime_ns / 1000000000;

@@ -10,15 +10,16 @@
 #include "procmig/workload.h"
 
 enum molt_pin_use { MOLT_PIN_MAP = 1, MOLT_PIN_EXE = 2, MOLT_PIN_FD = 4 };
-enum molt_pin_need { MOLT_PIN_SAME, MOLT_PIN_DIFFERENT, MOLT_PIN_MISSING };
+enum molt_pin_need { MOLT_PIN_SAME, MOLT_PIN_DIFFERENT, MOLT_PIN_MISSING, MOLT_PIN_UNKNOWN };
 
 struct molt_pin {
     char *path;   /* absolute; without " (deleted)" */
     char *owner;  /* "libc6 2.36-9": package and version that it is of, or NULL; whoever knows sets it (malloc'd) */
     char *source; /* where to read the content now: path, or /proc/PID/map_files/A-B for a deleted one */
     uint64_t dev, ino, size;
-    int64_t mtime_ns;
-    uint64_t hash; /* XXH3, 64 bits */
+    int64_t mtime_ns, ctime_ns;
+    uint64_t hash; /* XXH3, 64 bits; where hashed */
+    bool hashed;
     unsigned mode, uid, gid, use;
     bool deleted;
     enum molt_pin_need need; /* set by molt_pins_compare */
@@ -28,13 +29,11 @@ struct molt_pins {
     size_t n, cap;
 };
 
-/* On the active side. Hashes every file (about 174 MB for a JDK: do it before the freeze). Files that the
- * workload has open for writing are data, not pins. */
+/* On the active side. Nothing is hashed yet: most files are the same inode on both sides, unchanged since the snapshot. Files that the workload
+ * has open for writing are data, not pins. */
 int molt_pins_collect(const struct molt_workload *w, struct molt_pins **ret_p, struct molt_error **err);
-/* Collects again without hashing what `old` has with the same dev, ino, size and mtime (cheap, at the
- * freeze). *ret_new: how many paths are new or changed since. */
-int molt_pins_refresh(const struct molt_workload *w, const struct molt_pins *old, struct molt_pins **ret_p,
-                      size_t *ret_new, struct molt_error **err);
+/* On the active side, what the clone asks for (a JDK has files of 150 MB). */
+int molt_pin_hash(struct molt_pin *pin, struct molt_error **err);
 void molt_pins_free(struct molt_pins *p);
 static inline void molt__cleanup_pins(struct molt_pins **p)
 {
@@ -46,8 +45,9 @@ static inline void molt__cleanup_pins(struct molt_pins **p)
 struct molt_json *molt_pins_json(const struct molt_pins *p);
 /* From the peer: every field is checked (absolute normal path, bounds). MOLT_E_PROTOCOL. */
 int molt_pins_parse(const struct molt_json *v, struct molt_pins **ret_p, struct molt_error **err);
-/* On the clone: sets need of each pin by looking at this system's files below root ("" or "/": the real
- * ones). */
+/* On the clone: sets need of each pin by looking at this system's files below root ("" or "/": the real ones). The same: one inode of the
+ * snapshot that neither side has touched since (its time of change, which no program can set, is the same), or the same size and hash.
+ * Where that takes a hash which is not there: MOLT_PIN_UNKNOWN, not counted; compare again when it is. */
 int molt_pins_compare(struct molt_pins *p, const char *root, size_t *ret_needed, uint64_t *ret_bytes,
                       struct molt_error **err);
 /* On the clone, after the lead fetched every pin with need != SAME from its `source` on the active side to

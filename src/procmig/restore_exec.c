@@ -147,8 +147,7 @@ static int get_ready(const struct molt_restore_spec *s, int stream[2], struct mo
         if (r < 0)
             return r;
     }
-    /* Brings its feature cache up to date, in this very namespace. */
-    r = molt_criu_check(s->toolbox, err);
+    r = molt_criu_warm(s->toolbox, err);
     return r < 0 ? r : molt_worker_start(s->toolbox, 0, WORKER_TIMEOUT_MS, w, err);
 }
 

@@ -41,6 +41,7 @@ static void add_pin(struct molt_pins *p, const char *dir, const char *path, bool
 
     pin.source = in("/proc/7/root", path);
     assert_int_equal(molt_file_hash(full, &pin.hash, &pin.size, NULL), 0);
+    pin.hashed = true;
     MOLT_GROW(p->v, p->n, p->cap);
     p->v[p->n++] = pin;
 }
@@ -106,6 +107,34 @@ static void compare_and_fetch(void **state)
     assert_int_equal(stat(gone, &st), 0);
     assert_int_equal(st.st_mode & 07777, 0640);
     assert_int_equal(st.st_mtim.tv_nsec, 123456789);
+}
+
+/* What was one inode on both sides of a snapshot needs no hash; what is no more does. */
+static void untouched_inodes(void **state)
+{
+    CLEANUP_PINS struct molt_pins *p = make(*state);
+    CLEANUP_FREE char *new = in(*state, "/new"), *same = in(new, "/lib/same");
+    struct stat st;
+    size_t n;
+
+    assert_int_equal(stat(same, &st), 0);
+    for (size_t i = 0; i < p->n; i++) {
+        p->v[i].hashed = false;
+        p->v[i].ino = st.st_ino;
+        p->v[i].mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+        p->v[i].ctime_ns = (int64_t)st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec;
+    }
+    assert_int_equal(molt_pins_compare(p, new, &n, NULL, NULL), 0);
+    assert_int_equal(p->v[0].need, MOLT_PIN_SAME);
+    assert_int_equal(p->v[1].need, MOLT_PIN_DIFFERENT); /* by its size */
+    assert_int_equal(p->v[2].need, MOLT_PIN_UNKNOWN);   /* the same size, another inode */
+    assert_int_equal(p->v[3].need, MOLT_PIN_MISSING);
+    assert_int_equal(n, 2);
+    p->v[0].ctime_ns++;
+    p->v[2].hashed = true;
+    assert_int_equal(molt_pins_compare(p, new, &n, NULL, NULL), 0);
+    assert_int_equal(p->v[0].need, MOLT_PIN_UNKNOWN);
+    assert_int_equal(p->v[2].need, MOLT_PIN_DIFFERENT);
 }
 
 static void json_round_trip(void **state)
@@ -182,6 +211,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(compare_and_fetch, setup, teardown),
+        cmocka_unit_test_setup_teardown(untouched_inodes, setup, teardown),
         cmocka_unit_test_setup_teardown(json_round_trip, setup, teardown),
         cmocka_unit_test_setup_teardown(hostile_pins, setup, teardown),
         cmocka_unit_test_setup_teardown(overlay_manifest, setup, teardown),

@@ -68,7 +68,7 @@ public final class Kinds {
         long last = System.nanoTime();
         try {
             while (true) {
-                Thread.sleep(2000);
+                Thread.sleep(20000);
                 long now = System.nanoTime();
                 if (now < last) {
                     backwards.incrementAndGet();
