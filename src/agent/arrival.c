@@ -288,18 +288,31 @@ void arrival_give_up(struct session *s)
     }
 }
 
+/* An earlier call finished already (recovery asks again). */
+static bool is_finished(const struct unit_move *m)
+{
+    CLEANUP_FREE char *spec = molt_xasprintf(MOLT_AGENT_RUN "/restore/%s/spec.json", m->unit);
+    return !molt_exists(spec);
+}
+
+static int settle(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
+{
+    (void)rq;
+    (void)args;
+    if (is_finished(m))
+        return 0;
+    int r = overlays_watch(m->unit, err);
+    if (r == 0)
+        r = molt_restore_adopted(m->unit, ADOPT_MS, err);
+    return r < 0 ? r : molt_restore_settle(m->unit, err);
+}
+
 /* systemd has the process under its own unit file again. */
 static int finish(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
 {
     (void)rq;
     (void)args;
-    CLEANUP_FREE char *spec = molt_xasprintf(MOLT_AGENT_RUN "/restore/%s/spec.json", m->unit);
-    if (!molt_exists(spec)) /* an earlier call finished already (recovery asks again) */
-        return 0;
-    int r = overlays_watch(m->unit, err); /* the reload of the next but one tells systemd */
-    if (r == 0)
-        r = molt_restore_adopted(m->unit, ADOPT_MS, err);
-    return r < 0 ? r : molt_restore_finish(m->unit, err);
+    return is_finished(m) ? 0 : molt_restore_finish(m->unit, err);
 }
 
 /* {"units"}: after the thaw; then everything that the upgrade target kept from starting starts. */
@@ -316,7 +329,11 @@ int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_erro
     departure_forget_images();
     unlink("/run/systemd/journald.conf.d/50-xenmolt.conf");
     unlink(MOLT_AGENT_RUN "/mode");
-    int r = units_each(rq, finish, err);
+    int r = units_each(rq, settle, err);
+    if (r == 0)
+        r = molt_restore_reload(err); /* seconds under emulation: once for all */
+    if (r == 0)
+        r = units_each(rq, finish, err);
     if (r < 0)
         return r;
     if (molt_run_ok(journald, &o, NULL, err) < 0) {

@@ -6,6 +6,7 @@
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <net/if.h>
+#include <netinet/icmp6.h>
 #include <netinet/if_ether.h>
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -138,7 +139,31 @@ static int gratuitous_arp(int fd, const struct sockaddr_in *sin, const char *dev
     return sendto(fd, &p, sizeof(p), 0, (struct sockaddr *)&to, sizeof(to)) < 0 ? -1 : 0;
 }
 
-/* Gratuitous ARP for every IPv4 address, so that bridges and neighbours learn the port. */
+/* An unsolicited neighbour advertisement to all nodes (RFC 4861, 7.2.6): the same for IPv6. */
+static int advertise(const struct sockaddr_in6 *sin6, const char *dev)
+{
+    struct {
+        struct nd_neighbor_advert na;
+        struct nd_opt_hdr option;
+        unsigned char mac[ETH_ALEN];
+    } p = {.na = {.nd_na_type = ND_NEIGHBOR_ADVERT, .nd_na_flags_reserved = ND_NA_FLAG_OVERRIDE, .nd_na_target = sin6->sin6_addr},
+           .option = {.nd_opt_type = ND_OPT_TARGET_LINKADDR, .nd_opt_len = 1}};
+    struct sockaddr_in6 from = *sin6, to = {.sin6_family = AF_INET6, .sin6_scope_id = if_nametoindex(dev)};
+    CLEANUP_CLOSE int fd = socket(AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMPV6);
+    struct ifreq ifr = {0};
+    int hops = 255, index = (int)to.sin6_scope_id;
+    snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", dev);
+    from.sin6_port = 0;
+    if (fd < 0 || inet_pton(AF_INET6, "ff02::1", &to.sin6_addr) != 1 || ioctl(fd, SIOCGIFHWADDR, &ifr) < 0)
+        return -1;
+    memcpy(p.mac, ifr.ifr_hwaddr.sa_data, ETH_ALEN);
+    if (setsockopt(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &hops, sizeof(hops)) < 0 || setsockopt(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, &index, sizeof(index)) < 0 ||
+        bind(fd, (struct sockaddr *)&from, sizeof(from)) < 0)
+        return -1;
+    return sendto(fd, &p, sizeof(p), 0, (struct sockaddr *)&to, sizeof(to)) < 0 ? -1 : 0; /* the kernel fills the checksum in */
+}
+
+/* Gratuitous ARP for every IPv4 address and an advertisement for every IPv6 one, so that bridges and neighbours learn the port. */
 int h_net_announce(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     (void)rq;
@@ -150,6 +175,8 @@ int h_net_announce(struct molt_request *rq, struct molt_json *reply, struct molt
     for (struct ifaddrs *a = list; a; a = a->ifa_next)
         if (a->ifa_addr && a->ifa_addr->sa_family == AF_INET && !(a->ifa_flags & IFF_LOOPBACK))
             sent += gratuitous_arp(fd, (struct sockaddr_in *)a->ifa_addr, a->ifa_name) == 0;
+        else if (a->ifa_addr && a->ifa_addr->sa_family == AF_INET6 && !(a->ifa_flags & IFF_LOOPBACK))
+            sent += advertise((struct sockaddr_in6 *)a->ifa_addr, a->ifa_name) == 0;
     freeifaddrs(list);
     molt_json_set_int(reply, "sent", sent);
     return 0;

@@ -543,14 +543,30 @@ int molt_restore_thaw(const char *unit, struct molt_error **err)
     return r;
 }
 
+/* systemd knows of it until it is told to reload. */
 static int remove_dropin(const char *unit, struct molt_error **err)
 {
     CLEANUP_FREE char *path = dropin_path(unit), *dir = molt_xstrdup(path);
 
-    if (unlink(path) < 0)
-        return errno == ENOENT ? 0 : molt_error_errno(err, "remove %s", path);
+    if (unlink(path) < 0 && errno != ENOENT)
+        return molt_error_errno(err, "remove %s", path);
     *strrchr(dir, '/') = '\0';
     (void)rmdir(dir);
+    return 0;
+}
+
+int molt_restore_settle(const char *unit, struct molt_error **err)
+{
+    pid_t pid;
+    int r = load_main_pid(unit, &pid, err);
+
+    if (r == 0)
+        r = wait_main_pid(unit, pid, 30000, err);
+    return r < 0 ? r : remove_dropin(unit, err);
+}
+
+int molt_restore_reload(struct molt_error **err)
+{
     return systemctl("daemon-reload", NULL, NULL, err);
 }
 
@@ -560,10 +576,6 @@ int molt_restore_finish(const char *unit, struct molt_error **err)
     pid_t pid;
     int r = load_main_pid(unit, &pid, err);
 
-    if (r == 0)
-        r = wait_main_pid(unit, pid, 30000, err);
-    if (r == 0)
-        r = remove_dropin(unit, err);
     if (r == 0)
         r = wait_main_pid(unit, pid, 30000, err);
     if (r == 0)
@@ -596,6 +608,8 @@ int molt_restore_undo(const char *unit, struct molt_error **err)
     }
     if (r == 0)
         r = remove_dropin(unit, err);
+    if (r == 0)
+        r = molt_restore_reload(err);
     if (r == 0)
         r = molt_remove_tree(dir, err);
     return r;

@@ -8,7 +8,8 @@
  * - molt_restore_begin lets criu restore; when molt_restore_end returns the tree is restored and stopped.
  * - molt_restore_adopted (in the rehearsal; or beside the pivot) waits until systemd has taken the process.
  * - molt_restore_thaw, after the pivot: SIGCONT.
- * - molt_restore_finish: drop-in removed, unit active with the same MainPID and its own Type.
+ * - molt_restore_settle for each unit: drop-in removed; molt_restore_reload, once; molt_restore_finish for each: the unit is active with
+ * the same MainPID and its own Type.
  *
  * Or molt_restore_undo at any point before the thaw (also from a later process: all state is on disk).
  */
@@ -49,6 +50,8 @@ int molt_restore_begin(const char *unit, struct molt_restoring **ret, struct mol
 int molt_restore_end(struct molt_restoring *x, int timeout_ms, struct molt_dump_stats *ret_stats, struct molt_error **err);
 int molt_restore_adopted(const char *unit, int timeout_ms, struct molt_error **err);
 int molt_restore_thaw(const char *unit, struct molt_error **err);
+int molt_restore_settle(const char *unit, struct molt_error **err);
+int molt_restore_reload(struct molt_error **err);
 int molt_restore_finish(const char *unit, struct molt_error **err);
 /* Kills what was restored, stops the unit, removes drop-in, spec, fifo and pid file. MOLT_E_STATE
  * after a thaw: the process serves, it can only be finished. The overlay is removed by molt_overlay_remove.
