@@ -99,6 +99,10 @@ int xenmolt_resolve_check(const char *file, xenmolt_error **err);
  * runs, installed, replaced_s}]}]} (xenmolt-app(8)). domain: name or domid. */
 int xenmolt_app_overlays(xenmolt *x, const char *domain, char **ret_json, xenmolt_error **err);
 
+/* What services of the running domain `from` would find on the system of the running domain `to`: {from, to, os_from, os_to, packages {level, ...},
+ * units [{unit, verdict, reasons [], same, different, missing, files []}]} (xenmolt-app(8)). workload: as in xenmolt_upgrade_params. */
+int xenmolt_app_compare(xenmolt *x, const char *from, const char *to, const char *workload, char **ret_json, xenmolt_error **err);
+
 /* Watches one domain that this library created and acts on its shutdown as its configuration says (on_reboot, ...).
  * Returns when the domain is gone for good. */
 int xenmolt_monitor(xenmolt *x, uint32_t domid, xenmolt_error **err);

@@ -25,6 +25,7 @@
 
 struct merge_state; /* mergeside.c */
 struct unit_moves; /* units.h */
+struct molt_workload;
 struct molt_recorder;
 
 /* One connection of the host: everything that it began and that must be taken back when the host goes away. */
@@ -130,6 +131,14 @@ bool departure_begun(const struct session *s);
 void departure_forget_images(void);
 /* Processes that a dump stopped beside the workload go on; also after the death of who stopped them. */
 void departure_thaw_bystanders(struct molt_log *log);
+
+/* info.c: the services that are asked for ("a,b"; NULL: those in /etc/xenmolt/workload), as they are now; room for MOLT_MAX_UNITS. The caller frees
+ * *ret_n of them, also after a failure. */
+int info_workloads(const char *asked, struct molt_workload **ret_w, size_t *ret_n, struct molt_error **err);
+
+/* fileset.c */
+int h_fileset(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_fileset_compare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 
 /* overlays.c */
 int h_overlays(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);

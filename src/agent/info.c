@@ -123,36 +123,37 @@ static int asked_workloads(struct names *n, const char *list, struct molt_error 
     return r;
 }
 
-static int look_at(const struct names *n, struct molt_workload **w, struct molt_json *reply, struct molt_error **err)
+int info_workloads(const char *asked, struct molt_workload **ret_w, size_t *ret_n, struct molt_error **err)
 {
-    CLEANUP_REASONS struct molt_reasons reasons = MOLT_REASONS_INIT;
-    struct molt_json *list = molt_json_array();
-    int r = 0;
-    molt_json_set(reply, "workloads", list);
-    for (size_t i = 0; i < n->n && r == 0; i++)
-        if ((r = molt_workload_scan(n->v[i], &w[i], err)) == 0)
-            molt_json_append(list, molt_workload_json(w[i]));
-    if (r == 0)
-        r = molt_check(w, n->n, NULL, true, &reasons, err);
-    if (r == 0)
-        molt_json_set(reply, "reasons", molt_reasons_json(&reasons));
+    struct names names = {.n = 0};
+    int r = asked ? asked_workloads(&names, asked, err) : default_workloads(&names, err);
+    *ret_n = 0;
+    for (size_t i = 0; i < names.n && r == 0; i++)
+        if ((r = molt_workload_scan(names.v[i], &ret_w[i], err)) == 0)
+            ++*ret_n;
+    names_free(&names);
     return r;
 }
 
 /* {"workload": "a,b" or nothing} -> {"workloads", "reasons", ... of disks_report} */
 int h_preflight(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
-    struct names names = {.n = 0};
     struct molt_workload *w[MOLT_MAX_UNITS] = {NULL};
-    const char *asked = molt_json_get_string(rq->args, "workload");
+    CLEANUP_REASONS struct molt_reasons reasons = MOLT_REASONS_INIT;
+    struct molt_json *list = molt_json_array();
+    size_t n = 0;
+    molt_json_set(reply, "workloads", list);
     int r = disks_report(reply, err);
     if (r == 0)
-        r = asked ? asked_workloads(&names, asked, err) : default_workloads(&names, err);
+        r = info_workloads(molt_json_get_string(rq->args, "workload"), w, &n, err);
+    for (size_t i = 0; i < n; i++)
+        molt_json_append(list, molt_workload_json(w[i]));
     if (r == 0)
-        r = look_at(&names, w, reply, err);
-    for (size_t i = 0; i < names.n; i++)
+        r = molt_check(w, n, NULL, true, &reasons, err);
+    if (r == 0)
+        molt_json_set(reply, "reasons", molt_reasons_json(&reasons));
+    for (size_t i = 0; i < n; i++)
         molt_workload_free(w[i]);
-    names_free(&names);
     return r;
 }
 

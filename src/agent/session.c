@@ -34,6 +34,8 @@ static const struct molt_handler handlers[] = {
     {"merge-resolve", h_merge_resolve},
     {"merge-check", h_merge_check},
     {"pins-fetch", h_pins_fetch},
+    {"fileset", h_fileset},
+    {"fileset-compare", h_fileset_compare},
     {"overlays", h_overlays},
     {"hooks", h_hooks},
     {"dump-prepare", h_dump_prepare},

@@ -76,6 +76,9 @@ void cli_print_preflight(const struct molt_json *preflight);
 void cli_print_summary(const struct molt_json *report);
 void cli_format_value(const char *key, const struct molt_json *v, struct molt_strbuf *out);
 
+/* upgrade.c: "a" -> "a,b"; list is malloc'd or NULL */
+void cli_add_word(char **list, const char *word);
+
 /* subcommands */
 int cli_guest_upgrade(struct cli *cli, int argc, char **argv);
 int cli_op_list(struct cli *cli, int argc, char **argv);
@@ -87,6 +90,7 @@ int cli_op_rollback(struct cli *cli, int argc, char **argv);
 int cli_op_continue(struct cli *cli, int argc, char **argv);
 int cli_delta_merge(struct cli *cli, int argc, char **argv);
 int cli_op_recover(struct cli *cli, int argc, char **argv);
+int cli_app_compare(struct cli *cli, int argc, char **argv);
 int cli_app_overlays(struct cli *cli, int argc, char **argv);
 int cli_domain_monitor(struct cli *cli, int argc, char **argv);
 int cli_shim_install(struct cli *cli, int argc, char **argv);

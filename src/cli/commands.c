@@ -55,6 +55,14 @@ const struct cli_command cli_commands[] = {
      cli_op_rollback},
     {"op-recover", "OPERATION", "Bring an operation to an end whose command died or got stuck", COMMON, true,
      cli_op_recover},
+    {"app-compare", "[--json] [--all] [--workload UNIT] FROM TO", "Compare two guests' systems, and what a service would find on the other",
+     "FROM and TO are running domains with agents. Says which level is the newer one, and of each service of FROM\n"
+     "whether it could move to TO as it is, with an overlay of old files, only by a restart there, or not at all.\n\n"
+     "  --workload UNIT          a service of FROM; may be repeated (default: those in its\n"
+     "                           /etc/xenmolt/workload)\n"
+     "  --all                    name all packages and files that differ\n"
+     "  --json                   everything as JSON\n" COMMON,
+     true, cli_app_compare},
     {"app-overlays", "[--json] DOMAIN", "List the services of a domain that still run old code",
      "Those that moved in an upgrade and were not restarted since, and from which packages their old files are.\n\n"
      "  --json                   the same as JSON\n" COMMON,

@@ -19,7 +19,7 @@ struct upgrade {
     bool dry_run, json;
 };
 
-static void add_word(char **list, const char *word)
+void cli_add_word(char **list, const char *word)
 {
     char *longer = *list ? molt_xasprintf("%s,%s", *list, word) : molt_xstrdup(word);
 
@@ -60,11 +60,11 @@ static int parse(struct cli *cli, struct upgrade *u, int argc, char **argv)
 
     while ((opt = getopt_long(argc, argv, ":hvnN", options, NULL)) != -1) {
         switch (opt) {
-        case 'w': add_word(&u->workload, optarg); break;
+        case 'w': cli_add_word(&u->workload, optarg); break;
         case 'r': p->recipe = optarg; break;
         case 't': p->recipe_arg = optarg; break;
         case 'c': p->on_conflict = optarg; break;
-        case 'm': add_word(&u->merge_disks, optarg); break;
+        case 'm': cli_add_word(&u->merge_disks, optarg); break;
         case 'S': p->resolve_file = optarg; break;
         case 'W':
             p->wait_hours = optarg ? hours(optarg) : XENMOLT_WAIT_HOURS;

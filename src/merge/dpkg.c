@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
+#include "merge/fileset.h"
 #include "merge/packages.h"
 
 #define INFO_DIR   "var/lib/dpkg/info"
@@ -126,6 +127,16 @@ void molt_dpkg_versions(const char *status_text, const char *const *names, size_
                 ret[i] = molt_xstrdup(l.v[k].version);
     }
     packages_free(&l);
+}
+
+struct molt_json *molt_fileset_packages(const char *status_text)
+{
+    struct packages l = parse(status_text);
+    struct molt_json *v = molt_json_object();
+    for (size_t i = 0; i < l.n; i++)
+        molt_json_set_string(v, l.v[i].name, l.v[i].version);
+    packages_free(&l);
+    return v;
 }
 
 void molt_conffiles_clear(struct molt_conffiles *c)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 MERGE_SOURCES = \
 	src/merge/apply.c src/merge/apply.h src/merge/apply_fs.c src/merge/apply_fs.h src/merge/apply_want.c \
-	src/merge/dpkg.c \
+	src/merge/debversion.c src/merge/debversion.h src/merge/dpkg.c src/merge/fileset.c src/merge/fileset.h \
 	src/merge/manifest.c src/merge/manifest.h \
 	src/merge/manifest_wire.c src/merge/merge.c src/merge/merge.h src/merge/merges.c src/merge/merges.h src/merge/pack.c src/merge/pack.h \
 	src/merge/packages.c src/merge/packages.h \

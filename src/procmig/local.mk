@@ -7,7 +7,7 @@ PROCMIG_SOURCES = \
     src/procmig/criu.c src/procmig/criu.h \
     src/procmig/dump.c src/procmig/dump.h \
     src/procmig/overlay.c src/procmig/overlay.h \
-    src/procmig/pb.c src/procmig/pb.h \
+    src/procmig/buildid.c src/procmig/buildid.h src/procmig/pb.c src/procmig/pb.h \
     src/procmig/pins.c src/procmig/pins.h \
     src/procmig/predump.c src/procmig/predump.h \
     src/procmig/procfs.c src/procmig/procfs.h \

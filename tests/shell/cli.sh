@@ -97,6 +97,9 @@ bad op-recover
 bad op-rollback some-operation
 err_has "--discard-new-writes"
 bad domain-monitor
+bad app-compare web1
+bad app-compare web1 web1
+err_has "both"
 bad app-overlays
 bad app-overlays web1 web2
 bad domain-monitor web1

@@ -25,6 +25,10 @@ UNIT_TESTS += tests/unit/test_predump
 tests_unit_test_predump_SOURCES = tests/unit/test_predump.c
 tests_unit_test_predump_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_fileset
+tests_unit_test_fileset_SOURCES = tests/unit/test_fileset.c
+tests_unit_test_fileset_LDADD = libmoltmerge.la libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_hooks
 tests_unit_test_hooks_SOURCES = tests/unit/test_hooks.c src/agent/hooks.c
 tests_unit_test_hooks_LDADD = libmoltbase.la $(UNIT_LIBS)

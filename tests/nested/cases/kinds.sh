@@ -41,6 +41,12 @@ expect 0 "all five can move" "xenmolt guest-upgrade -n --recipe debian-security 
 before=$(pids)
 filters >"$scratch/filters"
 
+guest_sh <<'END'
+mkdir -p /etc/xenmolt/hooks.d
+printf '%s\n' '#!/bin/sh' 'echo "$1 $XENMOLT_DOMAIN $(echo $XENMOLT_UNITS | wc -w) $(readlink /proc/${XENMOLT_PIDS##* }/exe)" | tee -a /var/lib/native/hooks' >/etc/xenmolt/hooks.d/10-tell
+chmod 755 /etc/xenmolt/hooks.d/10-tell
+END
+
 # A changed library under each of them, so that each has pins.
 recipe /tmp/rebuild <<'END'
 #!/bin/sh
@@ -70,6 +76,12 @@ for unit in $UNITS; do
 done
 check "each is the same process" same "$(pids)" "$before"
 check "each is active" guest "systemctl is-active ${UNITS// /.service }.service"
+check "the restore of each was tried before" same "$(report '[.rehearsal[].unit] | unique | length')" 5
+check "the hooks were told, in the old guest and in the new one" same "$(guest "cat /var/lib/native/hooks" | xargs)" \
+    "before-freeze web3 5 /usr/lib/postgresql/17/bin/postgres after-thaw web3 5 /usr/lib/postgresql/17/bin/postgres"
+check "and the report has them" same "$(report '[.hooks[] | "\(.event) \(.name) \(.status)"] | join(", ")')" "before-freeze 10-tell 0, after-thaw 10-tell 0"
+expect 0 "app-overlays lists them" "xenmolt app-overlays --json web3"
+check "all five, with packages" same "$(jq -c '[(.overlays | length), (.overlays | all(.packages | length > 0)), ([.overlays[].packages[].package] | unique | contains(["libc6", "zlib1g"]))]' "$scratch/out")" "[5,true,true]"
 check "each has old files until its restart" same "$(report '[.processes[] | .pins | length > 0] | all')" true
 check "nothing failed in the guest" same "$(guest "systemctl --failed --no-legend | wc -l")" 0
 
@@ -98,3 +110,6 @@ check "and the sums agree" same "$(sql "select (select sum(delta) from pgbench_h
 filters >"$scratch/filters.after"
 check "no filter, queue or lock is left, in dom0 or in the guest" same_world "$scratch/filters" "$scratch/filters.after"
 check "each can be restarted on the new system" guest "systemctl restart ${UNITS// /.service }.service && systemctl is-active ${UNITS// /.service }.service"
+check "no old files are left then" same "$(guest "cat /var/lib/xenmolt/overlays/* 2>/dev/null | wc -c; find /var/lib/xenmolt/pins -type f 2>/dev/null | wc -l" | xargs)" "0 0"
+expect 0 "and app-overlays has none" "xenmolt app-overlays web3"
+check "says so" grep -q "no service of web3" "$scratch/out"
