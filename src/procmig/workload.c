@@ -148,15 +148,20 @@ static void take(struct molt_workload *w, struct candidate *c, size_t n, size_t 
             take(w, c, n, k);
 }
 
-static int collect_tree(struct molt_workload *w, struct molt_error **err)
+static void forget_tree(struct molt_workload *w)
+{
+    for (size_t i = 0; i < w->procs; i++)
+        free(w->proc[i].comm);
+    w->procs = w->tids = w->tcp_connections = 0;
+    w->rss_bytes = 0;
+}
+
+/* pid: of all processes that may be of the tree. */
+static int collect_tree(struct molt_workload *w, const int *pid, size_t n, struct molt_error **err)
 {
     CLEANUP_FREE struct candidate *c = NULL;
-    CLEANUP_FREE int *pid = NULL;
-    size_t n, got = 0;
-    int r = molt__numbers("/proc", &pid, &n, err);
+    size_t got = 0;
 
-    if (r < 0)
-        return r;
     c = molt_xcalloc(n ? n : 1, sizeof(*c));
     for (size_t i = 0; i < n; i++) {
         CLEANUP_FREE char *text = NULL, *cg_text = NULL, *cg = NULL;
@@ -238,6 +243,15 @@ static void read_cwd(struct molt_workload *w)
         w->cwd = molt_xstrndup(cwd, (size_t)len);
 }
 
+static int collect_all(struct molt_workload *w, struct molt_error **err)
+{
+    CLEANUP_FREE int *pid = NULL;
+    size_t n;
+    int r = molt__numbers("/proc", &pid, &n, err);
+
+    return r < 0 ? r : collect_tree(w, pid, n, err);
+}
+
 int molt_workload_scan(const char *unit, struct molt_workload **ret_w, struct molt_error **err)
 {
     CLEANUP_WORKLOAD struct molt_workload *w = molt_xcalloc(1, sizeof(*w));
@@ -246,7 +260,7 @@ int molt_workload_scan(const char *unit, struct molt_workload **ret_w, struct mo
     if (r == 0)
         r = from_systemd(w, err);
     if (r == 0)
-        r = collect_tree(w, err);
+        r = collect_all(w, err);
     if (r < 0)
         return r;
     count_connections(w);
@@ -256,18 +270,29 @@ int molt_workload_scan(const char *unit, struct molt_workload **ret_w, struct mo
     return 0;
 }
 
-static void forget_tree(struct molt_workload *w)
-{
-    for (size_t i = 0; i < w->procs; i++)
-        free(w->proc[i].comm);
-    w->procs = w->tids = w->tcp_connections = 0;
-    w->rss_bytes = 0;
-}
-
+/* Not a look at every process of the guest: it is done in the freeze. What is new is in the control group. */
 int molt_workload_refresh(struct molt_workload *w, struct molt_error **err)
 {
+    CLEANUP_FREE pid_t *group = NULL;
+    CLEANUP_FREE int *pid = NULL;
+    size_t n = 0;
+    int r = molt__cgroup_pids(w->cgroup, &group, &n, err);
+
+    if (r < 0)
+        return r;
+    pid = molt_xcalloc(n + w->procs + 1, sizeof(*pid));
+    for (size_t i = 0; i < n; i++)
+        pid[i] = group[i];
+    for (size_t i = 0; i < w->procs; i++) {
+        size_t k = 0;
+
+        while (k < n && pid[k] != w->proc[i].pid)
+            k++;
+        pid[k] = w->proc[i].pid;
+        n += k == n;
+    }
     forget_tree(w);
-    int r = collect_tree(w, err);
+    r = collect_tree(w, pid, n, err);
     if (r < 0)
         return r;
     count_connections(w);
