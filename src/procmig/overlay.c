@@ -297,6 +297,10 @@ int molt_overlay_remove(const char *unit, struct molt_error **err)
         if (o->v[i].placeholder && o->v[i].made_dir)
             remove_made_dirs(o->v[i].path, o->v[i].made_dir);
     r = molt_remove_tree(o->pin_dir, err);
+    CLEANUP_FREE char *above = molt_xstrdup(o->pin_dir);
+    *strrchr(above, '/') = '\0';
+    if (!strncmp(above, MOLT_PINS_DIR "/", sizeof(MOLT_PINS_DIR)))
+        (void)rmdir(above); /* the operation's, when it has no other */
     if (r == 0 && unlink(manifest) < 0 && errno != ENOENT)
         r = molt_error_errno(err, "remove %s", manifest);
     return r;
