@@ -12,7 +12,7 @@ pids() { guest "systemctl show -P MainPID ${UNITS// /.service }.service" | xargs
 ask() { dom0 "exec 3<>/dev/tcp/$ADDRESS/$1; echo '$2' >&3; timeout 60 head -n1 <&3"; }
 # what a move may leave in dom0 or in the guest between services and clients
 filters() {
-    dom0 "nft list tables; tc qdisc show | grep -v noqueue; ip -o link | grep -oE ': xm[a-z0-9]*' ; true"
+    dom0 "nft list tables; tc qdisc show | grep -vE 'qdisc (noqueue|mq|fq_codel) '; ip -o link | grep -oE ': xm[a-z0-9]*' ; true"
     guest "tc qdisc show dev lo; ls /proc/net/ip_tables_names 2>/dev/null; lsmod | grep -c '^nf_tables' ; true"
 }
 
@@ -21,8 +21,8 @@ start_clients() {
     dom0 "rm -f /tmp/k.*"
     for port in 7100 7300 7200 7201; do
         n=$((n + 1))
-        dom0 "setsid loadclient --host $ADDRESS --port $port --conns 4 --interval 2 --prefix v4-$port- --report /tmp/k.$port.v4 </dev/null >/tmp/k.$port.v4.log 2>&1 &
-            setsid loadclient --host $ADDRESS6 --port $port --conns 4 --interval 2 --prefix v6-$port- --report /tmp/k.$port.v6 </dev/null >/tmp/k.$port.v6.log 2>&1 &"
+        dom0 "setsid loadclient --host $ADDRESS --port $port --conns 4 --interval 10 --prefix v4-$port- --report /tmp/k.$port.v4 </dev/null >/tmp/k.$port.v4.log 2>&1 &
+            setsid loadclient --host $ADDRESS6 --port $port --conns 4 --interval 10 --prefix v6-$port- --report /tmp/k.$port.v6 </dev/null >/tmp/k.$port.v6.log 2>&1 &"
     done
     dom0 "setsid kindclient $ADDRESS6 7100 /tmp/k.kinds /tmp/k.kinds.status </dev/null >/tmp/k.kinds.log 2>&1 &
         for i in \$(seq 120); do [ \"\$(jq .told /tmp/k.kinds.status 2>/dev/null || echo 0)\" -gt 0 ] && exit 0; sleep 0.5; done; cat /tmp/k.kinds.log; exit 1" || give_up "the clients do not get through"
@@ -52,7 +52,7 @@ recipe /tmp/rebuild <<'END'
 #!/bin/sh
 set -e
 cd /usr/lib/x86_64-linux-gnu
-for lib in libz.so.1 libm.so.6 libssl.so.3; do
+for lib in libz.so.1 libm.so.6 libssl.so.3 libc.so.6; do
     file=$(readlink -f $lib)
     cp "$file" "$file.new"
     printf 'rebuilt' >>"$file.new"
@@ -67,7 +67,7 @@ expect 0 "it goes on" "xenmolt op-continue web3"
 # Not all the way: the guest has one emulated processor.
 dom0 "for i in \$(seq 900); do case \$(xenmolt op-list --json | jq -r '.[-1].step') in predump|rehearse) exit 0 ;; esac; [ ! -f /tmp/up.rc ] || exit 1; sleep 1; done; exit 1" || give_up "it did not come to the rounds of memory"
 start_clients
-dom0 "setsid pgbench -n -c 4 -T 300 -P 10 -h $ADDRESS -U postgres postgres </dev/null >/tmp/k.pgbench 2>&1 &"
+dom0 "setsid pgbench -n -c 4 -R 1 -T 420 -P 10 -h $ADDRESS -U postgres postgres </dev/null >/tmp/k.pgbench 2>&1 &"
 upgraded 900 "five services move"
 sleep 10
 note "blackout $(report .blackout_ms) ms: $(report '.blackout | del(.criu_dump, .criu_restore) | tojson')"
