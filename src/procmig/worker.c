@@ -51,9 +51,9 @@ static int send_request(const struct molt_worker *w, unsigned type, unsigned fla
         molt__pb_bytes(&b, REQ_OPTS, opts->s, opts->len);
     if (flag)
         molt__pb_int(&b, flag, 1);
-    if (send(w->sk, b.s, b.len, MSG_NOSIGNAL) != (ssize_t)b.len)
-        return molt_error_errno(err, "ask criu");
-    return 0;
+    if (send(w->sk, b.s, b.len, MSG_NOSIGNAL) == (ssize_t)b.len)
+        return 0;
+    return errno == EPIPE || errno == ECONNRESET ? molt_error_set(err, MOLT_E_STATE, "criu has ended") : molt_error_errno(err, "ask criu");
 }
 
 /* The string that is field `number` of a message within another. malloc'd or NULL. */
