@@ -92,6 +92,7 @@ for port in 7100 7300 7200 7201; do
             "$(dom0 "jq -c '[.losses, .duplicates, .resets, (.errors | length), .replies > 0, (.pids | length)]' /tmp/k.$port.$family")" "[0,0,0,0,true,1]"
     done
     check "port $port: all is there" same "$(ask $port CHECK)" OK
+    note "port $port: longest client gap $(dom0 "jq -c '.longest_gap_ms, (.gaps | sort_by(.ms) | last)' /tmp/k.$port.v4 /tmp/k.$port.v6" | xargs)"
 done
 kinds=$(dom0 "cat /tmp/k.kinds")
 note "$kinds"
