@@ -270,32 +270,40 @@ int undo_prepare(struct molt_op *op, struct molt_error **err)
     return molt_hold_remove(molt_op_id(op), NULL, 0, err);
 }
 
+/* Into ctx, an array: what the clone needs to know of the unit. */
 static int prepare_unit(struct molt_op *op, const char *unit, void *ctx, struct molt_error **err)
 {
-    struct molt_chan *active, *clone;
-    CLEANUP_JSON struct molt_json *ask = molt_json_object(), *args = molt_json_object(), *now = NULL;
-    (void)ctx;
+    struct molt_chan *active;
+    CLEANUP_JSON struct molt_json *ask = molt_json_object(), *now = NULL;
     molt_json_set_string(ask, "unit", unit);
-    molt_json_set_string(args, "unit", unit);
     int r = up_active(op, &active, err);
-    if (r == 0)
-        r = up_clone(op, &clone, err);
     if (r == 0)
         r = molt_call(active, "dump-prepare", ask, NULL, &now, err); /* threads may have come since the preflight */
     if (r < 0)
         return r;
     const struct molt_json *w = molt_json_get(now, "workload");
+    struct molt_json *args = molt_json_object();
+    molt_json_append(ctx, args);
+    molt_json_set_string(args, "unit", unit);
     molt_json_set_int(args, "main_pid", molt_json_get_int(w, "main_pid", 0));
     molt_json_set(args, "ids", molt_json_copy(molt_json_get(w, "tids")));
     molt_json_set_bool(args, "overlay", true);
     if (molt_json_get_string(w, "cwd"))
         molt_json_set_string(args, "cwd", molt_json_get_string(w, "cwd"));
-    return up_long_call(clone, "restore-prepare", args, NULL, err);
+    return 0;
 }
 
 int step_prepare(struct molt_op *op, struct molt_error **err)
 {
-    int r = up_each_unit(op, prepare_unit, NULL, err);
+    struct molt_chan *clone;
+    CLEANUP_JSON struct molt_json *args = molt_json_object();
+    struct molt_json *list = molt_json_array();
+    molt_json_set(args, "units", list);
+    int r = up_each_unit(op, prepare_unit, list, err);
+    if (r == 0)
+        r = up_clone(op, &clone, err);
+    if (r == 0)
+        r = up_long_call(clone, "restore-prepare", args, NULL, err);
     return r < 0 ? r : prepare_hold(op, err);
 }
 

@@ -21,7 +21,7 @@
 
 #define ADOPT_MS   60000
 #define HASHES_MS  600000
-#define READY_MS   60000
+#define READY_MS   180000 /* several start at once, each with a CRIU of its own */
 #define RESTORE_MS 120000
 
 static int fetch_pins(struct session *s, struct molt_pins *pins, const char *dir, uint64_t *bytes, struct molt_error **err)
@@ -115,19 +115,24 @@ int h_pins_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_e
     return r;
 }
 
-/* Takes back the mask that init.c put on the unit. A unit that nothing refers to is not in memory, and systemd sees by itself that its files
+/* Takes back the masks that init.c put on the units. A unit that nothing refers to is not in memory, and systemd sees by itself that its files
  * changed; a reload, which takes seconds under emulation, is for the others. */
-static int unmask(const char *unit, struct molt_error **err)
+static int unmask_all(const struct molt_json *units, struct molt_error **err)
 {
-    char *reload[] = {"systemctl", "daemon-reload", NULL}, *state[] = {"systemctl", "show", "-P", "LoadState", "--", (char *)unit, NULL};
     struct molt_run_opts o = {.timeout_ms = 120000};
-    CLEANUP_FREE char *mask = molt_xasprintf("/run/systemd/system.control/%s", unit), *said = NULL;
-    if (unlink(mask) < 0)
-        return errno == ENOENT ? 0 : molt_error_errno(err, "unmask %s", unit);
-    int r = molt_run_ok(state, &o, &said, err);
-    if (r < 0 || strncmp(said, "loaded", 6) == 0)
-        return r;
-    return molt_run_ok(reload, &o, NULL, err);
+    bool stale = false;
+    for (size_t i = 0; i < molt_json_size(units); i++) {
+        const char *unit = molt_json_get_string(molt_json_at(units, i), "unit");
+        char *state[] = {"systemctl", "show", "-P", "LoadState", "--", (char *)unit, NULL};
+        CLEANUP_FREE char *mask = molt_xasprintf("/run/systemd/system.control/%s", unit), *said = NULL;
+        if (unlink(mask) < 0 && errno != ENOENT)
+            return molt_error_errno(err, "unmask %s", unit);
+        int r = molt_run_ok(state, &o, &said, err);
+        if (r < 0)
+            return r;
+        stale = stale || strncmp(said, "loaded", 6) != 0;
+    }
+    return stale ? molt_restore_reload(err) : 0;
 }
 
 static int fresh_images(const struct unit_move *m, struct molt_error **err)
@@ -138,18 +143,13 @@ static int fresh_images(const struct unit_move *m, struct molt_error **err)
     return r < 0 ? r : molt_mkdir_p(m->images, 0700, err);
 }
 
-/* {"unit", "main_pid", "ids", "cwd", "overlay"} */
-int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+static int lay(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
 {
-    struct session *s = rq->ctx;
-    struct unit_move *m;
-    (void)reply;
-    int r = units_of_request(rq, &m, err);
+    (void)rq;
+    int r = fresh_images(m, err);
     if (r < 0)
         return r;
-    if ((r = unmask(m->unit, err)) < 0 || (r = fresh_images(m, err)) < 0)
-        return r;
-    CLEANUP_JSON struct molt_json *v = molt_json_copy(rq->args);
+    CLEANUP_JSON struct molt_json *v = molt_json_copy(args);
     const char *cwd = molt_json_get_string(v, "cwd");
     if (cwd && volumes_cover(cwd)) /* it comes with its file system */
         molt_json_set_string(v, "cwd", NULL);
@@ -160,8 +160,55 @@ int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct m
     r = molt_restore_spec_parse(v, &spec, err);
     m->prepared = true;
     if (r == 0)
-        r = molt_restore_prepare(&spec, READY_MS, s->log, err);
+        r = molt_restore_lay(&spec, err);
     molt_restore_spec_clear(&spec);
+    return r;
+}
+
+static int start(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
+{
+    (void)rq;
+    (void)args;
+    return molt_restore_start(m->unit, err);
+}
+
+static int ready(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
+{
+    (void)rq;
+    (void)args;
+    return molt_restore_ready(m->unit, READY_MS, err);
+}
+
+static int nothing(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
+{
+    (void)rq;
+    (void)m;
+    (void)args;
+    (void)err;
+    return 0;
+}
+
+/* {"units": [{"unit", "main_pid", "ids", "cwd", "overlay"}]}: what can be done in the clone before the freeze. */
+int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    int64_t t0 = molt_mono_ms();
+    (void)reply;
+    int r = units_each(rq, nothing, err); /* their names are names, then */
+    if (r == 0)
+        r = unmask_all(molt_json_get(rq->args, "units"), err);
+    if (r == 0)
+        r = units_each(rq, lay, err);
+    if (r == 0)
+        r = molt_restore_reload(err); /* seconds under emulation: once for all */
+    if (r == 0)
+        r = units_each(rq, start, err);
+    if (r == 0)
+        r = units_each(rq, ready, err);
+    if (r < 0)
+        arrival_give_up(s);
+    else
+        molt_info(s->log, "ready to restore after %lld ms", (long long)(molt_mono_ms() - t0));
     sync(); /* what passes and pins wrote: the syncfs of the final pass would have to, in the freeze */
     return r;
 }
@@ -281,7 +328,7 @@ void arrival_give_up(struct session *s)
         struct unit_move *m = s->units->v[i];
         if (!m->prepared)
             continue;
-        molt_warn(s->log, "the host went away: the restore of %s is given up", m->unit);
+        molt_warn(s->log, "the restore of %s is given up", m->unit);
         if (molt_restore_undo(m->unit, &err) < 0)
             molt_err(s->log, "%s", molt_error_text(err));
         m->prepared = false;

@@ -343,33 +343,26 @@ static pid_t ready_pid(const char *unit)
     return (pid_t)molt_json_get_int(v, "pid", 0);
 }
 
-int molt_restore_prepare(const struct molt_restore_spec *s, int timeout_ms, struct molt_log *log,
-                         struct molt_error **err)
+int molt_restore_lay(const struct molt_restore_spec *s, struct molt_error **err)
 {
-    int64_t begun = molt_mono_ms();
     CLEANUP_FREE char *ident = NULL;
     int r = check_place(s, &ident, err);
 
-    if (r < 0)
-        return r;
-    r = write_files(s, ident, err);
-    if (r == 0)
-        r = systemctl("daemon-reload", NULL, NULL, err);
-    if (r == 0) {
-        /* Nothing but this unit may start: the rest of the guest is the caller's. */
-        char *argv[] = {"systemctl", "start", "--no-block", "--job-mode=ignore-dependencies", s->unit, NULL};
-        struct molt_run_opts opts = {.timeout_ms = SYSTEMCTL_MS};
+    return r < 0 ? r : write_files(s, ident, err);
+}
 
-        r = molt_run_ok(argv, &opts, NULL, err);
-    }
-    if (r == 0)
-        r = wait_ready(s->unit, timeout_ms, err);
-    if (r < 0) {
-        (void)molt_restore_undo(s->unit, NULL);
-        return r;
-    }
-    molt_info(log, "%s: ready to restore after %lld ms", s->unit, (long long)(molt_mono_ms() - begun));
-    return 0;
+int molt_restore_start(const char *unit, struct molt_error **err)
+{
+    /* Nothing but this unit may start: the rest of the guest is the caller's. */
+    char *argv[] = {"systemctl", "start", "--no-block", "--job-mode=ignore-dependencies", (char *)unit, NULL};
+    struct molt_run_opts opts = {.timeout_ms = SYSTEMCTL_MS};
+
+    return molt_run_ok(argv, &opts, NULL, err);
+}
+
+int molt_restore_ready(const char *unit, int timeout_ms, struct molt_error **err)
+{
+    return wait_ready(unit, timeout_ms, err);
 }
 
 struct molt_restoring {

@@ -2,8 +2,8 @@
 /*
  * Restoring in the clone, owned by systemd. Order of calls there:
  *
- * - molt_restore_prepare, before the freeze: drop-in, `systemctl start --no-block`; the restore-exec program
- * stands in the unit's cgroup, inside the overlay, and waits; returns when it is ready.
+ * - before the freeze molt_restore_lay for each unit, molt_restore_reload once, molt_restore_start for each, molt_restore_ready for each: the
+ * restore-exec program stands in the unit's cgroup, inside the overlay, and waits.
  * - The images arrive in spec.images.
  * - molt_restore_begin lets criu restore; when molt_restore_end returns the tree is restored and stopped.
  * - molt_restore_adopted (in the rehearsal; or beside the pivot) waits until systemd has taken the process.
@@ -38,10 +38,11 @@ void molt_restore_spec_clear(struct molt_restore_spec *s);
 struct molt_json *molt_restore_spec_json(const struct molt_restore_spec *s);
 int molt_restore_spec_parse(const struct molt_json *v, struct molt_restore_spec *s, struct molt_error **err);
 
-/* Fails with MOLT_E_CANNOT_MOVE when a needed pid is taken, the cwd is missing, or the unit is unknown or
- * runs. */
-int molt_restore_prepare(const struct molt_restore_spec *s, int timeout_ms, struct molt_log *log,
-                         struct molt_error **err);
+/* The drop-in and all the program needs. MOLT_E_CANNOT_MOVE when a needed pid is taken, the cwd is missing, or the unit is unknown or runs. */
+int molt_restore_lay(const struct molt_restore_spec *s, struct molt_error **err);
+/* systemd has reloaded (molt_restore_reload): its start; and the wait until the program stands ready. */
+int molt_restore_start(const char *unit, struct molt_error **err);
+int molt_restore_ready(const char *unit, int timeout_ms, struct molt_error **err);
 /* One that goes on. */
 struct molt_restoring;
 /* Gives the waiting program the word. MOLT_E_STATE: none waits. */
