@@ -129,11 +129,11 @@ static int drop_sizes(const char *dir, struct molt_error **err)
 
 /* ---- a place of its own ---- */
 
-/* Addresses that are not ours may be bound, and there is a way to every peer, which leads nowhere. */
-static int isolate_network(struct molt_error **err)
+/* By a plain default route through lo IPv4 would find no way to a peer. */
+int molt__isolate_network(struct molt_error **err)
 {
     char *up[] = {"ip", "link", "set", "lo", "up", NULL};
-    char *routes[][8] = {{"ip", "route", "add", "default", "dev", "lo", NULL}, {"ip", "-6", "route", "add", "default", "dev", "lo", NULL}};
+    char *routes[][9] = {{"ip", "route", "add", "local", "0.0.0.0/0", "dev", "lo", NULL}, {"ip", "-6", "route", "add", "local", "::/0", "dev", "lo", NULL}};
     const struct molt_run_opts o = {.timeout_ms = 30000};
     int r;
 
@@ -319,7 +319,7 @@ static int trial(const char *unit, const char *dir, const char *toolbox, int tim
     if (r == 0 && readlink("/proc/self/ns/mnt", ns, sizeof(ns) - 1) < 0)
         r = molt_error_errno(err, "look at the mount namespace");
     if (r == 0)
-        r = isolate_network(err);
+        r = molt__isolate_network(err);
     if (r < 0)
         return r;
     r = lay_out(meta, dir, &rs, err);

@@ -20,4 +20,8 @@ int molt_rehearse(const char *unit, const char *dir, const char *toolbox, int ti
  * what is to be written in its place. MOLT_E_PROTOCOL: it is no such image. */
 int molt__files_without_sizes(const void *data, size_t len, struct molt_strbuf *ret, struct molt_error **err);
 
+/* The calling process gets a network namespace of its own, in which every address is its own (a local route for all, "AnyIP"): each can be bound, and a
+ * connection in repair mode (tcp(7), TCP_REPAIR) finds a way to every peer. Needs ip(8). */
+int molt__isolate_network(struct molt_error **err);
+
 #endif

@@ -5,6 +5,12 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -379,6 +385,53 @@ static void files_without_sizes(void **state)
     assert_int_equal(molt__files_without_sizes(image.s, image.len, &got, NULL), MOLT_E_PROTOCOL);
 }
 
+/* Connects as CRIU does; exit status of a child: 0, or the number of the pair of addresses that failed. */
+static int repair_all(void)
+{
+    static const struct {
+        int family;
+        const char *from, *to;
+    } v[] = {{AF_INET, "10.77.0.11", "10.77.0.1"}, {AF_INET6, "::ffff:10.77.0.11", "::ffff:192.0.2.7"}, {AF_INET6, "fd77::11", "2001:db8::1"}, {AF_INET, "127.0.0.1", "127.0.0.1"}};
+
+    for (int i = 0; i < 4; i++) {
+        struct sockaddr_storage a[2] = {{0}, {0}};
+        int sk = socket(v[i].family, SOCK_STREAM, 0), one = 1;
+
+        for (int k = 0; k < 2; k++) {
+            const char *text = k ? v[i].to : v[i].from;
+
+            a[k].ss_family = (sa_family_t)v[i].family;
+            if (v[i].family == AF_INET) {
+                inet_pton(AF_INET, text, &((struct sockaddr_in *)&a[k])->sin_addr);
+                ((struct sockaddr_in *)&a[k])->sin_port = htons((uint16_t)(7000 + k));
+            } else {
+                inet_pton(AF_INET6, text, &((struct sockaddr_in6 *)&a[k])->sin6_addr);
+                ((struct sockaddr_in6 *)&a[k])->sin6_port = htons((uint16_t)(7000 + k));
+            }
+        }
+        if (setsockopt(sk, IPPROTO_TCP, TCP_REPAIR, &one, sizeof(one)) < 0 || bind(sk, (struct sockaddr *)&a[0], sizeof(a[0])) < 0 ||
+            connect(sk, (struct sockaddr *)&a[1], sizeof(a[1])) < 0)
+            return i + 1;
+        close(sk);
+    }
+    return 0;
+}
+
+static void a_trial_finds_a_way_to_every_peer(void **state)
+{
+    int status;
+    pid_t pid;
+
+    (void)state;
+    if (getuid() != 0 || access("/usr/sbin/ip", X_OK) < 0)
+        skip(); /* a network namespace is root's to make */
+    pid = fork();
+    if (pid == 0)
+        _exit(molt__isolate_network(NULL) < 0 ? 100 : repair_all());
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -386,7 +439,7 @@ int main(void)
         cmocka_unit_test(cgroups),       cmocka_unit_test(maps_lines),       cmocka_unit_test(tcp_table),
         cmocka_unit_test(paths_in_json), cmocka_unit_test(reasons),          cmocka_unit_test(restore_spec),
         cmocka_unit_test(hostile_spec),  cmocka_unit_test(dropin),           cmocka_unit_test(criu_stats),
-        cmocka_unit_test(own_process),   cmocka_unit_test(carried_files),    cmocka_unit_test(local_connections), cmocka_unit_test(files_without_sizes),
+        cmocka_unit_test(own_process),   cmocka_unit_test(carried_files),    cmocka_unit_test(local_connections), cmocka_unit_test(files_without_sizes), cmocka_unit_test(a_trial_finds_a_way_to_every_peer),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
