@@ -143,6 +143,7 @@ int up_lvm_discard(const struct up_disk *d, struct molt_error **err);
 /* The clone's becomes the guest's volume, under its name; the old one is removed. Can be tried again. */
 int up_lvm_commit(struct molt_op *op, const struct up_disk *d, struct molt_error **err);
 /* upgrade_volumes.c: disks that are handed over; each of these does nothing when there is none. */
+bool up_volumes_any(struct molt_op *op);
 /* While the active serves: the clone lets go of them; the images of the hand-over are made. */
 int up_volumes_release(struct molt_op *op, struct molt_chan *clone, struct molt_error **err);
 /* With the workload stopped: the clone has them, as the active left them. */

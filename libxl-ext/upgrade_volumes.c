@@ -33,6 +33,12 @@ static size_t volumes_of(struct molt_op *op, struct up_disks *ret)
     return ret->n;
 }
 
+bool up_volumes_any(struct molt_op *op)
+{
+    struct up_disks volumes;
+    return volumes_of(op, &volumes) > 0;
+}
+
 static bool is_in(const struct molt_json *list, const char *s)
 {
     for (size_t i = 0; i < molt_json_size(list); i++)
