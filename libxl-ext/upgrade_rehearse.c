@@ -3,6 +3,8 @@
  * A trial of the restore while the guest serves: each workload is dumped (it stands still for that long, and goes on), restored in the clone
  * where nobody hears it, looked at, killed. What cannot move ends the operation here, with the reason, and not in the freeze.
  */
+#include <string.h>
+
 #include "base/cleanup.h"
 #include "upgrade.h"
 
@@ -47,6 +49,12 @@ static int try_once(struct molt_op *op, struct trial *t, const char *unit, struc
     return r;
 }
 
+/* A database's journal, say, that was open just then. In the freeze a last pass brings it. */
+static bool is_inconclusive(const struct molt_error *e)
+{
+    return strstr(molt_error_text(e), "No such file or directory") != NULL;
+}
+
 static int rehearse_unit(struct molt_op *op, const char *unit, void *ctx, struct molt_error **err)
 {
     struct trial *t = ctx;
@@ -60,6 +68,11 @@ static int rehearse_unit(struct molt_op *op, const char *unit, void *ctx, struct
         r = try_once(op, t, unit, err);
         if (molt_op_aborting(op))
             return molt_error_set(err, MOLT_E_ABORTED, "aborted");
+    }
+    if (r == MOLT_E_CANNOT_MOVE && is_inconclusive(*err)) {
+        molt_warn(molt_op_log(op), "the trial says nothing, a file that came after the last merge pass is not in the clone yet: %s", molt_error_text(*err));
+        molt_error_clear(err);
+        r = 0;
     }
     if (r == 0)
         molt_json_set_int(t->units, unit, t->rounds);
