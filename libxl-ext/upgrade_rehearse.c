@@ -84,9 +84,10 @@ static bool is_wanted(struct molt_op *op)
 {
     if (molt_json_get_bool(molt_op_params(op), "no_rehearsal", false))
         return false;
-    if (up_volumes_any(op))
-        molt_info(molt_op_log(op), "the restore is not tried before the freeze: disks are handed over in it");
-    return !up_volumes_any(op);
+    if (!up_volumes_any(op))
+        return true;
+    molt_info(molt_op_log(op), "the restore is not tried before the freeze: disks are handed over in it");
+    return false;
 }
 
 int step_rehearse(struct molt_op *op, struct molt_error **err)

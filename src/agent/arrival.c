@@ -135,18 +135,10 @@ static int unmask_all(const struct molt_json *units, struct molt_error **err)
     return stale ? molt_restore_reload(err) : 0;
 }
 
-static int fresh_images(const struct unit_move *m, struct molt_error **err)
-{
-    int r = molt_images_mount(MOLT_AGENT_DUMP, err);
-    if (r == 0)
-        r = molt_remove_tree(m->images, err);
-    return r < 0 ? r : molt_mkdir_p(m->images, 0700, err);
-}
-
 static int lay(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
 {
     (void)rq;
-    int r = fresh_images(m, err);
+    int r = units_fresh_images(m, err);
     if (r < 0)
         return r;
     CLEANUP_JSON struct molt_json *v = molt_json_copy(args);

@@ -9,7 +9,6 @@
 #include "agent/units.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/fsio.h"
 #include "procmig/bystanders.h"
 #include "procmig/dump.h"
 
@@ -41,8 +40,7 @@ bool departure_begun(const struct session *s)
     return false;
 }
 
-/* {"unit"} -> {"workload"}: all that a dump needs and that is slow, while the workload still serves. Its images, of which there may be old
- * ones, are on a tmpfs: they never touch a disk. */
+/* {"unit"} -> {"workload"}: all that a dump needs and that is slow, while the workload still serves. */
 int h_dump_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct unit_move *m;
@@ -52,9 +50,7 @@ int h_dump_prepare(struct molt_request *rq, struct molt_json *reply, struct molt
     disarm(m);
     molt_workload_free(m->workload);
     m->workload = NULL;
-    if ((r = molt_images_mount(MOLT_AGENT_DUMP, err)) == 0 && (r = molt_remove_tree(m->images, err)) == 0)
-        r = molt_mkdir_p(m->images, 0700, err);
-    if (r == 0)
+    if ((r = units_fresh_images(m, err)) == 0)
         r = molt_workload_scan(m->unit, &m->workload, err);
     if (r == 0)
         r = molt_criu_warm(NULL, err); /* its program, libraries and feature cache are in memory then */

@@ -21,14 +21,11 @@
 
 /* ---- which package ---- */
 
-/* versions[i] of names[i], as installed here; all NULL where there is no dpkg. */
-static void installed(const char *const *names, size_t n, char **versions)
+/* dpkg's text of what is installed; "" where there is no dpkg. malloc'd. */
+static char *read_status(void)
 {
-    CLEANUP_FREE char *text = NULL;
-    for (size_t i = 0; i < n; i++)
-        versions[i] = NULL;
-    if (molt_read_file(STATUS, STATUS_MAX, &text, NULL, NULL) == 0)
-        molt_dpkg_versions(text, names, n, versions);
+    char *text = NULL;
+    return molt_read_file(STATUS, STATUS_MAX, &text, NULL, NULL) == 0 ? text : molt_xstrdup("");
 }
 
 static void free_all(char **v, size_t n)
@@ -44,6 +41,7 @@ void overlays_own(struct molt_pins *p, const char *unit)
     CLEANUP_CLOSE int root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     CLEANUP_FREE const char **paths = molt_xcalloc(p->n + 1, sizeof(*paths));
     char **packages = molt_xcalloc(p->n + 1, sizeof(*packages)), **versions = molt_xcalloc(p->n + 1, sizeof(*versions));
+    CLEANUP_FREE char *status = read_status();
     (void)molt_overlay_load(unit, &old, NULL);
     for (size_t i = 0; i < p->n; i++) {
         paths[i] = p->v[i].path + 1; /* beneath the root */
@@ -56,7 +54,7 @@ void overlays_own(struct molt_pins *p, const char *unit)
     for (size_t i = 0; i < p->n; i++) /* names to ask for must be there */
         if (!packages[i])
             packages[i] = molt_xstrdup("-");
-    installed((const char *const *)packages, p->n, versions);
+    molt_dpkg_versions(status, (const char *const *)packages, p->n, versions);
     for (size_t i = 0; i < p->n; i++) {
         CLEANUP_FREE char *owner = versions[i] && !p->v[i].owner ? molt_xasprintf("%s %s", packages[i], versions[i]) : NULL;
         if (owner && molt_pin_owner_ok(owner))
@@ -69,7 +67,7 @@ void overlays_own(struct molt_pins *p, const char *unit)
 /* ---- app-overlays ---- */
 
 /* A package of which old files are in use: {"package", "runs", "installed" (missing: none), "replaced_s": since when}. */
-static void add_package(struct molt_json *list, const char *owner)
+static void add_package(struct molt_json *list, const char *owner, const char *status)
 {
     size_t len = strcspn(owner, " ");
     CLEANUP_FREE char *name = molt_xstrndup(owner, len), *info = molt_xasprintf("/var/lib/dpkg/info/%s.list", name);
@@ -82,7 +80,7 @@ static void add_package(struct molt_json *list, const char *owner)
     struct molt_json *o = molt_json_object();
     molt_json_set_string(o, "package", name);
     molt_json_set_string(o, "runs", owner + len + 1);
-    installed(names, 1, now);
+    molt_dpkg_versions(status, names, 1, now);
     if (now[0])
         molt_json_set_string(o, "installed", now[0]);
     free(now[0]);
@@ -95,13 +93,13 @@ static void add_package(struct molt_json *list, const char *owner)
     molt_json_append(list, o);
 }
 
-static struct molt_json *describe(const struct molt_overlay *o, const struct molt_workload *w)
+static struct molt_json *describe(const struct molt_overlay *o, const struct molt_workload *w, const char *status)
 {
     struct molt_json *v = molt_json_object(), *packages = molt_json_array(), *files = molt_json_array();
     for (size_t i = 0; i < o->n; i++) {
         molt_json_append(files, molt_json_string(o->v[i].path));
         if (o->v[i].owner)
-            add_package(packages, o->v[i].owner);
+            add_package(packages, o->v[i].owner, status);
     }
     molt_json_set_string(v, "unit", o->unit);
     molt_json_set_int(v, "main_pid", w->main_pid);
@@ -117,6 +115,7 @@ int h_overlays(struct molt_request *rq, struct molt_json *reply, struct molt_err
     struct molt_json *list = molt_json_array();
     char **units = NULL;
     size_t n = 0;
+    CLEANUP_FREE char *status = read_status();
     (void)rq;
     molt_json_set(reply, "overlays", list);
     int r = molt_overlay_units(&units, &n, err);
@@ -124,7 +123,7 @@ int h_overlays(struct molt_request *rq, struct molt_json *reply, struct molt_err
         CLEANUP_OVERLAY struct molt_overlay *o = NULL;
         CLEANUP_WORKLOAD struct molt_workload *w = NULL;
         if (molt_overlay_in_use(units[i]) && molt_overlay_load(units[i], &o, NULL) == 0 && o->n > 0 && molt_workload_scan(units[i], &w, NULL) == 0)
-            molt_json_append(list, describe(o, w));
+            molt_json_append(list, describe(o, w, status));
     }
     free_all(units, n);
     return r;

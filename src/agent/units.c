@@ -5,11 +5,20 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/fsio.h"
 #include "base/strbuf.h"
 
 char *units_images(const char *unit)
 {
     return molt_xasprintf(MOLT_AGENT_DUMP "/%s", unit);
+}
+
+int units_fresh_images(const struct unit_move *m, struct molt_error **err)
+{
+    int r = molt_images_mount(MOLT_AGENT_DUMP, err);
+    if (r == 0)
+        r = molt_remove_tree(m->images, err);
+    return r < 0 ? r : molt_mkdir_p(m->images, 0700, err);
 }
 
 /* "counter.service", as it was told when it was found: never "counter", never a path. */

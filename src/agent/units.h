@@ -29,6 +29,8 @@ struct unit_moves {
 
 /* MOLT_AGENT_DUMP/UNIT, malloc'd; the name must have been checked. */
 char *units_images(const char *unit);
+/* An empty directory for its images, on a tmpfs: they never touch a disk. */
+int units_fresh_images(const struct unit_move *m, struct molt_error **err);
 /* A request's "unit", checked; *ret is the request's. MOLT_E_PROTOCOL, MOLT_E_USAGE. */
 int units_name(struct molt_request *rq, const char **ret, struct molt_error **err);
 /* The entry of a unit; NULL: there is none. */
