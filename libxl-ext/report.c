@@ -117,6 +117,8 @@ static int add_process(struct molt_op *op, const char *unit, void *ctx, struct m
         molt_json_set(v, "criu_dump", molt_json_copy(stats_of(dump, unit)));
     if (stats_of(restore, unit))
         molt_json_set(v, "criu_restore", molt_json_copy(stats_of(restore, unit)));
+    if (stats_of(molt_json_get(notes, "paged"), unit))
+        molt_json_set(v, "paged_later", molt_json_copy(stats_of(molt_json_get(notes, "paged"), unit)));
     molt_json_append(ctx, v);
     return 0;
 }

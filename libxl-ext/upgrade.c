@@ -28,7 +28,7 @@ static const struct molt_step steps[] = {
     {"restore", MOLT_STEP_REVERSIBLE, 300, step_restore, undo_restore, NULL},
     {"pivot", MOLT_STEP_PIVOT, 60, step_pivot, NULL, probe_pivot},
     {"switch", MOLT_STEP_FORWARD, 120, step_switch, NULL, NULL},
-    {"verify", MOLT_STEP_FORWARD, 300, step_verify, NULL, NULL},
+    {"verify", MOLT_STEP_FORWARD, 1500, step_verify, NULL, NULL},
     {"retire", MOLT_STEP_FORWARD, 120, step_retire, NULL, NULL},
 };
 

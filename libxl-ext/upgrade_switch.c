@@ -130,14 +130,16 @@ static void after_thaw(struct molt_op *op, struct molt_chan *clone)
 int step_verify(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *clone;
-    CLEANUP_JSON struct molt_json *args = up_units_args(op), *v = NULL;
-    struct molt_call call = {.timeout_ms = 300000};
+    CLEANUP_JSON struct molt_json *args = up_units_args(op), *live = NULL, *v = NULL;
+    struct molt_call go_live = {.timeout_ms = 900000}, call = {.timeout_ms = 300000};
     int r = up_clone(op, &clone, err);
     if (r < 0)
         return r;
     after_thaw(op, clone);
     up_note_merge(op, clone);
-    r = molt_call(clone, "go-live", args, &call, NULL, err);
+    r = molt_call(clone, "go-live", args, &go_live, &live, err);
+    if (r == 0 && molt_json_size(molt_json_get(live, "units")) > 0)
+        molt_op_note(op, "paged", molt_json_copy(live)); /* at a second try there is nothing to tell */
     if (r == 0)
         r = molt_call(clone, "verify", args, &call, &v, err);
     /* Nothing can be taken back here, and op-rollback needs the operation to end: the report has both PIDs. */

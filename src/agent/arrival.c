@@ -21,6 +21,7 @@
 
 #define ADOPT_MS   60000
 #define HASHES_MS  600000
+#define PAGED_MS   600000 /* as long as it takes: a heap of 64 GB, at a tenth of what memory does */
 #define READY_MS   180000 /* several start at once, each with a CRIU of its own */
 #define RESTORE_MS 120000
 
@@ -334,6 +335,31 @@ static bool is_finished(const struct unit_move *m)
     return !molt_exists(spec);
 }
 
+static int paged(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
+{
+    (void)rq;
+    (void)args;
+    if (is_finished(m))
+        return 0;
+    molt_json_free(MOLT_STEAL_PTR(m->paged));
+    return molt_restore_paged(m->unit, PAGED_MS, &m->paged, err);
+}
+
+static void tell_paged(const struct session *s, struct molt_json *reply)
+{
+    struct molt_json *list = molt_json_array();
+    for (size_t i = 0; i < s->units->n; i++) {
+        const struct unit_move *m = s->units->v[i];
+        if (!m->paged)
+            continue;
+        struct molt_json *o = molt_json_object();
+        molt_json_set_string(o, "unit", m->unit);
+        molt_json_set(o, "stats", molt_json_copy(m->paged));
+        molt_json_append(list, o);
+    }
+    molt_json_set(reply, "units", list);
+}
+
 static int settle(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
 {
     (void)rq;
@@ -354,21 +380,24 @@ static int finish(struct molt_request *rq, struct unit_move *m, const struct mol
     return is_finished(m) ? 0 : molt_restore_finish(m->unit, err);
 }
 
-/* {"units"}: after the thaw; then everything that the upgrade target kept from starting starts. */
+/* {"units"} -> {"units": [{"unit", "stats": of the memory that came after the thaw}]}: after the thaw; when all of the memory is there
+ * everything that the upgrade target kept from starting starts. */
 int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
     struct molt_run_opts o = {.timeout_ms = 120000};
     char *journald[] = {"systemctl", "restart", "systemd-journald.service", NULL};
     char *start[] = {"systemctl", "start", "--no-block", "default.target", NULL};
-    (void)reply;
     merge_free(s);
     molt_chan_close(s->peer);
     s->peer = NULL;
     departure_forget_images();
     unlink("/run/systemd/journald.conf.d/50-xenmolt.conf");
     unlink(MOLT_AGENT_RUN "/mode");
-    int r = units_each(rq, settle, err);
+    int r = units_each(rq, paged, err);
+    tell_paged(s, reply);
+    if (r == 0)
+        r = units_each(rq, settle, err);
     if (r == 0)
         r = molt_restore_reload(err); /* seconds under emulation: once for all */
     if (r == 0)

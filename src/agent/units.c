@@ -97,6 +97,7 @@ void units_free(struct session *s)
         struct unit_move *m = s->units->v[i];
         molt_workload_free(m->workload);
         free(m->unit);
+        molt_json_free(m->paged);
         free(m->images);
         free(m);
     }

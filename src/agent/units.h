@@ -19,6 +19,7 @@ struct unit_move {
     bool frozen;                            /* active: we stopped it and did not yet give it away */
     bool prepared;                          /* clone: its restore was prepared here and it was not thawed */
     struct molt_restoring *restoring;       /* clone: one that goes on; NULL: none */
+    struct molt_json *paged;                /* clone: of the memory that came after the thaw; NULL: none, or not known yet */
     uint64_t image_bytes;                   /* clone: of the dump's images */
 };
 

@@ -15,7 +15,6 @@
 
 #define CHECK_MS   120000
 #define ROUND_MS   120000
-#define PARENT     "parent" /* CRIU's name for the link */
 
 int molt_predump_possible(const char *toolbox, struct molt_error **err)
 {
@@ -34,7 +33,7 @@ char *molt_predump_dir(const char *images, unsigned round)
 
 static int put_link(const char *dir, const char *target, struct molt_error **err)
 {
-    CLEANUP_FREE char *path = molt_xasprintf("%s/" PARENT, dir);
+    CLEANUP_FREE char *path = molt_xasprintf("%s/" MOLT_PREDUMP_PARENT, dir);
 
     if (symlink(target, path) < 0)
         return molt_error_errno(err, "make %s", path);

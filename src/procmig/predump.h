@@ -9,6 +9,7 @@
 
 #include "procmig/dump.h"
 
+#define MOLT_PREDUMP_PARENT "parent" /* CRIU's name for the link to the round before */
 /* Stop rules. */
 #define MOLT_PREDUMP_MAX   5   /* rounds */
 #define MOLT_ROUNDS_MAX    (MOLT_PREDUMP_MAX + 2) /* with the dumps of trials (rehearse.h), which count as such */

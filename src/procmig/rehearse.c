@@ -20,7 +20,9 @@
 #include "base/strbuf.h"
 #include "base/subprocess.h"
 #include "procmig/carry.h"
+#include "procmig/image.h"
 #include "procmig/overlay.h"
+#include "procmig/pager.h"
 #include "procmig/pb.h"
 #include "procmig/procfs.h"
 
@@ -29,25 +31,11 @@
 #define SOCKETS_MAX  1024
 #define DEATH_MS     20000
 #define ANSWER_MAX   65536
-#define IMG_COMMON   0x54564319u /* criu/include/magic.h */
-#define FILES_MAGIC  0x56303138u
 #define ENTRY_REG    3 /* file_entry.reg, images/fdinfo.proto */
 #define REG_SIZE     8 /* reg_file_entry.size, images/regfile.proto */
 #define REG_BUILD_ID 11
 
 /* ---- files.img ---- */
-
-static uint32_t get_u32(const unsigned char *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
-static void put_u32(struct molt_strbuf *b, uint32_t v)
-{
-    const unsigned char p[4] = {(unsigned char)v, (unsigned char)(v >> 8), (unsigned char)(v >> 16), (unsigned char)(v >> 24)};
-
-    molt_strbuf_add(b, p, sizeof(p));
-}
 
 static void copy_field(struct molt_strbuf *b, const struct molt__pb_field *f)
 {
@@ -91,28 +79,23 @@ static bool entry_without_size(const unsigned char *data, size_t len, struct mol
 
 int molt__files_without_sizes(const void *data, size_t len, struct molt_strbuf *ret, struct molt_error **err)
 {
-    const unsigned char *p = data, *end = p + len;
+    struct molt__image m;
+    const unsigned char *record;
+    size_t size;
+    int r = molt__image_over(data, len, MOLT_IMAGE_FILES, &m, err);
 
-    if (len < 8 || get_u32(p) != IMG_COMMON || get_u32(p + 4) != FILES_MAGIC)
-        return molt_error_set(err, MOLT_E_PROTOCOL, "not CRIU's list of open files");
-    molt_strbuf_add(ret, p, 8);
-    for (p += 8; end - p >= 4;) {
+    if (r < 0)
+        return r;
+    molt__image_begin(ret, MOLT_IMAGE_FILES);
+    while ((r = molt__image_next(&m, &record, &size, err)) > 0) {
         CLEANUP_STRBUF struct molt_strbuf entry = MOLT_STRBUF_INIT;
-        uint32_t size = get_u32(p);
 
-        p += 4;
-        if (size > (size_t)(end - p))
-            break;
-        if (entry_without_size(p, size, &entry)) {
-            put_u32(ret, (uint32_t)entry.len);
-            molt_strbuf_add(ret, molt_strbuf_str(&entry), entry.len);
-        } else {
-            put_u32(ret, size);
-            molt_strbuf_add(ret, p, size);
-        }
-        p += size;
+        if (entry_without_size(record, size, &entry))
+            molt__image_put(ret, molt_strbuf_str(&entry), entry.len);
+        else
+            molt__image_put(ret, record, size);
     }
-    return p == end ? 0 : molt_error_set(err, MOLT_E_PROTOCOL, "CRIU's list of open files is cut short");
+    return r;
 }
 
 static int drop_sizes(const char *dir, struct molt_error **err)
@@ -219,13 +202,13 @@ static int load_meta(const char *dir, struct molt_json **ret, struct molt_error 
     return r;
 }
 
-static int run_criu(const char *dir, const char *toolbox, const struct molt_json *meta, int timeout_ms, struct molt_error **err)
+static int run_criu(const char *dir, const char *toolbox, const struct molt_json *meta, bool lazy, int timeout_ms, struct molt_error **err)
 {
     static const char *const fixed[] = {"restore", "-d", "--leave-stopped", "--tcp-established", "--file-locks", "--manage-cgroups=ignore", "--ext-unix-sk", "-v2", "-o", LOG, "-D"};
     const struct molt_json *sockets = molt_json_get(meta, "sockets");
     CLEANUP_FREE char *log = molt_xasprintf("%s/" LOG, dir);
     CLEANUP_CLOSE int nowhere = open("/dev/null", O_RDWR); /* in place of the journal; criu inherits it */
-    size_t n = 1 + sizeof(fixed) / sizeof(fixed[0]), words = n + 2 * molt_json_size(sockets) + 2;
+    size_t n = 1 + sizeof(fixed) / sizeof(fixed[0]), words = n + 2 * molt_json_size(sockets) + 3;
     CLEANUP_FREE char **argv = molt_xcalloc(words, sizeof(*argv));
     int r;
 
@@ -233,6 +216,8 @@ static int run_criu(const char *dir, const char *toolbox, const struct molt_json
         return molt_error_errno(err, "open /dev/null");
     memcpy(argv + 1, fixed, sizeof(fixed));
     argv[n++] = (char *)dir;
+    if (lazy)
+        argv[n++] = "--lazy-pages";
     size_t first = n;
     for (size_t i = 0; i < molt_json_size(sockets); i++) {
         argv[n++] = "--inherit-fd";
@@ -242,6 +227,19 @@ static int run_criu(const char *dir, const char *toolbox, const struct molt_json
     for (size_t i = first + 1; i < n; i += 2)
         free(argv[i]);
     return r;
+}
+
+/* As the restore will be: with the memory that can come later left out, and asked for by whoever touches it. */
+static int restore(const char *dir, const char *toolbox, const struct molt_json *meta, int timeout_ms, struct molt_pager *pager, struct molt_error **err)
+{
+    const struct molt_pager_opts o = {.dir = dir, .keep = true};
+    const bool lazy = molt_pager_possible(NULL) == 0;
+    struct molt_lazy_count count;
+    int r = lazy ? molt_lazy_mark(dir, MOLT_LAZY_EAGER_MAX, &count, err) : 0;
+
+    if (r == 0 && lazy)
+        r = molt_pager_start(&o, pager, err);
+    return r < 0 ? r : run_criu(dir, toolbox, meta, lazy, timeout_ms, err);
 }
 
 /* The state of a process or thread; 0: it is not there, or not in our mount namespace (then it is somebody else's). */
@@ -308,6 +306,7 @@ static int trial(const char *unit, const char *dir, const char *toolbox, int tim
 {
     CLEANUP_JSON struct molt_json *meta = NULL;
     CLEANUP_ERROR struct molt_error *e = NULL;
+    struct molt_pager pager = MOLT_PAGER_NONE;
     struct residue rs = {NULL, 0, 0};
     char ns[64] = "";
     int r = load_meta(dir, &meta, err);
@@ -324,13 +323,14 @@ static int trial(const char *unit, const char *dir, const char *toolbox, int tim
         return r;
     r = lay_out(meta, dir, &rs, err);
     if (r == 0)
-        r = run_criu(dir, toolbox, meta, timeout_ms, err);
+        r = restore(dir, toolbox, meta, timeout_ms, &pager, err);
     if (r == 0)
         r = look(meta, ns, err);
     if (kill_all(ns, &e) < 0 && r == 0) {
         r = molt_error_code(e);
         molt_error_move(err, MOLT_STEAL_PTR(e));
     }
+    molt_pager_end(&pager);
     clear_up(&rs);
     return r;
 }

@@ -331,15 +331,22 @@ static int wait_ready(const char *unit, int timeout_ms, struct molt_error **err)
     return r;
 }
 
+static struct molt_json *load_json(const char *unit, const char *file)
+{
+    CLEANUP_FREE char *path = molt__restore_path(unit, file), *text = NULL;
+    struct molt_json *v = NULL;
+    size_t len;
+
+    if (molt_read_file(path, 65536, &text, &len, NULL) == 0)
+        (void)molt_json_parse(text, len, &v, NULL);
+    return v;
+}
+
 /* The pid that the restore program left with the word that it is ready; or 0. */
 static pid_t ready_pid(const char *unit)
 {
-    CLEANUP_FREE char *path = molt__restore_path(unit, "ready"), *text = NULL;
-    CLEANUP_JSON struct molt_json *v = NULL;
-    size_t len;
+    CLEANUP_JSON struct molt_json *v = load_json(unit, "ready");
 
-    if (molt_read_file(path, 65536, &text, &len, NULL) < 0 || molt_json_parse(text, len, &v, NULL) < 0)
-        return 0;
     return (pid_t)molt_json_get_int(v, "pid", 0);
 }
 
@@ -546,6 +553,24 @@ static int remove_dropin(const char *unit, struct molt_error **err)
     *strrchr(dir, '/') = '\0';
     (void)rmdir(dir);
     return 0;
+}
+
+int molt_restore_paged(const char *unit, int timeout_ms, struct molt_json **ret, struct molt_error **err)
+{
+    CLEANUP_FREE char *paging = molt__restore_path(unit, MOLT__PAGING);
+    int64_t end = molt_mono_ms() + timeout_ms;
+    int r;
+
+    *ret = NULL;
+    if (!molt_exists(paging))
+        return 0;
+    while ((r = read_result(unit, MOLT__PAGED, err)) == MOLT_E_STATE) {
+        if (molt_mono_ms() > end)
+            return molt_error_set(err, MOLT_E_TIMEOUT, "%s: not all of its memory was there within %d ms", unit, timeout_ms);
+        molt_sleep_ms(20);
+    }
+    *ret = load_json(unit, MOLT__PAGED);
+    return r;
 }
 
 int molt_restore_settle(const char *unit, struct molt_error **err)

@@ -11,6 +11,7 @@
 #include "base/fsio.h"
 #include "base/strbuf.h"
 #include "procmig/carry.h"
+#include "procmig/pager.h"
 #include "procmig/pb.h"
 #include "procmig/procfs.h"
 #include "procmig/restore_internal.h"
@@ -61,7 +62,7 @@ static int keep_stream(int fd, struct molt_error **err)
 }
 
 /* What the restore does, as criu_opts; dirfd: of the images. */
-static int restore_request(struct molt_strbuf *b, const struct molt_json *meta, const int stream[2], int dirfd, struct molt_error **err)
+static int restore_request(struct molt_strbuf *b, const struct molt_json *meta, const int stream[2], int dirfd, bool lazy, struct molt_error **err)
 {
     static const unsigned wanted[] = {MOLT_CRIU_EXT_UNIX_SK, MOLT_CRIU_TCP_ESTABLISHED, MOLT_CRIU_FILE_LOCKS, MOLT_CRIU_LEAVE_STOPPED};
     const struct molt_json *sockets = molt_json_get(meta, "sockets");
@@ -73,6 +74,8 @@ static int restore_request(struct molt_strbuf *b, const struct molt_json *meta, 
     molt__pb_string(b, MOLT_CRIU_LOG_FILE, RESTORE_LOG);
     for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
         molt__pb_int(b, wanted[i], 1);
+    if (lazy)
+        molt__pb_int(b, MOLT_CRIU_LAZY_PAGES, 1);
     molt__pb_int(b, MOLT_CRIU_MANAGE_CGROUPS, 0);
     for (size_t i = 0; i < molt_json_size(sockets); i++) {
         const struct molt_json *o = molt_json_at(sockets, i);
@@ -113,29 +116,60 @@ static int wait_answer(struct molt_worker *w, const char *log, struct molt_error
     return r < 0 ? r : molt_error_set(err, MOLT_E_PROTOCOL, "criu ended without an answer");
 }
 
-static int run_restore(const struct molt_restore_spec *s, struct molt_worker *w, const struct molt_json *meta, const int stream[2],
-                       struct molt_error **err)
+/* What waits ready. */
+struct helpers {
+    struct molt_worker worker;
+    struct molt_pager pager; /* NONE: all of the memory is restored at once */
+    int stream[2];
+};
+
+static int run_restore(const struct molt_restore_spec *s, struct helpers *h, const struct molt_json *meta, struct molt_error **err)
 {
     CLEANUP_STRBUF struct molt_strbuf request = MOLT_STRBUF_INIT;
     CLEANUP_FREE char *log = molt_xasprintf("%s/" RESTORE_LOG, s->images);
     CLEANUP_CLOSE int dirfd = open(s->images, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int r = dirfd < 0 ? molt_error_errno(err, "open %s", s->images) : restore_request(&request, meta, stream, dirfd, err);
+    int r = dirfd < 0 ? molt_error_errno(err, "open %s", s->images) : restore_request(&request, meta, h->stream, dirfd, h->pager.pid > 0, err);
 
     if (r == 0)
-        r = molt_worker_ask(w, MOLT_CRIU_RESTORE, &request, err);
+        r = molt_worker_ask(&h->worker, MOLT_CRIU_RESTORE, &request, err);
     if (r == 0)
-        r = wait_answer(w, log, err);
+        r = wait_answer(&h->worker, log, err);
+    if (r == 0 && h->pager.pid > 0)
+        r = molt_pager_push(&h->pager, err);
     return r < 0 ? r : write_pid(s, err);
 }
 
+/* Where this kernel can do it. It lives in the unit's control group, and ends with what it serves. */
+static int start_pager(const struct molt_restore_spec *s, struct molt_pager *ret, struct molt_error **err)
+{
+    CLEANUP_FREE char *result = molt__restore_path(s->unit, MOLT__PAGED), *mark = molt__restore_path(s->unit, MOLT__PAGING);
+    CLEANUP_FREE char *text = NULL, *cgroup = NULL;
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    int r;
+
+    if (molt_pager_possible(&e) < 0) {
+        fprintf(stderr, "%s: all of the memory is restored in the pause\n", molt_error_text(e));
+        return 0;
+    }
+    if ((r = molt__proc_text(getpid(), "cgroup", &text, err)) < 0)
+        return r;
+    cgroup = molt__cgroup_parse(text);
+    if (!cgroup || !strstr(cgroup, s->unit))
+        return molt_error_set(err, MOLT_E_STATE, "not in the control group of %s", s->unit);
+    const struct molt_pager_opts o = {.dir = s->images, .result = result, .cgroup = cgroup};
+
+    r = molt_pager_start(&o, ret, err);
+    return r < 0 ? r : molt_write_file(mark, "", 0, 0600, err);
+}
+
 /* All that is slow and can be done before the freeze. */
-static int get_ready(const struct molt_restore_spec *s, int stream[2], struct molt_worker *w, struct molt_error **err)
+static int get_ready(const struct molt_restore_spec *s, struct helpers *h, struct molt_error **err)
 {
     CLEANUP_OVERLAY struct molt_overlay *o = NULL;
-    int r = stream[0] = keep_stream(1, err);
+    int r = h->stream[0] = keep_stream(1, err);
 
     if (r >= 0)
-        r = stream[1] = keep_stream(2, err);
+        r = h->stream[1] = keep_stream(2, err);
     if (r < 0)
         return r;
     if (s->overlay) {
@@ -148,7 +182,9 @@ static int get_ready(const struct molt_restore_spec *s, int stream[2], struct mo
             return r;
     }
     r = molt_criu_warm(s->toolbox, err);
-    return r < 0 ? r : molt_worker_start(s->toolbox, 0, WORKER_TIMEOUT_MS, w, err);
+    if (r == 0)
+        r = start_pager(s, &h->pager, err);
+    return r < 0 ? r : molt_worker_start(s->toolbox, 0, WORKER_TIMEOUT_MS, &h->worker, err);
 }
 
 static int wait_go(const struct molt_restore_spec *s, struct molt_error **err)
@@ -166,15 +202,18 @@ static int wait_go(const struct molt_restore_spec *s, struct molt_error **err)
     return 0;
 }
 
-static int restore(const struct molt_restore_spec *s, const int stream[2], struct molt_worker *w, struct molt_error **err)
+static int restore(const struct molt_restore_spec *s, struct helpers *h, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *meta = NULL;
+    struct molt_lazy_count count;
     int r = load_meta(s->images, &meta, err);
 
     if (r == 0)
         r = molt__carry_place(molt_json_get(meta, "carry"), s->images, err);
+    if (r == 0 && h->pager.pid > 0)
+        r = molt_lazy_mark(s->images, MOLT_LAZY_EAGER_MAX, &count, err);
     if (r == 0)
-        r = run_restore(s, w, meta, stream, err);
+        r = run_restore(s, h, meta, err);
     return r;
 }
 
@@ -182,24 +221,23 @@ int molt_restore_exec(const char *spec_path)
 {
     struct molt_restore_spec s = {0};
     CLEANUP_ERROR struct molt_error *err = NULL;
-    struct molt_worker worker = MOLT_WORKER_NONE;
-    int stream[2] = {-1, -1};
+    struct helpers h = {.worker = MOLT_WORKER_NONE, .pager = MOLT_PAGER_NONE, .stream = {-1, -1}};
     const char *stage = "ready";
 
     if (molt__restore_spec_load(spec_path, &s, &err) < 0) {
         fprintf(stderr, "%s: %s\n", spec_path, molt_error_text(err));
         return 1;
     }
-    if (get_ready(&s, stream, &worker, &err) == 0 && wait_go(&s, &err) == 0) {
+    if (get_ready(&s, &h, &err) == 0 && wait_go(&s, &err) == 0) {
         stage = "result";
-        (void)restore(&s, stream, &worker, &err);
+        (void)restore(&s, &h, &err);
     }
     if (err)
         fprintf(stderr, "restore of %s: %s\n", s.unit, molt_error_text(err));
     tell(s.unit, stage, err);
     if (!err)
-        (void)molt_worker_end(&worker, "restore", WORKER_TIMEOUT_MS, NULL, NULL);
-    molt_worker_kill(&worker);
+        (void)molt_worker_end(&h.worker, "restore", WORKER_TIMEOUT_MS, NULL, NULL);
+    molt_worker_kill(&h.worker);
     molt_restore_spec_clear(&s);
-    return err ? 1 : 0;
+    return err ? 1 : 0; /* the pager serves on; one that was never told to push ends what it served */
 }

@@ -5,7 +5,10 @@
 
 #include "procmig/restore.h"
 
-/* /run/xenmolt/restore/UNIT[/FILE]: spec.json, go (fifo), ready, result, pid. malloc'd. */
+#define MOLT__PAGING "paging" /* there is a pager */
+#define MOLT__PAGED  "paged"  /* its result (pager.h) */
+
+/* /run/xenmolt/restore/UNIT[/FILE]: spec.json, go (fifo), ready, result, pid, paging, paged. malloc'd. */
 char *molt__restore_path(const char *unit, const char *file);
 int molt__restore_spec_load(const char *path, struct molt_restore_spec *s, struct molt_error **err);
 

@@ -36,6 +36,7 @@
 #define MOLT_CRIU_EXTERNAL          37
 #define MOLT_CRIU_TIMEOUT           45 /* seconds */
 #define MOLT_CRIU_TCP_SKIP_IN_FLIGHT 46
+#define MOLT_CRIU_LAZY_PAGES        48
 #define MOLT_CRIU_NETWORK_LOCK      64 /* 3: skip */
 #define MOLT_CRIU_LEAVE_STOPPED     69
 

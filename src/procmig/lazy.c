@@ -1,0 +1,462 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "procmig/lazy.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/fsio.h"
+#include "base/strbuf.h"
+#include "procmig/image.h"
+#include "procmig/pb.h"
+#include "procmig/predump.h"
+
+#define IMAGE_MAX (256u << 20)
+#define LEVELS    (MOLT_ROUNDS_MAX + 1)
+
+/* Fields of pagemap_head, pagemap_entry (images/pagemap.proto), mm_entry and vma_entry. */
+#define HEAD_PAGES_ID   1
+#define PE_VADDR        1
+#define PE_COMPAT_PAGES 2
+#define PE_IN_PARENT    3
+#define PE_FLAGS        4
+#define PE_PAGES        5
+#define MM_VMAS         14
+#define VMA_START       1
+#define VMA_END         2
+#define VMA_FLAGS       6
+#define VMA_STATUS      7
+
+#define FLAG_PARENT  1u
+#define FLAG_LAZY    2u
+#define FLAG_PRESENT 4u
+
+/* vma_entry.status, criu/include/image.h */
+#define STATUS_VSYSCALL (1u << 2)
+#define STATUS_VDSO     (1u << 3)
+#define STATUS_VVAR     (1u << 12)
+
+struct entry {
+    uint64_t addr, pages, off; /* off: of a present one, in the file of pages */
+    unsigned flags;
+    bool in_parent; /* the older way to say FLAG_PARENT, which goes along */
+};
+
+struct pagemap {
+    uint64_t pages_id;
+    struct entry *v;
+    size_t n, cap;
+};
+
+struct range {
+    uint64_t start, end;
+};
+struct ranges {
+    struct range *v;
+    size_t n, cap;
+};
+
+/* ---- reading ---- */
+
+static int malformed(const char *what, struct molt_error **err)
+{
+    return molt_error_set(err, MOLT_E_PROTOCOL, "malformed %s in the images", what);
+}
+
+static int parse_entry(const unsigned char *data, size_t len, struct entry *ret, struct molt_error **err)
+{
+    struct molt__pb m = molt__pb_over(data, len);
+    struct molt__pb_field f;
+    bool has_flags = false, has_pages = false;
+    struct entry e = {0};
+    int r;
+
+    while ((r = molt__pb_next(&m, &f)) > 0) {
+        if (f.is_bytes)
+            return malformed("pagemap", err);
+        if (f.number == PE_VADDR)
+            e.addr = f.value;
+        else if (f.number == PE_PAGES || (f.number == PE_COMPAT_PAGES && !has_pages))
+            e.pages = f.value;
+        else if (f.number == PE_IN_PARENT)
+            e.in_parent = f.value != 0;
+        else if (f.number == PE_FLAGS)
+            e.flags = (unsigned)f.value;
+        has_flags = has_flags || f.number == PE_FLAGS;
+        has_pages = has_pages || f.number == PE_PAGES;
+    }
+    if (e.in_parent)
+        e.flags |= FLAG_PARENT;
+    else if (!has_flags)
+        e.flags = FLAG_PRESENT;
+    if (r < 0 || e.addr % MOLT_PAGE || e.pages == 0 || e.pages > (UINT64_MAX - e.addr) / MOLT_PAGE)
+        return malformed("pagemap", err);
+    *ret = e;
+    return 0;
+}
+
+static int parse_head(const unsigned char *data, size_t len, uint64_t *ret_id, struct molt_error **err)
+{
+    struct molt__pb m = molt__pb_over(data, len);
+    struct molt__pb_field f;
+
+    while (molt__pb_next(&m, &f) > 0)
+        if (f.number == HEAD_PAGES_ID && !f.is_bytes && f.value <= UINT32_MAX) {
+            *ret_id = f.value;
+            return 0;
+        }
+    return malformed("pagemap", err);
+}
+
+static int parse_pagemap(const void *data, size_t len, struct pagemap *pm, struct molt_error **err)
+{
+    const unsigned char *record;
+    struct molt__image m;
+    uint64_t off = 0, next = 0;
+    size_t size;
+    int r = molt__image_over(data, len, MOLT_IMAGE_PAGEMAP, &m, err);
+
+    for (bool head = true; r == 0 && (r = molt__image_next(&m, &record, &size, err)) > 0; head = false) {
+        struct entry e = {0};
+
+        if (head) {
+            r = parse_head(record, size, &pm->pages_id, err);
+            continue;
+        }
+        if ((r = parse_entry(record, size, &e, err)) < 0)
+            break;
+        if (e.addr < next)
+            return malformed("pagemap", err);
+        next = e.addr + e.pages * MOLT_PAGE;
+        e.off = off;
+        if (e.flags & FLAG_PRESENT)
+            off += e.pages * MOLT_PAGE;
+        MOLT_GROW(pm->v, pm->n, pm->cap);
+        pm->v[pm->n++] = e;
+    }
+    return r;
+}
+
+/* An image that is not there (the process is younger than that round) has nothing in it. */
+static int load_pagemap(const char *dir, pid_t pid, struct pagemap *pm, struct molt_error **err)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/pagemap-%d.img", dir, (int)pid), *data = NULL;
+    size_t len;
+
+    if (!molt_exists(path))
+        return 0;
+    int r = molt_read_file(path, IMAGE_MAX, &data, &len, err);
+
+    if (r == 0)
+        r = parse_pagemap(data, len, pm, err);
+    return r < 0 ? molt_error_prefix(err, "%s", path) : 0;
+}
+
+/* What userfaultfd takes, and CRIU (vma_entry_can_be_lazy): private, of no file, not locked, no huge pages. */
+static int parse_vma(const unsigned char *data, size_t len, struct ranges *lazy, struct molt_error **err)
+{
+    struct molt__pb m = molt__pb_over(data, len);
+    struct molt__pb_field f;
+    uint64_t flags = 0, status = 0;
+    struct range v = {0, 0};
+    int r;
+
+    while ((r = molt__pb_next(&m, &f)) > 0) {
+        if (f.number == VMA_START)
+            v.start = f.value;
+        else if (f.number == VMA_END)
+            v.end = f.value;
+        else if (f.number == VMA_FLAGS)
+            flags = f.value;
+        else if (f.number == VMA_STATUS)
+            status = f.value;
+    }
+    if (r < 0 || v.start % MOLT_PAGE || v.end % MOLT_PAGE || v.end <= v.start || (lazy->n > 0 && v.start < lazy->v[lazy->n - 1].end))
+        return malformed("list of mappings", err);
+    if (!(flags & MAP_ANONYMOUS) || !(flags & MAP_PRIVATE) || (flags & (MAP_LOCKED | MAP_HUGETLB)) ||
+        (status & (STATUS_VDSO | STATUS_VVAR | STATUS_VSYSCALL)))
+        return 0;
+    MOLT_GROW(lazy->v, lazy->n, lazy->cap);
+    lazy->v[lazy->n++] = v;
+    return 0;
+}
+
+static int load_lazy_ranges(const char *dir, pid_t pid, struct ranges *lazy, struct molt_error **err)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/mm-%d.img", dir, (int)pid), *data = NULL;
+    const unsigned char *record;
+    struct molt__image m;
+    struct molt__pb_field f;
+    size_t len, size;
+    int r = molt_read_file(path, IMAGE_MAX, &data, &len, err);
+
+    if (r == 0)
+        r = molt__image_over(data, len, MOLT_IMAGE_MM, &m, err);
+    if (r == 0 && (r = molt__image_next(&m, &record, &size, err)) == 0)
+        r = malformed("list of mappings", err);
+    if (r > 0) {
+        struct molt__pb mm = molt__pb_over(record, size);
+
+        while ((r = molt__pb_next(&mm, &f)) > 0)
+            if (f.number == MM_VMAS && f.is_bytes && (r = parse_vma(f.data, f.len, lazy, err)) < 0)
+                break;
+        if (r < 0 && !(err && *err))
+            r = malformed("list of mappings", err);
+    }
+    return r < 0 ? molt_error_prefix(err, "%s", path) : 0;
+}
+
+/* ---- marking ---- */
+
+static void put_entry(struct molt_strbuf *b, const struct entry *e)
+{
+    CLEANUP_STRBUF struct molt_strbuf one = MOLT_STRBUF_INIT;
+
+    molt__pb_int(&one, PE_VADDR, e->addr);
+    molt__pb_int(&one, PE_COMPAT_PAGES, (uint32_t)e->pages);
+    if (e->in_parent)
+        molt__pb_int(&one, PE_IN_PARENT, 1);
+    molt__pb_int(&one, PE_FLAGS, e->flags);
+    molt__pb_int(&one, PE_PAGES, e->pages);
+    molt__image_put(b, one.s, one.len);
+}
+
+/* The part of what begins at addr that is within, or without, one of the ranges; *from: the first that ends behind addr. */
+static uint64_t piece(const struct ranges *rs, size_t *from, uint64_t addr, uint64_t end, bool *ret_within)
+{
+    while (*from < rs->n && rs->v[*from].end <= addr)
+        (*from)++;
+    *ret_within = *from < rs->n && rs->v[*from].start <= addr;
+    if (*from == rs->n)
+        return end;
+    const uint64_t edge = *ret_within ? rs->v[*from].end : rs->v[*from].start;
+
+    return edge < end ? edge : end;
+}
+
+/* own_lazy: also what the last images have themselves. b: NULL: only counted. */
+static void mark(const struct pagemap *pm, const struct ranges *lazy, bool own_lazy, struct molt_strbuf *b, struct molt_lazy_count *count)
+{
+    size_t from = 0;
+
+    for (size_t i = 0; i < pm->n; i++) {
+        const struct entry *e = &pm->v[i];
+        const uint64_t end = e->addr + e->pages * MOLT_PAGE;
+
+        for (uint64_t at = e->addr, next; at < end; at = next) {
+            bool within;
+
+            next = piece(lazy, &from, at, end, &within);
+            const bool leave = within && ((e->flags & FLAG_PARENT) || (own_lazy && (e->flags & FLAG_LAZY)));
+            const struct entry part = {.addr = at, .pages = (next - at) / MOLT_PAGE, .in_parent = e->in_parent,
+                                       .flags = leave ? e->flags | FLAG_LAZY : e->flags & ~FLAG_LAZY};
+
+            if (within && leave)
+                count->lazy += part.pages;
+            else if (within)
+                count->eager += part.pages;
+            if (b)
+                put_entry(b, &part);
+        }
+    }
+}
+
+struct process {
+    pid_t pid;
+    struct pagemap pm;
+    struct ranges lazy;
+};
+struct processes {
+    struct process *v;
+    size_t n, cap;
+};
+
+static void processes_free(struct processes *ps)
+{
+    for (size_t i = 0; i < ps->n; i++) {
+        free(ps->v[i].pm.v);
+        free(ps->v[i].lazy.v);
+    }
+    free(ps->v);
+}
+
+static int load_processes(const char *dir, struct processes *ps, struct molt_error **err)
+{
+    CLEANUP_CLOSEDIR DIR *d = opendir(dir);
+    struct dirent *e;
+    int r = 0;
+
+    if (!d)
+        return molt_error_errno(err, "open %s", dir);
+    while (r == 0 && (e = readdir(d))) {
+        int pid, end = 0;
+
+        if (sscanf(e->d_name, "pagemap-%9d.img%n", &pid, &end) != 1 || end == 0 || e->d_name[end] || pid < 1)
+            continue;
+        MOLT_GROW(ps->v, ps->n, ps->cap);
+        struct process *p = &ps->v[ps->n++];
+
+        *p = (struct process){.pid = pid};
+        r = load_pagemap(dir, pid, &p->pm, err);
+        if (r == 0)
+            r = load_lazy_ranges(dir, pid, &p->lazy, err);
+    }
+    return r;
+}
+
+static int write_marked(const char *dir, const struct process *p, bool own_lazy, struct molt_lazy_count *count, struct molt_error **err)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/pagemap-%d.img", dir, (int)p->pid);
+    CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT, head = MOLT_STRBUF_INIT;
+
+    molt__pb_int(&head, HEAD_PAGES_ID, p->pm.pages_id);
+    molt__image_begin(&b, MOLT_IMAGE_PAGEMAP);
+    molt__image_put(&b, head.s, head.len);
+    mark(&p->pm, &p->lazy, own_lazy, &b, count);
+    return molt_write_file(path, b.s, b.len, 0600, err);
+}
+
+int molt_lazy_mark(const char *dir, uint64_t eager_max, struct molt_lazy_count *ret, struct molt_error **err)
+{
+    struct molt_lazy_count own = {0, 0}, count = {0, 0};
+    struct processes ps = {NULL, 0, 0};
+    int r = load_processes(dir, &ps, err);
+
+    for (size_t i = 0; r == 0 && i < ps.n; i++)
+        mark(&ps.v[i].pm, &ps.v[i].lazy, false, NULL, &own);
+    for (size_t i = 0; r == 0 && i < ps.n; i++)
+        r = write_marked(dir, &ps.v[i], own.eager > eager_max / MOLT_PAGE, &count, err);
+    processes_free(&ps);
+    if (r == 0)
+        *ret = count;
+    return r;
+}
+
+/* ---- where they are ---- */
+
+struct level {
+    struct pagemap pm;
+    unsigned file;
+};
+
+static int open_pages(const char *dir, uint64_t id, struct molt__page_files *files, unsigned *ret, struct molt_error **err)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/pages-%u.img", dir, (unsigned)id);
+    CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CLOEXEC);
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return molt_error_errno(err, "open %s", path);
+    unsigned char *map = st.st_size > 0 ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0) : NULL;
+
+    if (map == MAP_FAILED)
+        return molt_error_errno(err, "map %s", path);
+    MOLT_GROW(files->v, files->n, files->cap);
+    *ret = (unsigned)files->n;
+    files->v[files->n++] = (struct molt__page_file){.fd = MOLT_STEAL_FD(fd), .map = map, .len = (uint64_t)st.st_size};
+    return 0;
+}
+
+void molt__page_files_close(struct molt__page_files *files)
+{
+    for (size_t i = 0; i < files->n; i++) {
+        if (files->v[i].map)
+            munmap(files->v[i].map, files->v[i].len);
+        close(files->v[i].fd);
+    }
+    free(files->v);
+    *files = (struct molt__page_files){NULL, 0, 0};
+}
+
+/* The entry that has an address, or NULL. */
+static const struct entry *entry_at(const struct pagemap *pm, uint64_t addr)
+{
+    size_t low = 0, high = pm->n;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+
+        if (pm->v[mid].addr + pm->v[mid].pages * MOLT_PAGE <= addr)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < pm->n && pm->v[low].addr <= addr ? &pm->v[low] : NULL;
+}
+
+static int add_run(const struct molt__page_files *files, const struct molt__run *run, struct molt__runs *to, struct molt_error **err)
+{
+    struct molt__run *last = to->n ? &to->v[to->n - 1] : NULL;
+
+    if (run->off > files->v[run->file].len || run->pages > (files->v[run->file].len - run->off) / MOLT_PAGE)
+        return malformed("pagemap (pages that are not there)", err);
+    if (last && last->file == run->file && last->addr + last->pages * MOLT_PAGE == run->addr && last->off + last->pages * MOLT_PAGE == run->off) {
+        last->pages += run->pages;
+        return 0;
+    }
+    MOLT_GROW(to->v, to->n, to->cap);
+    to->v[to->n++] = *run;
+    return 0;
+}
+
+static int find(const struct level *level, unsigned levels, uint64_t addr, uint64_t pages, const struct molt__page_files *files, struct molt__runs *to,
+                struct molt_error **err)
+{
+    while (pages > 0) {
+        const struct entry *e = NULL;
+        uint64_t n = pages;
+        unsigned k = 0;
+
+        for (; k < levels; k++) {
+            e = entry_at(&level[k].pm, addr);
+            if (!e)
+                break;
+            const uint64_t left = e->pages - (addr - e->addr) / MOLT_PAGE;
+
+            n = left < n ? left : n;
+            if (!(e->flags & FLAG_PARENT))
+                break;
+        }
+        if (k == levels || !e || !(e->flags & FLAG_PRESENT))
+            return malformed("pagemap (a page that no round has)", err);
+        const struct molt__run run = {.addr = addr, .pages = n, .off = e->off + (addr - e->addr), .file = level[k].file};
+        int r = add_run(files, &run, to, err);
+
+        if (r < 0)
+            return r;
+        addr += n * MOLT_PAGE;
+        pages -= n;
+    }
+    return 0;
+}
+
+int molt__lazy_runs(const char *dir, pid_t pid, struct molt__page_files *files, struct molt__runs *ret, struct molt_error **err)
+{
+    CLEANUP_FREE char *at = molt_xstrdup(dir);
+    struct level level[LEVELS] = {0};
+    unsigned levels = 0;
+    int r = 0;
+
+    while (r == 0 && levels < LEVELS && molt_exists(at)) {
+        struct level *l = &level[levels++];
+
+        r = load_pagemap(at, pid, &l->pm, err);
+        if (r == 0 && l->pm.n > 0)
+            r = open_pages(at, l->pm.pages_id, files, &l->file, err);
+        char *up = molt_xasprintf("%s/" MOLT_PREDUMP_PARENT, at);
+
+        free(at);
+        at = up;
+    }
+    for (size_t i = 0; r == 0 && i < level[0].pm.n; i++)
+        if (level[0].pm.v[i].flags & FLAG_LAZY)
+            r = find(level, levels, level[0].pm.v[i].addr, level[0].pm.v[i].pages, files, ret, err);
+    for (unsigned k = 0; k < levels; k++)
+        free(level[k].pm.v);
+    return r;
+}

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "procmig/pager_serve.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/strbuf.h"
+
+/* CRIU's last word, criu/uffd.c. It is no process's number. */
+#define FINISHED 0x52535446
+
+#define PIECE    64 /* pages between two looks at who waits */
+#define AGAIN_MS 1  /* where a page could not be put there */
+
+struct pager {
+    const char *dir;
+    int listener, criu, control, watcher;
+    bool pushing, finished, discard;
+    struct molt__mm **mm;
+    size_t n, cap;
+    size_t next; /* whose turn it is */
+    struct molt__page_files files;
+    struct molt__mm_count count;
+    int64_t begun_us;
+};
+
+static int tell(const struct pager *p, struct molt__pager_report *report, int fd, struct molt_error **err)
+{
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec iov = {report, sizeof(*report)};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    if (fd >= 0) {
+        m.msg_control = &control;
+        m.msg_controllen = sizeof(control);
+        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+
+        *c = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+        memcpy(CMSG_DATA(c), &fd, sizeof(int));
+    }
+    if (sendmsg(p->watcher, &m, MSG_NOSIGNAL) != (ssize_t)sizeof(*report))
+        return molt_error_errno(err, "tell the one that watches");
+    return 0;
+}
+
+static int add(struct pager *p, struct molt__mm *mm, pid_t pid, struct molt_error **err)
+{
+    struct molt__pager_report report = {.pid = pid};
+
+    MOLT_GROW(p->mm, p->n, p->cap);
+    p->mm[p->n++] = mm;
+    return tell(p, &report, mm->fd, err);
+}
+
+/* ---- CRIU ---- */
+
+static int read_fd(int sk, struct molt_error **err)
+{
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control;
+    char byte;
+    struct iovec iov = {&byte, 1};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+    ssize_t n = recvmsg(sk, &m, MSG_CMSG_CLOEXEC);
+    struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+    int fd;
+
+    if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(int)))
+        return molt_error_set(err, MOLT_E_PROTOCOL, "criu sent no userfaultfd");
+    memcpy(&fd, CMSG_DATA(c), sizeof(int));
+    return fd;
+}
+
+/* A number, and a process's memory behind it; a process that has none (a zombie) says so by a negative one. */
+static int hear_criu(struct pager *p, struct molt_error **err)
+{
+    int32_t word;
+    ssize_t n = recv(p->criu, &word, sizeof(word), MSG_WAITALL);
+
+    if (n == 0 && p->finished) {
+        close(p->criu);
+        p->criu = -1;
+        return 0;
+    }
+    if (n != (ssize_t)sizeof(word))
+        return molt_error_set(err, MOLT_E_STATE, "criu left before the restore was done");
+    if (word == FINISHED)
+        p->finished = true;
+    if (word == FINISHED || word <= 0)
+        return 0;
+    if (p->n == 0)
+        p->begun_us = molt_mono_us();
+    struct molt__mm *mm = molt_xcalloc(1, sizeof(*mm));
+    int r = mm->fd = read_fd(p->criu, err);
+
+    if (r >= 0)
+        r = molt__lazy_runs(p->dir, word, &p->files, &mm->runs, err);
+    if (r < 0) {
+        molt__mm_free(mm);
+        return r;
+    }
+    return add(p, mm, word, err);
+}
+
+static int hear_control(struct pager *p, struct molt_error **err)
+{
+    char word[8];
+    ssize_t n = recv(p->control, word, sizeof(word), 0);
+
+    if (n <= 0 && !p->pushing)
+        return molt_error_set(err, MOLT_E_ABORTED, "the restore was given up");
+    if (n <= 0) {
+        close(p->control); /* whoever started us may end */
+        p->control = -1;
+    }
+    p->pushing = true;
+    return 0;
+}
+
+/* ---- serving ---- */
+
+static int serve(struct pager *p, struct molt__mm *mm, struct molt_error **err)
+{
+    int r;
+
+    do {
+        struct molt__mm *child;
+
+        r = molt__mm_event(mm, &p->files, &p->count, &child, err);
+        if (r > 0 && child) {
+            p->discard = false; /* two need the same pages now */
+            r = add(p, child, -1, err);
+            r = r < 0 ? r : 1;
+        }
+    } while (r > 0);
+    return r;
+}
+
+static bool all_whole(const struct pager *p)
+{
+    for (size_t i = 0; i < p->n; i++)
+        if (!molt__mm_whole(p->mm[i]))
+            return false;
+    return true;
+}
+
+/* The next in turn that misses something: 1, 0: it could not be done now, or is not to be done. */
+static int push(struct pager *p, struct molt_error **err)
+{
+    for (size_t k = 0; p->pushing && k < p->n; k++) {
+        struct molt__mm *mm = p->mm[p->next++ % p->n];
+
+        if (!molt__mm_whole(mm))
+            return molt__mm_push(mm, &p->files, PIECE, p->discard, &p->count, err);
+    }
+    return 0;
+}
+
+static int retry(struct pager *p, bool *ret_waits, struct molt_error **err)
+{
+    *ret_waits = false;
+    for (size_t i = 0; i < p->n; i++) {
+        int r = p->mm[i]->n_pending ? molt__mm_retry(p->mm[i], &p->files, &p->count, err) : 0;
+
+        if (r < 0)
+            return r;
+        *ret_waits = *ret_waits || p->mm[i]->n_pending > 0;
+    }
+    return 0;
+}
+
+/* Waits, unless there is something to do, and answers whoever asks. */
+static int turn(struct pager *p, int timeout_ms, struct molt_error **err)
+{
+    const size_t n = p->n; /* a fork adds to it */
+    CLEANUP_FREE struct pollfd *v = molt_xcalloc(n + 2, sizeof(*v));
+    int r = 0;
+
+    v[0] = (struct pollfd){.fd = p->criu >= 0 ? p->criu : p->listener, .events = POLLIN};
+    v[1] = (struct pollfd){.fd = p->control, .events = POLLIN};
+    for (size_t i = 0; i < n; i++)
+        v[2 + i] = (struct pollfd){.fd = p->mm[i]->gone ? -1 : p->mm[i]->fd, .events = POLLIN};
+    if (poll(v, n + 2, timeout_ms) < 0)
+        return errno == EINTR ? 0 : molt_error_errno(err, "wait");
+    for (size_t i = 0; i < n && r == 0; i++)
+        if (v[2 + i].revents & POLLIN)
+            r = serve(p, p->mm[i], err);
+        else if (v[2 + i].revents)
+            p->mm[i]->gone = true;
+    if (r == 0 && v[0].revents && p->criu < 0) {
+        p->criu = accept4(p->listener, NULL, NULL, SOCK_CLOEXEC);
+        if (p->criu < 0)
+            return molt_error_errno(err, "accept criu");
+        close(p->listener);
+        p->listener = -1;
+    } else if (r == 0 && v[0].revents) {
+        r = hear_criu(p, err);
+    }
+    if (r == 0 && v[1].revents)
+        r = hear_control(p, err);
+    return r;
+}
+
+static int serve_all(struct pager *p, struct molt_error **err)
+{
+    bool waits = false;
+    int r = 0, pushed = 0;
+
+    while (r == 0 && !(p->finished && p->pushing && all_whole(p))) {
+        r = turn(p, pushed ? 0 : waits || p->pushing ? AGAIN_MS : -1, err);
+        if (r == 0)
+            r = retry(p, &waits, err);
+        if (r == 0 && (pushed = push(p, err)) < 0)
+            r = pushed;
+    }
+    return r;
+}
+
+int molt__pager_serve(const char *dir, bool keep, int listener, int control, int watcher)
+{
+    struct pager p = {.dir = dir, .listener = listener, .criu = -1, .control = control, .watcher = watcher, .discard = !keep};
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    int r = serve_all(&p, &e);
+    struct molt__pager_report end = {.count = p.count, .us = p.begun_us ? (uint64_t)(molt_mono_us() - p.begun_us) : 0};
+
+    if (r < 0)
+        snprintf(end.error, sizeof(end.error), "%s", molt_error_text(e));
+    (void)tell(&p, &end, -1, NULL);
+    return r < 0 ? 1 : 0; /* whose end closes and unmaps everything */
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Internal to the pager: the process that serves, and what it tells the one that watches. */
+#ifndef MOLT_PROCMIG_PAGER_SERVE_H
+#define MOLT_PROCMIG_PAGER_SERVE_H
+
+#include "procmig/uffd.h"
+
+/* One datagram. A process with its userfaultfd as ancillary data (a fork's child, whose number is not
+ * known: -1); pid 0: the end. */
+struct molt__pager_report {
+    pid_t pid;
+    struct molt__mm_count count;
+    uint64_t us; /* from the first process on */
+    char error[256]; /* "": all is there */
+};
+
+/* Until all is there: the exit status. control: "push", or closed by a restore that failed. */
+int molt__pager_serve(const char *dir, bool keep, int listener, int control, int watcher);
+
+#endif

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "procmig/uffd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/userfaultfd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/strbuf.h"
+
+/* Pages around a fault that come with it: they will be asked for next, and each fault costs more than the copies. */
+#define AROUND 16u
+
+#define FEATURES (UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP)
+
+int molt__uffd_possible(struct molt_error **err)
+{
+    CLEANUP_CLOSE int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+    struct uffdio_api api = {.api = UFFD_API, .features = FEATURES};
+
+    if (fd < 0 || ioctl(fd, UFFDIO_API, &api) < 0)
+        return molt_error_set(err, MOLT_E_UNSUPPORTED, "this kernel cannot bring pages later (userfaultfd: %s)", strerror(errno));
+    return 0;
+}
+
+/* ---- what is missing ---- */
+
+static uint64_t run_end(const struct molt__run *r)
+{
+    return r->addr + r->pages * MOLT_PAGE;
+}
+
+size_t molt__runs_at(const struct molt__runs *rs, uint64_t addr)
+{
+    size_t low = 0, high = rs->n;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+
+        if (run_end(&rs->v[mid]) <= addr)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+static void insert(struct molt__runs *rs, size_t at, const struct molt__run *run)
+{
+    MOLT_GROW(rs->v, rs->n, rs->cap);
+    memmove(&rs->v[at + 1], &rs->v[at], (rs->n - at) * sizeof(*rs->v));
+    rs->v[at] = *run;
+    rs->n++;
+}
+
+/* So that a run begins at addr, if one has it. */
+static void split(struct molt__runs *rs, uint64_t addr)
+{
+    size_t i = molt__runs_at(rs, addr);
+
+    if (i == rs->n || rs->v[i].addr >= addr)
+        return;
+    struct molt__run tail = rs->v[i];
+    const uint64_t pages = (addr - tail.addr) / MOLT_PAGE;
+
+    rs->v[i].pages = pages;
+    tail.addr = addr;
+    tail.off += pages * MOLT_PAGE;
+    tail.pages -= pages;
+    insert(rs, i + 1, &tail);
+}
+
+void molt__runs_cut(struct molt__runs *rs, uint64_t start, uint64_t end)
+{
+    if (start >= end)
+        return;
+    split(rs, start);
+    split(rs, end);
+    size_t first = molt__runs_at(rs, start), last = first;
+
+    while (last < rs->n && rs->v[last].addr < end)
+        last++;
+    memmove(&rs->v[first], &rs->v[last], (rs->n - last) * sizeof(*rs->v));
+    rs->n -= last - first;
+}
+
+void molt__runs_move(struct molt__runs *rs, uint64_t from, uint64_t to, uint64_t len)
+{
+    struct molt__runs moved = {NULL, 0, 0};
+
+    split(rs, from);
+    split(rs, from + len);
+    for (size_t i = molt__runs_at(rs, from); i < rs->n && rs->v[i].addr < from + len; i++) {
+        MOLT_GROW(moved.v, moved.n, moved.cap);
+        moved.v[moved.n] = rs->v[i];
+        moved.v[moved.n++].addr += to - from;
+    }
+    molt__runs_cut(rs, from, from + len);
+    molt__runs_cut(rs, to, to + len); /* what was there is unmapped by the move */
+    for (size_t i = 0; i < moved.n; i++)
+        insert(rs, molt__runs_at(rs, moved.v[i].addr), &moved.v[i]);
+    free(moved.v);
+}
+
+/* ---- putting pages there ---- */
+
+enum { DONE, LATER }; /* LATER: an event is to be read before, or memory is short */
+
+/* One call for pages or, with src NULL, zeroes. *ret_done: how many are there now; errno where that is not all. */
+static bool put(int fd, uint64_t addr, const unsigned char *src, uint64_t pages, uint64_t *ret_done)
+{
+    int64_t bytes;
+    int r;
+
+    if (src) {
+        struct uffdio_copy c = {.dst = addr, .src = (uint64_t)(uintptr_t)src, .len = pages * MOLT_PAGE};
+
+        r = ioctl(fd, UFFDIO_COPY, &c);
+        bytes = c.copy;
+    } else {
+        struct uffdio_zeropage z = {.range = {addr, pages * MOLT_PAGE}};
+
+        r = ioctl(fd, UFFDIO_ZEROPAGE, &z);
+        bytes = z.zeropage;
+    }
+    *ret_done = bytes > 0 ? (uint64_t)bytes / MOLT_PAGE : 0;
+    return r == 0;
+}
+
+/* A page that is there already (touched before it was registered, or put there for another fault): whoever waits for it is woken. */
+static void wake(int fd, uint64_t addr)
+{
+    struct uffdio_range range = {addr, MOLT_PAGE};
+
+    (void)ioctl(fd, UFFDIO_WAKE, &range);
+}
+
+/* From addr on; *ret_done pages are settled: put there, or there already, or of no mapping any more. */
+static int put_all(struct molt__mm *mm, uint64_t addr, const unsigned char *src, uint64_t pages, uint64_t *ret_done, uint64_t *count, struct molt_error **err)
+{
+    uint64_t done = 0, step = pages;
+
+    while (done < pages && !mm->gone) {
+        uint64_t n, want = step < pages - done ? step : pages - done;
+        bool whole = put(mm->fd, addr + done * MOLT_PAGE, src ? src + done * MOLT_PAGE : NULL, want, &n);
+
+        *count += n;
+        done += n;
+        if (whole || n > 0)
+            continue;
+        if (errno == EEXIST) {
+            wake(mm->fd, addr + done * MOLT_PAGE);
+            done++;
+        } else if ((errno == ENOENT || errno == EINVAL) && want > 1) {
+            step = want / 2; /* more than one mapping, or a part that is unmapped */
+        } else if (errno == ENOENT || errno == EINVAL) {
+            done++;
+        } else if (errno == ESRCH) {
+            mm->gone = true;
+        } else if (errno == EAGAIN || errno == ENOMEM) {
+            *ret_done = done;
+            return LATER;
+        } else if (errno != EINTR) {
+            return molt_error_errno(err, "put pages at %llx", (unsigned long long)addr);
+        }
+    }
+    *ret_done = done;
+    return DONE;
+}
+
+/* Part of a run. */
+static int put_run(struct molt__mm *mm, const struct molt__page_files *files, const struct molt__run *part, uint64_t *count, struct molt_error **err)
+{
+    uint64_t done = 0;
+    int r = put_all(mm, part->addr, files->v[part->file].map + part->off, part->pages, &done, count, err);
+
+    molt__runs_cut(&mm->runs, part->addr, part->addr + done * MOLT_PAGE);
+    return r;
+}
+
+/* Of pages [low, high) around a fault at addr, what lies in `run`. */
+static struct molt__run around(const struct molt__run *run, uint64_t low, uint64_t high)
+{
+    const uint64_t start = low > run->addr ? low : run->addr, end = high < run_end(run) ? high : run_end(run);
+
+    return (struct molt__run){.addr = start, .pages = (end - start) / MOLT_PAGE, .off = run->off + (start - run->addr), .file = run->file};
+}
+
+static int answer(struct molt__mm *mm, const struct molt__page_files *files, uint64_t addr, struct molt__mm_count *count, struct molt_error **err)
+{
+    const uint64_t low = addr & ~(uint64_t)(AROUND * MOLT_PAGE - 1), high = low + AROUND * MOLT_PAGE;
+    size_t i = molt__runs_at(&mm->runs, addr);
+    uint64_t done;
+
+    if (i < mm->runs.n && mm->runs.v[i].addr <= addr) {
+        const struct molt__run part = around(&mm->runs.v[i], low, high);
+
+        mm->hand = i;
+        return put_run(mm, files, &part, &count->pages, err);
+    }
+    /* Never written, or discarded. Up to what is missing, or the end of its surroundings. */
+    const uint64_t end = i < mm->runs.n && mm->runs.v[i].addr < high ? mm->runs.v[i].addr : high;
+
+    return put_all(mm, addr, NULL, (end - addr) / MOLT_PAGE, &done, &count->zero, err);
+}
+
+static void keep_pending(struct molt__mm *mm, uint64_t addr)
+{
+    MOLT_GROW(mm->pending, mm->n_pending, mm->cap_pending);
+    mm->pending[mm->n_pending++] = addr;
+}
+
+int molt__mm_retry(struct molt__mm *mm, const struct molt__page_files *files, struct molt__mm_count *count, struct molt_error **err)
+{
+    size_t n = mm->n_pending;
+
+    mm->n_pending = 0;
+    for (size_t i = 0; i < n; i++) {
+        int r = answer(mm, files, mm->pending[i], count, err);
+
+        if (r < 0)
+            return r;
+        if (r == LATER)
+            keep_pending(mm, mm->pending[i]);
+    }
+    return 0;
+}
+
+int molt__mm_push(struct molt__mm *mm, const struct molt__page_files *files, uint64_t pages, bool discard, struct molt__mm_count *count, struct molt_error **err)
+{
+    if (mm->runs.n == 0)
+        return 1;
+    if (mm->hand >= mm->runs.n)
+        mm->hand = 0;
+    struct molt__run part = mm->runs.v[mm->hand];
+
+    if (part.pages > pages)
+        part.pages = pages;
+    int r = put_run(mm, files, &part, &count->pages, err);
+
+    if (r == DONE && discard)
+        (void)fallocate(files->v[part.file].fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)part.off, (off_t)(part.pages * MOLT_PAGE));
+    return r < 0 ? r : r == DONE;
+}
+
+/* ---- events ---- */
+
+static struct molt__mm *forked(const struct molt__mm *mm, int fd)
+{
+    struct molt__mm *child = molt_xcalloc(1, sizeof(*child));
+
+    child->fd = fd;
+    child->runs.n = child->runs.cap = mm->runs.n;
+    if (mm->runs.n > 0) {
+        child->runs.v = molt_xcalloc(mm->runs.n, sizeof(*child->runs.v));
+        memcpy(child->runs.v, mm->runs.v, mm->runs.n * sizeof(*child->runs.v));
+    }
+    return child;
+}
+
+int molt__mm_event(struct molt__mm *mm, const struct molt__page_files *files, struct molt__mm_count *count, struct molt__mm **ret_child, struct molt_error **err)
+{
+    struct uffd_msg msg;
+    ssize_t n = read(mm->fd, &msg, sizeof(msg));
+    int r = 0;
+
+    *ret_child = NULL;
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return 0;
+    if (n != (ssize_t)sizeof(msg))
+        return molt_error_errno(err, "read an event of the memory");
+    switch (msg.event) {
+    case UFFD_EVENT_PAGEFAULT:
+        count->faults++;
+        r = answer(mm, files, msg.arg.pagefault.address & ~(uint64_t)(MOLT_PAGE - 1), count, err);
+        if (r == LATER)
+            keep_pending(mm, msg.arg.pagefault.address & ~(uint64_t)(MOLT_PAGE - 1));
+        break;
+    case UFFD_EVENT_REMOVE:
+    case UFFD_EVENT_UNMAP:
+        molt__runs_cut(&mm->runs, msg.arg.remove.start, msg.arg.remove.end);
+        break;
+    case UFFD_EVENT_REMAP:
+        molt__runs_move(&mm->runs, msg.arg.remap.from, msg.arg.remap.to, msg.arg.remap.len);
+        break;
+    case UFFD_EVENT_FORK:
+        *ret_child = forked(mm, (int)msg.arg.fork.ufd);
+        break;
+    default:
+        return molt_error_set(err, MOLT_E_PROTOCOL, "unknown event %u of the memory", msg.event);
+    }
+    return r < 0 ? r : 1;
+}
+
+bool molt__mm_whole(const struct molt__mm *mm)
+{
+    return mm->gone || (mm->runs.n == 0 && mm->n_pending == 0);
+}
+
+void molt__mm_free(struct molt__mm *mm)
+{
+    if (!mm)
+        return;
+    if (mm->fd >= 0)
+        close(mm->fd);
+    free(mm->runs.v);
+    free(mm->pending);
+    free(mm);
+}

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Which pages a restore leaves out, and where they lie. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "lazy_util.h"
+#include "procmig/uffd.h"
+
+#define PID  77
+#define A    UINT64_C(0x7f0000000000)
+#define AT(page) (A + (uint64_t)(page) * MOLT_PAGE)
+#define N(v) (sizeof(v) / sizeof((v)[0]))
+#define ANON (MAP_ANONYMOUS | MAP_PRIVATE)
+
+static char dir[32], before[64];
+
+static int make_dir(void **state)
+{
+    CLEANUP_FREE char *link = NULL;
+
+    (void)state;
+    strcpy(dir, "/tmp/molt-lazy.XXXXXX");
+    if (!mkdtemp(dir))
+        return -1;
+    snprintf(before, sizeof(before), "%s/pre1", dir);
+    link = molt_xasprintf("%s/parent", dir);
+    return molt_mkdir_p(before, 0700, NULL) < 0 ? -1 : symlink("pre1", link);
+}
+
+static int drop_dir(void **state)
+{
+    (void)state;
+    return molt_remove_tree(dir, NULL);
+}
+
+static struct molt__runs runs_of(struct molt__page_files *files)
+{
+    struct molt__runs runs = {NULL, 0, 0};
+
+    assert_int_equal(molt__lazy_runs(dir, PID, files, &runs, NULL), 0);
+    return runs;
+}
+
+/* Pages 0 to 7 are memory, 8 to 11 a file's, 12 to 15 memory again; the round before has all of them, the last images 2, 3 and 9. */
+static void lay_images(void)
+{
+    const struct vma vma[] = {{AT(0), AT(8), ANON}, {AT(8), AT(12), MAP_PRIVATE}, {AT(12), AT(16), ANON}};
+    const struct pe old[] = {{AT(0), 16, PRESENT | LAZY}},
+                    now[] = {{AT(0), 2, PARENT}, {AT(2), 2, PRESENT | LAZY}, {AT(4), 5, PARENT}, {AT(9), 1, PRESENT}, {AT(10), 6, PARENT}};
+
+    put_mm(dir, PID, vma, N(vma));
+    put_pagemap(before, PID, old, N(old));
+    put_pages(before, 100, 16);
+    put_pagemap(dir, PID, now, N(now));
+    put_pages(dir, 200, 3);
+}
+
+static void expect_run(const struct molt__runs *rs, size_t i, uint64_t addr, uint64_t pages, const struct molt__page_files *files, uint64_t first)
+{
+    assert_true(i < rs->n);
+    assert_int_equal(rs->v[i].addr, addr);
+    assert_int_equal(rs->v[i].pages, pages);
+    assert_int_equal(*(const uint64_t *)(const void *)(files->v[rs->v[i].file].map + rs->v[i].off), first);
+}
+
+static void what_came_before_waits_and_the_last_does_not(void **state)
+{
+    struct molt__page_files files = {NULL, 0, 0};
+    struct molt_lazy_count count;
+
+    (void)state;
+    lay_images();
+    assert_int_equal(molt_lazy_mark(dir, 1 << 20, &count, NULL), 0);
+    assert_int_equal(count.eager, 2);
+    assert_int_equal(count.lazy, 10); /* 0, 1, 4 to 7, 12 to 15: a file's never */
+    struct molt__runs rs = runs_of(&files);
+
+    assert_int_equal(rs.n, 3);
+    expect_run(&rs, 0, AT(0), 2, &files, 100);
+    expect_run(&rs, 1, AT(4), 4, &files, 104);
+    expect_run(&rs, 2, AT(12), 4, &files, 112);
+    free(rs.v);
+    molt__page_files_close(&files);
+}
+
+static void a_last_dump_too_large_waits_too(void **state)
+{
+    struct molt__page_files files = {NULL, 0, 0};
+    struct molt_lazy_count count;
+
+    (void)state;
+    lay_images();
+    assert_int_equal(molt_lazy_mark(dir, MOLT_PAGE, &count, NULL), 0);
+    assert_int_equal(count.eager, 0);
+    assert_int_equal(count.lazy, 12);
+    struct molt__runs rs = runs_of(&files);
+
+    assert_int_equal(rs.n, 4);
+    expect_run(&rs, 1, AT(2), 2, &files, 200);
+    free(rs.v);
+    molt__page_files_close(&files);
+}
+
+/* Marked again (a second try) it is the same. */
+static void marking_twice_is_marking_once(void **state)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/pagemap-%d.img", dir, PID), *once = NULL, *twice = NULL;
+    struct molt_lazy_count count;
+    size_t n, m;
+
+    (void)state;
+    lay_images();
+    assert_int_equal(molt_lazy_mark(dir, 1 << 20, &count, NULL), 0);
+    assert_int_equal(molt_read_file(path, 1 << 20, &once, &n, NULL), 0);
+    assert_int_equal(molt_lazy_mark(dir, 1 << 20, &count, NULL), 0);
+    assert_int_equal(molt_read_file(path, 1 << 20, &twice, &m, NULL), 0);
+    assert_int_equal(n, m);
+    assert_memory_equal(once, twice, n);
+}
+
+static void refused(int r, struct molt_error **e)
+{
+    assert_int_equal(r, MOLT_E_PROTOCOL);
+    molt_error_clear(e);
+}
+
+static void images_that_cannot_be_are_refused(void **state)
+{
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    const struct pe backwards[] = {{AT(4), 1, PRESENT}, {AT(0), 1, PRESENT}}, none[] = {{AT(0), 1, PRESENT}, {AT(3), 0, PRESENT}},
+                    round_the_end[] = {{UINT64_MAX - MOLT_PAGE + 1, 2, PRESENT}}, odd[] = {{AT(0) + 5, 1, PRESENT}};
+    const struct vma overlap[] = {{AT(0), AT(8), ANON}, {AT(7), AT(9), ANON}};
+    struct molt_lazy_count count;
+    const struct {
+        const struct pe *v;
+        size_t n;
+    } bad[] = {{backwards, N(backwards)}, {none, N(none)}, {round_the_end, N(round_the_end)}, {odd, N(odd)}};
+
+    (void)state;
+    lay_images();
+    for (size_t i = 0; i < N(bad); i++) {
+        put_pagemap(dir, PID, bad[i].v, bad[i].n);
+        refused(molt_lazy_mark(dir, 1 << 20, &count, &e), &e);
+    }
+    lay_images();
+    put_mm(dir, PID, overlap, N(overlap));
+    refused(molt_lazy_mark(dir, 1 << 20, &count, &e), &e);
+}
+
+static void pages_that_nobody_has_are_refused(void **state)
+{
+    const struct pe short_one[] = {{AT(0), 6, PRESENT}};
+    struct molt__page_files files = {NULL, 0, 0};
+    struct molt__runs rs = {NULL, 0, 0};
+    struct molt_lazy_count count;
+
+    (void)state;
+    lay_images();
+    put_pagemap(before, PID, short_one, 1);
+    assert_int_equal(molt_lazy_mark(dir, 1 << 20, &count, NULL), 0);
+    assert_int_equal(molt__lazy_runs(dir, PID, &files, &rs, NULL), MOLT_E_PROTOCOL);
+    molt__page_files_close(&files);
+    lay_images();
+    put_pages(before, 100, 10); /* and its pagemap says 16 */
+    assert_int_equal(molt_lazy_mark(dir, 1 << 20, &count, NULL), 0);
+    rs.n = 0;
+    assert_int_equal(molt__lazy_runs(dir, PID, &files, &rs, NULL), MOLT_E_PROTOCOL);
+    free(rs.v);
+    molt__page_files_close(&files);
+}
+
+static void runs_follow_what_is_unmapped_and_moved(void **state)
+{
+    struct molt__run all[] = {{AT(0), 10, 0, 0}, {AT(20), 10, 10 * MOLT_PAGE, 0}};
+    struct molt__runs rs = {molt_xcalloc(2, sizeof(*all)), 2, 2};
+
+    (void)state;
+    memcpy(rs.v, all, sizeof(all));
+    molt__runs_cut(&rs, AT(4), AT(6)); /* 0-4, 6-10, 20-30 */
+    assert_int_equal(rs.n, 3);
+    assert_int_equal(rs.v[1].addr, AT(6));
+    assert_int_equal(rs.v[1].off, 6 * MOLT_PAGE);
+    assert_int_equal(rs.v[1].pages, 4);
+    molt__runs_move(&rs, AT(2), AT(22), 6 * MOLT_PAGE); /* 2, 3 to 22, 23; 6, 7 to 26, 27; what was at 22 to 27 is gone */
+    assert_int_equal(rs.n, 6);
+    const uint64_t addr[] = {0, 8, 20, 22, 26, 28}, pages[] = {2, 2, 2, 2, 2, 2}, off[] = {0, 8, 10, 2, 6, 18};
+
+    for (size_t i = 0; i < 6; i++) {
+        assert_int_equal(rs.v[i].addr, AT(addr[i]));
+        assert_int_equal(rs.v[i].pages, pages[i]);
+        assert_int_equal(rs.v[i].off, off[i] * MOLT_PAGE);
+    }
+    assert_int_equal(molt__runs_at(&rs, AT(23)), 3);
+    assert_int_equal(molt__runs_at(&rs, AT(24)), 4);
+    assert_int_equal(molt__runs_at(&rs, AT(40)), 6);
+    molt__runs_cut(&rs, AT(0), AT(100));
+    assert_int_equal(rs.n, 0);
+    free(rs.v);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, make_dir, drop_dir)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(what_came_before_waits_and_the_last_does_not),
+        TEST(a_last_dump_too_large_waits_too),
+        TEST(marking_twice_is_marking_once),
+        TEST(images_that_cannot_be_are_refused),
+        TEST(pages_that_nobody_has_are_refused),
+        cmocka_unit_test(runs_follow_what_is_unmapped_and_moved),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Memory that comes later, by the kernel's userfaultfd; the process that gets it plays CRIU's part too. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "lazy_util.h"
+#include "procmig/pager.h"
+
+#define A     UINT64_C(0x100000000000)
+#define PAGES 1024
+#define FIRST 5000
+#define FINISHED 0x52535446
+
+static char dir[32], result[64];
+
+static int make_dir(void **state)
+{
+    (void)state;
+    strcpy(dir, "/tmp/molt-pager.XXXXXX");
+    if (!mkdtemp(dir))
+        return -1;
+    snprintf(result, sizeof(result), "%s/paged", dir);
+    return 0;
+}
+
+static int drop_dir(void **state)
+{
+    (void)state;
+    return molt_remove_tree(dir, NULL);
+}
+
+/* ---- the process ---- */
+
+static int say(int sk, int32_t word, int fd)
+{
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    char byte = '*';
+    struct iovec iov = {&byte, 1};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+
+    if (send(sk, &word, sizeof(word), 0) != sizeof(word) || fd < 0)
+        return fd < 0 ? 0 : -1;
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+
+    *c = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+    memcpy(CMSG_DATA(c), &fd, sizeof(int));
+    return sendmsg(sk, &m, 0) == 1 ? 0 : -1;
+}
+
+static volatile uint64_t *page(unsigned i)
+{
+    return (volatile uint64_t *)(uintptr_t)(A + (uint64_t)i * MOLT_PAGE);
+}
+
+/* Its memory stands there, without content, and somebody has been told. 0, or a reason to fail. */
+static int be_restored(void)
+{
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK), sk = socket(AF_UNIX, SOCK_STREAM, 0);
+    struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP};
+    struct uffdio_register reg = {.range = {A, 2 * PAGES * MOLT_PAGE}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+
+    if (mmap((void *)(uintptr_t)A, 2 * PAGES * MOLT_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED)
+        return 10;
+    *page(3) = FIRST + 3; /* one that was restored at once; its end is zero */
+    if (ioctl(fd, UFFDIO_API, &api) < 0 || ioctl(fd, UFFDIO_REGISTER, &reg) < 0)
+        return 11;
+    snprintf(a.sun_path, sizeof(a.sun_path), "%s/lazy-pages.socket", dir);
+    if (connect(sk, (struct sockaddr *)&a, sizeof(a)) < 0 || say(sk, getpid(), fd) < 0)
+        return 12;
+    close(fd);
+    if (*page(9) != FIRST + 9) /* asked for before the restore is finished */
+        return 13;
+    return say(sk, FINISHED, -1) < 0 ? 14 : 0;
+}
+
+static bool holds(unsigned i, uint64_t want)
+{
+    return page(i)[0] == want && page(i)[MOLT_PAGE / 8 - 1] == (i == 3 ? 0 : want);
+}
+
+static int look_at_all(unsigned from, unsigned to)
+{
+    for (unsigned i = from; i < to; i++)
+        if (!holds(i, FIRST + i))
+            return 20;
+    return 0;
+}
+
+/* All that a program can do to memory that it waits for. */
+static int live(void)
+{
+    int status;
+    pid_t child = fork();
+
+    if (child == 0)
+        _exit(look_at_all(0, PAGES));
+    if (madvise((void *)page(100), 50 * MOLT_PAGE, MADV_DONTNEED) < 0 || munmap((void *)page(200), 50 * MOLT_PAGE) < 0)
+        return 21;
+    if (mremap((void *)page(300), 50 * MOLT_PAGE, 50 * MOLT_PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)page(1500)) != (void *)page(1500))
+        return 22;
+    if (mmap((void *)page(200), 50 * MOLT_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+        return 23;
+    mprotect((void *)page(700), 3 * MOLT_PAGE, PROT_READ);
+    for (unsigned i = 0; i < 50; i++)
+        if (*page(100 + i) || *page(200 + i) || page(1500 + i)[0] != FIRST + 300 + i || *page(1100 + i))
+            return 24;
+    if (look_at_all(0, 100) || look_at_all(150, 200) || look_at_all(250, 300) || look_at_all(350, PAGES))
+        return 25;
+    return waitpid(child, &status, 0) == child && status == 0 ? 0 : 26;
+}
+
+enum { LIVE, HANG, LEAVE };
+
+/* Waits for its images, whose names hold its number. */
+static pid_t start(int what, int *ret_go)
+{
+    int go[2];
+
+    assert_int_equal(pipe(go), 0);
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        char word;
+        int r;
+
+        close(go[1]);
+        if (read(go[0], &word, 1) != 1)
+            _exit(9);
+        if (what == LEAVE) {
+            int sk = socket(AF_UNIX, SOCK_STREAM, 0);
+            struct sockaddr_un a = {.sun_family = AF_UNIX};
+
+            snprintf(a.sun_path, sizeof(a.sun_path), "%s/lazy-pages.socket", dir);
+            _exit(connect(sk, (struct sockaddr *)&a, sizeof(a)) < 0);
+        }
+        r = be_restored();
+        if (r == 0 && what == HANG)
+            for (;;)
+                pause();
+        _exit(r ? r : live());
+    }
+    close(go[0]);
+    *ret_go = go[1];
+    return pid;
+}
+
+static void lay_images(pid_t pid)
+{
+    const struct pe all[] = {{A, PAGES, PRESENT | LAZY}};
+
+    put_pagemap(dir, pid, all, 1);
+    put_pages(dir, FIRST, PAGES);
+}
+
+static struct molt_json *wait_result(void)
+{
+    CLEANUP_FREE char *text = NULL;
+    struct molt_json *v = NULL;
+    size_t len;
+
+    for (int i = 0; i < 2000 && !molt_exists(result); i++)
+        molt_sleep_ms(10);
+    assert_int_equal(molt_read_file(result, 65536, &text, &len, NULL), 0);
+    assert_int_equal(molt_json_parse(text, len, &v, NULL), 0);
+    return v;
+}
+
+static bool possible(void)
+{
+    if (molt_pager_possible(NULL) == 0)
+        return true;
+    skip(); /* this kernel, or its container, has no userfaultfd */
+    return false;
+}
+
+static struct molt_pager serve(int what, pid_t *ret_pid)
+{
+    const struct molt_pager_opts o = {.dir = dir, .result = result};
+    struct molt_pager p = MOLT_PAGER_NONE;
+    int go;
+
+    *ret_pid = start(what, &go);
+    lay_images(*ret_pid);
+    assert_int_equal(molt_pager_start(&o, &p, NULL), 0);
+    assert_int_equal(write(go, "g", 1), 1);
+    close(go);
+    return p;
+}
+
+static void all_of_it_arrives(void **state)
+{
+    struct molt_pager p;
+    int status;
+    pid_t pid;
+
+    (void)state;
+    if (!possible())
+        return;
+    p = serve(LIVE, &pid);
+    molt_sleep_ms(50); /* some of it is asked for before it is pushed */
+    assert_int_equal(molt_pager_push(&p, NULL), 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    CLEANUP_JSON struct molt_json *v = wait_result();
+
+    assert_true(molt_json_get_bool(v, "ok", false));
+    assert_true(molt_json_get_int(v, "faults", 0) > 0);
+    assert_true(molt_json_get_int(v, "pages", 0) >= PAGES - 1 - 100); /* those that were thrown away need not come */
+    molt_pager_end(&p);
+}
+
+/* Nobody asks for anything: it comes all the same, and its place in the images is free. */
+static void it_is_brought_without_being_asked_for(void **state)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/pages-1.img", dir);
+    struct molt_pager p;
+    struct stat st;
+    pid_t pid;
+
+    (void)state;
+    if (!possible())
+        return;
+    p = serve(HANG, &pid);
+    assert_int_equal(molt_pager_push(&p, NULL), 0);
+    CLEANUP_JSON struct molt_json *v = wait_result();
+
+    assert_true(molt_json_get_bool(v, "ok", false));
+    assert_int_equal(molt_json_get_int(v, "pages", 0), PAGES - 1);
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(st.st_blocks * 512 < PAGES * MOLT_PAGE / 4);
+    assert_int_equal(kill(pid, 0), 0);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    molt_pager_end(&p);
+}
+
+static pid_t server_of(const struct molt_pager *p)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("/proc/%d/task/%d/children", (int)p->pid, (int)p->pid), *text = NULL;
+    size_t len;
+
+    assert_int_equal(molt_read_file(path, 4096, &text, &len, NULL), 0);
+    return (pid_t)atoi(text);
+}
+
+/* Zeroes in the place of its memory would be worse than its end. */
+static void a_server_that_dies_takes_it_along(void **state)
+{
+    struct molt_pager p;
+    int status;
+    pid_t pid;
+
+    (void)state;
+    if (!possible())
+        return;
+    p = serve(HANG, &pid);
+    molt_sleep_ms(200);
+    kill(server_of(&p), SIGKILL);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    CLEANUP_JSON struct molt_json *v = wait_result();
+
+    assert_false(molt_json_get_bool(v, "ok", true));
+    molt_pager_end(&p);
+}
+
+static void a_restore_that_is_given_up_leaves_nothing(void **state)
+{
+    struct molt_pager p;
+    int status;
+    pid_t pid;
+
+    (void)state;
+    if (!possible())
+        return;
+    p = serve(HANG, &pid);
+    molt_sleep_ms(200);
+    molt_pager_end(&p);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static void a_criu_that_leaves_early_ends_it(void **state)
+{
+    struct molt_pager p;
+    pid_t pid;
+
+    (void)state;
+    if (!possible())
+        return;
+    p = serve(LEAVE, &pid);
+    waitpid(pid, NULL, 0);
+    CLEANUP_JSON struct molt_json *v = wait_result();
+
+    assert_false(molt_json_get_bool(v, "ok", true));
+    assert_non_null(strstr(molt_json_get_string(v, "error"), "criu"));
+    molt_pager_end(&p);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, make_dir, drop_dir)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(all_of_it_arrives),
+        TEST(it_is_brought_without_being_asked_for),
+        TEST(a_server_that_dies_takes_it_along),
+        TEST(a_restore_that_is_given_up_leaves_nothing),
+        TEST(a_criu_that_leaves_early_ends_it),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
