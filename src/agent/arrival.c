@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
-#include "agent/gate.h"
 #include "agent/overlays.h"
 #include "agent/peer.h"
 #include "agent/units.h"
@@ -15,6 +14,7 @@
 #include "base/fsio.h"
 #include "base/strbuf.h"
 #include "base/subprocess.h"
+#include "procmig/gate.h"
 #include "procmig/overlay.h"
 #include "procmig/predump.h"
 #include "procmig/restore.h"
@@ -270,10 +270,10 @@ int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_e
     CLEANUP_ERROR struct molt_error *e = NULL, *gate = NULL;
     bool several = molt_json_size(molt_json_get(rq->args, "units")) > 1;
     int64_t t0 = molt_mono_us();
-    int r = several ? loopback_gate(true, err) : 0;
+    int r = several ? molt_loopback_gate(true, err) : 0;
     if (r == 0)
         r = units_each(rq, begin_restore, err);
-    int ended = end_restores(s, list, &e), opened = several ? loopback_gate(false, &gate) : 0;
+    int ended = end_restores(s, list, &e), opened = several ? molt_loopback_gate(false, &gate) : 0;
     molt_json_set_double(reply, "restore_ms", (double)(molt_mono_us() - t0) / 1000);
     molt_json_set(reply, "units", list);
     if (r == 0 && (r = ended) < 0)

@@ -45,9 +45,9 @@ int h_predump(struct molt_request *rq, struct molt_json *reply, struct molt_erro
     r = molt_predump(m->workload, &o, round, &stats, err);
     if (r < 0)
         return r;
-    m->round_pages[round - 1] = stats.pages_written;
+    m->round[round - 1] = (struct molt_round){stats.pages_written, stats.frozen_us, stats.memdump_us};
     molt_json_set(reply, "stats", molt_dump_stats_json(&stats));
-    molt_json_set_bool(reply, "enough", molt_predump_enough(m->round_pages, round));
+    molt_json_set_bool(reply, "enough", molt_predump_enough(m->round, round));
     return 0;
 }
 

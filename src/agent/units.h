@@ -4,7 +4,7 @@
 #define MOLT_AGENT_UNITS_H
 
 #include "agent/agent.h"
-#include "procmig/dump.h"
+#include "procmig/predump.h"
 #include "procmig/restore.h"
 
 #define MOLT_MAX_UNITS 16
@@ -14,7 +14,7 @@ struct unit_move {
     char *images;                           /* directory of its images, below MOLT_AGENT_DUMP; a round's are below it */
     struct molt_workload *workload;         /* active: what dump-prepare found, NULL: nothing yet */
     struct molt_dump *dump;                 /* active: a criu that waits for the dump, or is at it; NULL: none */
-    uint64_t round_pages[MOLT_PREDUMP_MAX]; /* active: what each round of memory wrote */
+    struct molt_round round[MOLT_PREDUMP_MAX]; /* active: what each round of memory was like */
     bool armed;                             /* active: that criu had waited */
     bool frozen;                            /* active: we stopped it and did not yet give it away */
     bool prepared;                          /* clone: its restore was prepared here and it was not thawed */

@@ -106,10 +106,15 @@ void molt_predump_forget_pages(const char *images, unsigned round)
     }
 }
 
-bool molt_predump_enough(const uint64_t *pages, unsigned n)
+bool molt_predump_enough(const struct molt_round *v, unsigned n)
 {
-    if (n >= MOLT_PREDUMP_MAX || pages[n - 1] <= MOLT_PREDUMP_FEW)
+    const struct molt_round *last = &v[n - 1];
+
+    if (n >= MOLT_PREDUMP_MAX || last->pages <= MOLT_PREDUMP_FEW)
+        return true;
+    /* Hundreds of threads stand still for seconds however few pages they write. */
+    if (last->pages <= MOLT_PREDUMP_SOME && last->memory_us * 100 < last->frozen_us * MOLT_PREDUMP_SHARE)
         return true;
     /* The first round takes everything, so its number says nothing of how fast pages are written. */
-    return n > 2 && pages[n - 1] * 100 > pages[n - 2] * MOLT_PREDUMP_GAIN;
+    return n > 2 && last->pages * 100 > v[n - 2].pages * MOLT_PREDUMP_GAIN;
 }

@@ -14,6 +14,8 @@
 #define MOLT_PREDUMP_MAX   5   /* rounds */
 #define MOLT_ROUNDS_MAX    (MOLT_PREDUMP_MAX + 2) /* with the dumps of trials (rehearse.h), which count as such */
 #define MOLT_PREDUMP_FEW   1024 /* pages: a dump's fixed part, in which the workload stands still, takes longer than these */
+#define MOLT_PREDUMP_SOME  8192 /* pages; no more than that, and memory ... */
+#define MOLT_PREDUMP_SHARE 25   /* ... less than so many per cent of the standstill: another round would be one more standstill for nothing */
 #define MOLT_PREDUMP_GAIN  75  /* per cent of the round before: more than that, and another round gains nothing */
 
 /* Whether kernel and CRIU track memory. MOLT_E_UNSUPPORTED: they do not, with the reason. */
@@ -29,7 +31,11 @@ int molt_predump_link(const char *images, unsigned rounds, struct molt_error **e
 int molt_predump(const struct molt_workload *w, const struct molt_dump_opts *opts, unsigned round, struct molt_dump_stats *ret_stats, struct molt_error **err);
 /* Frees the memory of a round's pages that have been sent: the rounds after it need only the list of them. */
 void molt_predump_forget_pages(const char *images, unsigned round);
-/* Whether no further round is worth it: pages[i] is what round i + 1 wrote, n > 0. */
-bool molt_predump_enough(const uint64_t *pages, unsigned n);
+struct molt_round {
+    uint64_t pages;                /* what it wrote */
+    uint64_t frozen_us, memory_us; /* how long the workload stood still for it, and how much of that went into memory */
+};
+/* Whether no further round is worth it: v[i] is round i + 1, n > 0. */
+bool molt_predump_enough(const struct molt_round *v, unsigned n);
 
 #endif

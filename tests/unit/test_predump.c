@@ -32,32 +32,43 @@ static int drop_dir(void **state)
     return molt_remove_tree(dir, NULL);
 }
 
+#define R(pages) {pages, 100000, 90000} /* most of the standstill is memory */
+
 static void rounds_end_when_few_pages_are_left(void **state)
 {
     (void)state;
-    assert_true(molt_predump_enough((uint64_t[]){MOLT_PREDUMP_FEW}, 1));
-    assert_false(molt_predump_enough((uint64_t[]){MOLT_PREDUMP_FEW + 1}, 1));
-    assert_true(molt_predump_enough((uint64_t[]){80000, 12}, 2));
+    assert_true(molt_predump_enough((struct molt_round[]){R(MOLT_PREDUMP_FEW)}, 1));
+    assert_false(molt_predump_enough((struct molt_round[]){R(MOLT_PREDUMP_FEW + 1)}, 1));
+    assert_true(molt_predump_enough((struct molt_round[]){R(80000), R(12)}, 2));
 }
 
 /* The second round may be as large as it likes beside the first, which took everything; then they must become smaller. */
 static void rounds_end_when_they_gain_nothing(void **state)
 {
     (void)state;
-    assert_false(molt_predump_enough((uint64_t[]){80000, 79000}, 2));
-    assert_true(molt_predump_enough((uint64_t[]){80000, 8000, 7900}, 3));
-    assert_false(molt_predump_enough((uint64_t[]){80000, 8000, 2000}, 3));
+    assert_false(molt_predump_enough((struct molt_round[]){R(80000), R(79000)}, 2));
+    assert_true(molt_predump_enough((struct molt_round[]){R(80000), R(8000), R(7900)}, 3));
+    assert_false(molt_predump_enough((struct molt_round[]){R(80000), R(8000), R(2000)}, 3));
+}
+
+/* 500 threads: seconds of standstill for 3000 pages. */
+static void rounds_end_when_memory_is_not_what_takes_long(void **state)
+{
+    (void)state;
+    assert_true(molt_predump_enough((struct molt_round[]){R(80000), {3000, 20000000, 900000}}, 2));
+    assert_false(molt_predump_enough((struct molt_round[]){R(80000), {3000, 20000000, 5000000}}, 2));
+    assert_false(molt_predump_enough((struct molt_round[]){R(80000), {MOLT_PREDUMP_SOME + 1, 20000000, 900000}}, 2));
 }
 
 static void rounds_end_in_any_case(void **state)
 {
-    uint64_t pages[MOLT_PREDUMP_MAX];
+    struct molt_round v[MOLT_PREDUMP_MAX];
 
     (void)state;
     for (unsigned i = 0; i < MOLT_PREDUMP_MAX; i++)
-        pages[i] = UINT64_C(1) << (40 - 2 * i);
-    assert_false(molt_predump_enough(pages, MOLT_PREDUMP_MAX - 1));
-    assert_true(molt_predump_enough(pages, MOLT_PREDUMP_MAX));
+        v[i] = (struct molt_round)R(UINT64_C(1) << (40 - 2 * i));
+    assert_false(molt_predump_enough(v, MOLT_PREDUMP_MAX - 1));
+    assert_true(molt_predump_enough(v, MOLT_PREDUMP_MAX));
 }
 
 static void is_link(const char *where, const char *to)
@@ -121,6 +132,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rounds_end_when_few_pages_are_left),
         cmocka_unit_test(rounds_end_when_they_gain_nothing),
+        cmocka_unit_test(rounds_end_when_memory_is_not_what_takes_long),
         cmocka_unit_test(rounds_end_in_any_case),
         cmocka_unit_test_setup_teardown(each_round_names_the_one_before, make_dir, drop_dir),
         cmocka_unit_test_setup_teardown(pages_that_were_sent_need_no_memory, make_dir, drop_dir),

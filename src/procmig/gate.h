@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#ifndef MOLT_AGENT_GATE_H
-#define MOLT_AGENT_GATE_H
+#ifndef MOLT_PROCMIG_GATE_H
+#define MOLT_PROCMIG_GATE_H
 
 #include <stdbool.h>
 
@@ -8,6 +8,6 @@
 
 /* Closed: what is sent over the loopback device is dropped (a queue that holds nothing; rtnetlink(7), tc-pfifo(8)); TCP sends it again.
  * Open: the device has its own queue again. Idempotent. */
-int loopback_gate(bool close, struct molt_error **err);
+int molt_loopback_gate(bool close, struct molt_error **err);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Connections between services that are restored one after another: until all are there none may speak. */
-#include "agent/gate.h"
+#include "procmig/gate.h"
 
 #include <errno.h>
 #include <linux/pkt_sched.h>
@@ -45,7 +45,7 @@ static int exchange(int sk, const struct message *m)
     return answer.e.error;
 }
 
-int loopback_gate(bool close, struct molt_error **err)
+int molt_loopback_gate(bool close, struct molt_error **err)
 {
     const struct tc_fifo_qopt one_byte = {.limit = 1};
     struct message m = {
