@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "apps.h"
 #include "base/cleanup.h"
 #include "base/strbuf.h"
 #include "context.h"
@@ -97,16 +98,11 @@ static int parse_answer(const struct passed *p, struct molt_json **ret, struct m
     return r;
 }
 
-int xenmolt_app_compare(xenmolt *x, const char *from, const char *to, const char *workload, char **ret_json, xenmolt_error **err)
+int molt_app_compare(struct molt_chan *from, struct molt_chan *to, const char *workload, struct molt_json **ret, struct molt_error **err)
 {
-    CLEANUP_CHAN struct molt_chan *a = NULL, *b = NULL;
     CLEANUP_JSON struct molt_json *there = NULL, *v = NULL;
     struct compared c = {0};
-    int r = connect_to(x, from, &a, err);
-    if (r == 0)
-        r = connect_to(x, to, &b, err);
-    if (r == 0)
-        r = compare(a, b, workload, &c, err);
+    int r = compare(from, to, workload, &c, err);
     if (r == 0)
         r = parse_answer(&c.up, &there, err);
     if (r == 0)
@@ -115,11 +111,26 @@ int xenmolt_app_compare(xenmolt *x, const char *from, const char *to, const char
     molt_strbuf_free(&c.down.b);
     if (r < 0)
         return r;
-    molt_json_set_string(v, "from", from);
-    molt_json_set_string(v, "to", to);
     molt_json_set(v, "os_from", molt_json_copy(molt_json_get(there, "os")));
     molt_json_set(v, "os_to", molt_json_copy(molt_json_get(v, "os")));
     molt_json_set(v, "os", NULL);
+    *ret = MOLT_STEAL_PTR(v);
+    return 0;
+}
+
+int xenmolt_app_compare(xenmolt *x, const char *from, const char *to, const char *workload, char **ret_json, xenmolt_error **err)
+{
+    CLEANUP_CHAN struct molt_chan *a = NULL, *b = NULL;
+    CLEANUP_JSON struct molt_json *v = NULL;
+    int r = connect_to(x, from, &a, err);
+    if (r == 0)
+        r = connect_to(x, to, &b, err);
+    if (r == 0)
+        r = molt_app_compare(a, b, workload, &v, err);
+    if (r < 0)
+        return r;
+    molt_json_set_string(v, "from", from);
+    molt_json_set_string(v, "to", to);
     *ret_json = molt_json_print(v, true);
     return 0;
 }

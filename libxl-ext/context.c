@@ -69,7 +69,7 @@ int molt_context_need_xen(struct xenmolt *x, struct molt_error **err)
 
 int xenmolt_open(const xenmolt_config *config, xenmolt **ret, xenmolt_error **err)
 {
-    static const struct molt_op_table *const tables[] = {&molt_guest_upgrade_table, NULL};
+    static const struct molt_op_table *const tables[] = {&molt_guest_upgrade_table, &molt_app_migrate_table, NULL};
     struct xenmolt *x = molt_xcalloc(1, sizeof(*x));
     if (config)
         memcpy(&x->config, config, config->size < sizeof(x->config) ? config->size : sizeof(x->config));

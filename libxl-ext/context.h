@@ -30,6 +30,6 @@ struct xenmolt {
 /* Makes xl and store usable. */
 int molt_context_need_xen(struct xenmolt *x, struct molt_error **err);
 /* The tables that the engine knows. */
-extern const struct molt_op_table molt_guest_upgrade_table;
+extern const struct molt_op_table molt_guest_upgrade_table, molt_app_migrate_table;
 
 #endif

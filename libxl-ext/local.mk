@@ -1,5 +1,5 @@
 LIBXLEXT_SOURCES = \
-	libxl-ext/apps.c \
+	libxl-ext/apps.c libxl-ext/apps.h \
 	libxl-ext/context.c libxl-ext/context.h \
 	libxl-ext/disk.c libxl-ext/disk.h \
 	libxl-ext/diskplan.c libxl-ext/diskplan.h \
@@ -8,6 +8,7 @@ LIBXLEXT_SOURCES = \
 	libxl-ext/guest.c libxl-ext/guest.h \
 	libxl-ext/hold.c libxl-ext/hold.h \
 	libxl-ext/lvm.c libxl-ext/lvm.h \
+	libxl-ext/migrate.c libxl-ext/migrate.h libxl-ext/migrate_preflight.c \
 	libxl-ext/monitor.c \
 	libxl-ext/net.c libxl-ext/net.h \
 	libxl-ext/operations.c \

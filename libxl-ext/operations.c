@@ -8,6 +8,7 @@
 #include "base/strbuf.h"
 #include "context.h"
 #include "engine/control.h"
+#include "migrate.h"
 #include "proto/resolve.h"
 #include "upgrade.h"
 
@@ -85,11 +86,29 @@ int xenmolt_op_recover(xenmolt *x, const char *id, xenmolt_error **err)
     return r < 0 ? r : molt_op_recover(x->engine, full, err);
 }
 
+static bool is_upgrade(struct molt_op *op)
+{
+    return molt_streq(molt_op_kind(op), molt_guest_upgrade_table.kind);
+}
+
+/* A service that moved leaves nothing behind that could be kept. */
+static int commit(struct molt_op *op, struct molt_error **err)
+{
+    return is_upgrade(op) ? up_commit(op, err) : 0;
+}
+
+static int roll_back(struct molt_op *op, struct molt_error **err)
+{
+    if (is_upgrade(op))
+        return up_rollback(op, err);
+    return molt_error_set(err, MOLT_E_UNSUPPORTED, "an %s is not rolled back: move the service back, with app-migrate from %s to %s", molt_op_kind(op), up_param(op, "to"), molt_op_subject(op));
+}
+
 int xenmolt_op_commit(xenmolt *x, const char *id, xenmolt_error **err)
 {
     CLEANUP_FREE char *full = NULL;
     int r = resolve(x, id, &full, err);
-    return r < 0 ? r : molt_op_settle(x->engine, full, MOLT_OP_COMMITTED, up_commit, err);
+    return r < 0 ? r : molt_op_settle(x->engine, full, MOLT_OP_COMMITTED, commit, err);
 }
 
 int xenmolt_op_rollback(xenmolt *x, const char *id, int discard_new_writes, xenmolt_error **err)
@@ -100,7 +119,7 @@ int xenmolt_op_rollback(xenmolt *x, const char *id, int discard_new_writes, xenm
         return r;
     if (!discard_new_writes)
         return molt_error_set(err, MOLT_E_USAGE, "a rollback loses what the guest wrote since the switch-over; confirm it with --discard-new-writes");
-    return molt_op_settle(x->engine, full, MOLT_OP_ROLLED_BACK, up_rollback, err);
+    return molt_op_settle(x->engine, full, MOLT_OP_ROLLED_BACK, roll_back, err);
 }
 
 /* A caller that was built with an older header has fewer members. */
@@ -130,6 +149,17 @@ static int keep_decisions(struct molt_op *op, const char *text, struct molt_erro
     return text ? molt_write_file_atomic(path, text, strlen(text), 0600, err) : 0;
 }
 
+/* Of an operation just made: its report, and its end. */
+static int run_to_end(struct molt_op *op, char **ret_json, struct molt_error **err)
+{
+    int r = molt_op_run(op, err);
+    CLEANUP_FREE char *path = molt_xasprintf("%s/report.json", molt_op_dir(op));
+    if (molt_read_file(path, 64u << 20, ret_json, NULL, NULL) < 0)
+        *ret_json = NULL;
+    molt_op_close(op);
+    return r;
+}
+
 int xenmolt_guest_upgrade(xenmolt *x, const xenmolt_upgrade_params *p, char **ret_json, xenmolt_error **err)
 {
     CLEANUP_JSON struct molt_json *result = NULL, *params = NULL;
@@ -148,12 +178,41 @@ int xenmolt_guest_upgrade(xenmolt *x, const xenmolt_upgrade_params *p, char **re
     if (r < 0)
         return r;
     if ((r = keep_decisions(op, decisions, err)) == 0)
-        r = molt_op_run(op, err);
-    CLEANUP_FREE char *path = molt_xasprintf("%s/report.json", molt_op_dir(op));
-    if (molt_read_file(path, 64u << 20, ret_json, NULL, NULL) < 0)
-        *ret_json = NULL;
+        return run_to_end(op, ret_json, err);
     molt_op_close(op);
     return r;
+}
+
+static xenmolt_migrate_params known_migrate(const xenmolt_migrate_params *p)
+{
+    xenmolt_migrate_params k = {0};
+    memcpy(&k, p, p->size < sizeof(k) ? p->size : sizeof(k));
+    return k;
+}
+
+int xenmolt_app_migrate_preflight(xenmolt *x, const xenmolt_migrate_params *p, char **ret_json, xenmolt_error **err)
+{
+    CLEANUP_JSON struct molt_json *result = NULL, *params = NULL;
+    const xenmolt_migrate_params k = known_migrate(p);
+    int r = molt_context_need_xen(x, err);
+    if (r < 0)
+        return r;
+    r = molt_migrate_preflight(x, &k, &result, &params, err);
+    *ret_json = molt_json_print(result, true);
+    return r;
+}
+
+int xenmolt_app_migrate(xenmolt *x, const xenmolt_migrate_params *p, char **ret_json, xenmolt_error **err)
+{
+    CLEANUP_JSON struct molt_json *result = NULL, *params = NULL;
+    const xenmolt_migrate_params k = known_migrate(p);
+    struct molt_op *op = NULL;
+    int r = molt_context_need_xen(x, err);
+    if (r == 0)
+        r = molt_migrate_preflight(x, &k, &result, &params, err);
+    if (r == 0)
+        r = molt_op_create(x->engine, "app-migrate", molt_json_get_string(params, "domain"), molt_json_get_string(params, "uuid"), params, &op, err);
+    return r < 0 ? r : run_to_end(op, ret_json, err);
 }
 
 int xenmolt_resolve_check(const char *file, xenmolt_error **err)

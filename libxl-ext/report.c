@@ -128,6 +128,8 @@ static struct molt_json *retained_part(struct molt_op *op)
     struct molt_json *v = molt_json_array();
     if (molt_op_state(op) != MOLT_OP_DONE && molt_op_state(op) != MOLT_OP_FORWARD)
         return v;
+    if (!molt_streq(molt_op_kind(op), molt_guest_upgrade_table.kind))
+        return v; /* nothing is */
     CLEANUP_FREE char *name = up_replaced_name(op);
     CLEANUP_FREE char *dom = molt_xasprintf("domain %s (paused)", name);
     struct up_disks disks;

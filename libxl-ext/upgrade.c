@@ -32,7 +32,7 @@ static const struct molt_step steps[] = {
     {"retire", MOLT_STEP_FORWARD, 120, step_retire, NULL, NULL},
 };
 
-static int up_open(struct molt_op *op, void **ret_priv, struct molt_error **err)
+int up_open(struct molt_op *op, void **ret_priv, struct molt_error **err)
 {
     struct xenmolt *x = molt_op_user(op);
     int r = molt_context_need_xen(x, err);
@@ -46,7 +46,7 @@ static int up_open(struct molt_op *op, void **ret_priv, struct molt_error **err)
     return 0;
 }
 
-static void up_close(struct molt_op *op, void *priv)
+void up_close(struct molt_op *op, void *priv)
 {
     struct upgrade *u = priv;
     if (!u)

@@ -176,6 +176,24 @@ int up_wait(struct molt_op *op, struct molt_chan *active, struct molt_chan *clon
 /* upgrade_move.c */
 /* One pass of the merge, as the agent answers it; *ret may be NULL. */
 int up_merge_pass(struct molt_op *op, struct molt_chan *clone, struct molt_json **ret, struct molt_error **err);
+/* The two agents get a ring of their own. */
+int up_introduce(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct molt_error **err);
+/* Passes until little is left. */
+int up_converge(struct molt_op *op, struct molt_chan *clone, struct molt_error **err);
+/* What the workloads still need in its old form comes to the clone. */
+int up_fetch_pins(struct molt_op *op, struct molt_error **err);
+/* Both sides get ready: what moves is looked at once more, in the clone a program waits for the restore of each. */
+int up_prepare(struct molt_op *op, struct molt_error **err);
+/* The guest's hooks are told that a freeze comes; and, from an undo, that it came to nothing. */
+int up_before_freeze(struct molt_op *op, struct molt_chan *active, struct molt_error **err);
+void up_tell_error(struct molt_op *op);
+/* CRIU waits for the dump with its program and caches in memory. Without it the standstill is the time of its start longer. */
+int up_arm_dump(struct molt_op *op, struct molt_chan *active, struct molt_error **err);
+/* With the workload stopped one pass is enough, unless something else in the guest removed a file under our hands. */
+int up_final_passes(struct molt_op *op, struct molt_chan *clone, struct molt_error **err);
+/* The dump's end, where it has not come, and the images' way into the clone, which they take one by one meanwhile.
+ * dump: what the dump's beginning answered. */
+int up_take_images(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct molt_json *dump, struct molt_error **err);
 /* The merge report as a note; a failure to get it is no failure of the operation. */
 void up_note_merge(struct molt_op *op, struct molt_chan *clone);
 int step_premerge(struct molt_op *op, struct molt_error **err);
@@ -193,7 +211,14 @@ int step_pivot(struct molt_op *op, struct molt_error **err);
 int probe_pivot(struct molt_op *op, enum molt_probe *ret, struct molt_error **err);
 int step_switch(struct molt_op *op, struct molt_error **err);
 int step_verify(struct molt_op *op, struct molt_error **err);
+/* What goes on in the clone behind the thaw, until it is an ordinary service there; args: what "go-live" is told. */
+int up_go_live(struct molt_op *op, struct molt_json *args, struct molt_error **err);
+void up_announce(struct molt_op *op, struct molt_chan *clone);
 int step_retire(struct molt_op *op, struct molt_error **err);
+/* upgrade.c */
+int up_open(struct molt_op *op, void **ret_priv, struct molt_error **err);
+void up_close(struct molt_op *op, void *priv);
+struct molt_json *up_report(struct molt_op *op);
 int up_commit(struct molt_op *op, struct molt_error **err);
 int up_rollback(struct molt_op *op, struct molt_error **err);
 int up_vifs_of(struct molt_op *op, uint32_t domid, struct up_vifs *ret, struct molt_error **err);
@@ -205,7 +230,6 @@ void up_vifs_clear(struct up_vifs *v);
 int up_release(struct molt_op *op, const struct up_vifs *v, struct molt_error **err);
 
 /* report.c */
-struct molt_json *up_report(struct molt_op *op);
 /* monitor.c: starts `xenmolt domain-monitor` for a domain. */
 int molt_monitor_spawn(struct xenmolt *x, uint32_t domid, struct molt_error **err);
 

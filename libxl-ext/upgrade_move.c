@@ -17,8 +17,13 @@
 
 /* ---- premerge ---- */
 
-/* The two agents get a ring of their own. */
-static int introduce(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct molt_error **err)
+/* Directories that go along where no file systems are merged (app-migrate): [path]; NULL: file systems are. */
+static const struct molt_json *folders(struct molt_op *op)
+{
+    return molt_json_get(molt_op_params(op), "folder_paths");
+}
+
+int up_introduce(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *a = molt_json_object(), *c = molt_json_object();
     /* Short: libxenvchan builds the paths of its keys in 64 bytes (tools/libs/vchan/init.c). */
@@ -27,6 +32,8 @@ static int introduce(struct molt_op *op, struct molt_chan *active, struct molt_c
     CLEANUP_FREE char *abs = molt_xasprintf("/local/domain/%lld/%s", (long long)up_param_int(op, "domid"), rel);
     molt_json_set_int(a, "domid", up_fact_int(op, "clone_domid", 0));
     molt_json_set_string(a, "path", rel);
+    if (folders(op))
+        molt_json_set(a, "folders", molt_json_copy(folders(op)));
     molt_json_set_int(c, "domid", up_param_int(op, "domid"));
     molt_json_set_string(c, "path", abs);
     int r = molt_call(active, "peer-listen", a, NULL, NULL, err);
@@ -95,11 +102,13 @@ static int reconnect(struct molt_op *op, struct molt_error **err)
     int r = up_active(op, &active, err);
     if (r == 0)
         r = up_clone(op, &clone, err);
-    return r < 0 ? r : introduce(op, active, clone, err);
+    return r < 0 ? r : up_introduce(op, active, clone, err);
 }
 
 int up_merge_pass(struct molt_op *op, struct molt_chan *clone, struct molt_json **ret, struct molt_error **err)
 {
+    if (folders(op) && molt_json_size(folders(op)) == 0)
+        return 0; /* nothing goes along */
     int r = up_long_call(clone, "merge-pass", NULL, ret, err);
     for (int tries = 0; r == MOLT_E_PROTOCOL && !clone->broken && tries < MAX_CUTS; tries++) {
         molt_warn(molt_op_log(op), "a merge pass was cut short, once more: %s", molt_error_text(*err));
@@ -113,8 +122,7 @@ int up_merge_pass(struct molt_op *op, struct molt_chan *clone, struct molt_json 
     return r == MOLT_E_CONFLICT ? up_conflict(op, clone, err) : r;
 }
 
-/* Passes until little is left. */
-static int converge(struct molt_op *op, struct molt_chan *clone, struct molt_error **err)
+int up_converge(struct molt_op *op, struct molt_chan *clone, struct molt_error **err)
 {
     int r = 0;
     for (int i = 0; r == 0 && i < MOLT_MAX_PREMERGE; i++) {
@@ -140,7 +148,7 @@ static bool waits(struct molt_op *op)
 /* The passes; in between, where that is wanted, an admin's look and word. */
 static int merge_and_wait(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct molt_error **err)
 {
-    int r = converge(op, clone, err);
+    int r = up_converge(op, clone, err);
     /* Told to go on it does, unless there are new conflicts by then. */
     for (int i = 0; waits(op) && ((r == 0 && i == 0) || (r == MOLT_E_CONFLICT && i < UP_MAX_WAITS)); i++) {
         if (r == 0)
@@ -148,7 +156,7 @@ static int merge_and_wait(struct molt_op *op, struct molt_chan *active, struct m
         molt_error_clear(err); /* who waits is shown them */
         r = up_wait(op, active, clone, err);
         if (r == 0)
-            r = converge(op, clone, err);
+            r = up_converge(op, clone, err);
     }
     /* Cheap by now; and the last moment at which it costs no freeze. */
     if (r == 0)
@@ -175,6 +183,15 @@ static int fetch_pins(struct molt_op *op, const char *unit, void *ctx, struct mo
     return r;
 }
 
+int up_fetch_pins(struct molt_op *op, struct molt_error **err)
+{
+    molt_op_progress(op, -1, "copying the files that the process still needs in their old form");
+    struct molt_json *pins = molt_json_object();
+    int r = up_each_unit(op, fetch_pins, pins, err);
+    molt_op_note(op, "unit_pins", pins);
+    return r;
+}
+
 int step_premerge(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *active, *clone;
@@ -182,7 +199,7 @@ int step_premerge(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         r = up_clone(op, &clone, err);
     if (r == 0)
-        r = introduce(op, active, clone, err);
+        r = up_introduce(op, active, clone, err);
     if (r == 0)
         r = plug_bases(op, clone, err);
     molt_op_progress(op, -1, "scanning base and upgraded tree");
@@ -192,13 +209,8 @@ int step_premerge(struct molt_op *op, struct molt_error **err)
         r = merge_and_wait(op, active, clone, err);
     if (r < 0)
         return r;
-    if ((r = up_volumes_release(op, clone, err)) < 0)
-        return r;
-    molt_op_progress(op, -1, "copying the files that the process still needs in their old form");
-    struct molt_json *pins = molt_json_object();
-    r = up_each_unit(op, fetch_pins, pins, err);
-    molt_op_note(op, "unit_pins", pins);
-    return r;
+    r = up_volumes_release(op, clone, err);
+    return r < 0 ? r : up_fetch_pins(op, err);
 }
 
 /* ---- prepare ---- */
@@ -293,7 +305,7 @@ static int prepare_unit(struct molt_op *op, const char *unit, void *ctx, struct 
     return 0;
 }
 
-int step_prepare(struct molt_op *op, struct molt_error **err)
+int up_prepare(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *clone;
     CLEANUP_JSON struct molt_json *args = molt_json_object();
@@ -304,20 +316,26 @@ int step_prepare(struct molt_op *op, struct molt_error **err)
         r = up_clone(op, &clone, err);
     if (r == 0)
         r = up_long_call(clone, "restore-prepare", args, NULL, err);
+    return r;
+}
+
+int step_prepare(struct molt_op *op, struct molt_error **err)
+{
+    int r = up_prepare(op, err);
     return r < 0 ? r : prepare_hold(op, err);
 }
 
 /* ---- freeze ---- */
 
-/* With the workload stopped one pass is enough, unless something else in the guest removed a file under our hands. */
-static int final_passes(struct molt_op *op, struct molt_chan *clone, struct molt_error **err)
+int up_final_passes(struct molt_op *op, struct molt_chan *clone, struct molt_error **err)
 {
     for (int i = 0; i < MAX_FINAL; i++) {
         CLEANUP_JSON struct molt_json *last = NULL;
         int r = up_merge_pass(op, clone, &last, err);
         if (r < 0)
             return r;
-        molt_op_note(op, "final_pass", molt_json_copy(last));
+        if (last)
+            molt_op_note(op, "final_pass", molt_json_copy(last));
         if (molt_json_get_int(last, "vanished", 0) == 0)
             return 0;
     }
@@ -335,8 +353,7 @@ static void warn_bystanders(struct molt_op *op, const struct molt_json *dump)
         molt_warn(molt_op_log(op), "%s of %s does not stand still; what it writes from here on may be lost", late, molt_op_subject(op));
 }
 
-/* CRIU waits for the dump with its program and caches in memory. Without it the standstill is the time of its start longer. */
-static int arm_dump(struct molt_op *op, struct molt_chan *active, struct molt_error **err)
+int up_arm_dump(struct molt_op *op, struct molt_chan *active, struct molt_error **err)
 {
     CLEANUP_ERROR struct molt_error *e = NULL;
     int r = up_call_units(op, active, "dump-arm", NULL, &e);
@@ -371,9 +388,7 @@ static int end_dump(struct molt_chan *active, struct molt_json *dump, struct mol
     return r;
 }
 
-/* The dump's end, where it has not come, and the images' way into the clone, which they take one by one meanwhile.
- * dump: what the dump's beginning answered. */
-static int take_images(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct molt_json *dump, struct molt_error **err)
+int up_take_images(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct molt_json *dump, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *args = up_units_args(op), *taken = NULL;
     const struct molt_call call = {.timeout_ms = UP_LONG_CALL_MS};
@@ -395,14 +410,13 @@ static int take_images(struct molt_op *op, struct molt_chan *active, struct molt
     return r;
 }
 
-/* Who was told of a freeze is told of its failure, too. */
-static int before_freeze(struct molt_op *op, struct molt_chan *active, struct molt_error **err)
+int up_before_freeze(struct molt_op *op, struct molt_chan *active, struct molt_error **err)
 {
     int r = molt_op_put(op, "hooked", molt_json_bool(true), err);
     return r < 0 ? r : up_hooks(op, active, "before-freeze", err);
 }
 
-static void tell_error(struct molt_op *op)
+void up_tell_error(struct molt_op *op)
 {
     CLEANUP_ERROR struct molt_error *e = NULL;
     struct molt_chan *active;
@@ -428,13 +442,13 @@ int step_freeze(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         r = up_vifs_of(op, (uint32_t)up_param_int(op, "domid"), &vifs, err);
     if (r == 0)
-        r = before_freeze(op, active, err);
+        r = up_before_freeze(op, active, err);
     if (r == 0)
         r = molt_op_put(op, "freezing", molt_json_bool(true), err);
     if (r == 0)
         r = molt_guard_start(molt_op_id(op), vifs.v, vifs.n, &up_of(op)->guard, err);
     if (r == 0)
-        r = arm_dump(op, active, err);
+        r = up_arm_dump(op, active, err);
     if (r < 0)
         return r;
     up_note_us(op, "t_freeze");
@@ -444,11 +458,11 @@ int step_freeze(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         r = up_volumes_hand_over(op, active, clone, err);
     if (r == 0)
-        r = final_passes(op, clone, err);
+        r = up_final_passes(op, clone, err);
     if (r < 0)
         return r;
     up_note_us(op, "t_merged");
-    return take_images(op, active, clone, dump, err);
+    return up_take_images(op, active, clone, dump, err);
 }
 
 /* Past this nothing of ours stands between the guest and its bridge. */
@@ -491,7 +505,7 @@ int undo_freeze(struct molt_op *op, struct molt_error **err)
     /* Nothing waits for it any more; a guest that is gone is told nothing. */
     if (r == 0 && molt_json_get_bool(molt_op_facts(op), "hooked", false) &&
         molt_domain_info(up_of(op)->x, (uint32_t)up_param_int(op, "domid"), &d, NULL) == 0 && molt_streq(d.uuid, up_param(op, "uuid")))
-        tell_error(op);
+        up_tell_error(op);
     return r;
 }
 

@@ -33,7 +33,7 @@ int probe_pivot(struct molt_op *op, enum molt_probe *ret, struct molt_error **er
 }
 
 /* It serves already: a lost announcement only costs the neighbours a moment. */
-static void announce(struct molt_op *op, struct molt_chan *clone)
+void up_announce(struct molt_op *op, struct molt_chan *clone)
 {
     CLEANUP_ERROR struct molt_error *e = NULL;
     if (molt_call(clone, "net-announce", NULL, NULL, NULL, &e) < 0)
@@ -61,7 +61,7 @@ int step_switch(struct molt_op *op, struct molt_error **err)
     if (r < 0)
         return r;
     up_note_us(op, "t_thawed");
-    announce(op, clone);
+    up_announce(op, clone);
     return molt_hold_remove(molt_op_id(op), vifs->v, vifs->n, err);
 }
 
@@ -127,10 +127,10 @@ static void after_thaw(struct molt_op *op, struct molt_chan *clone)
         molt_warn(molt_op_log(op), "%s", molt_error_text(e));
 }
 
-int step_verify(struct molt_op *op, struct molt_error **err)
+int up_go_live(struct molt_op *op, struct molt_json *args, struct molt_error **err)
 {
     struct molt_chan *clone;
-    CLEANUP_JSON struct molt_json *args = up_units_args(op), *live = NULL, *v = NULL;
+    CLEANUP_JSON struct molt_json *live = NULL, *v = NULL;
     struct molt_call go_live = {.timeout_ms = 900000}, call = {.timeout_ms = 300000};
     int r = up_clone(op, &clone, err);
     if (r < 0)
@@ -148,6 +148,12 @@ int step_verify(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         molt_op_note(op, "verify", molt_json_copy(v));
     return r;
+}
+
+int step_verify(struct molt_op *op, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = up_units_args(op);
+    return up_go_live(op, args, err);
 }
 
 /* The names of the bases are the guest's to use again. */

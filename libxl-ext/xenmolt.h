@@ -74,6 +74,22 @@ int xenmolt_guest_upgrade_preflight(xenmolt *x, const xenmolt_upgrade_params *p,
  * preflight); may stay NULL. */
 int xenmolt_guest_upgrade(xenmolt *x, const xenmolt_upgrade_params *p, char **ret_json, xenmolt_error **err);
 
+/* Moves one service from one running domain to another, without upgrading either. */
+typedef struct xenmolt_migrate_params {
+    unsigned size;              /* sizeof(xenmolt_migrate_params) */
+    const char *from, *to;      /* domains, by name or domid */
+    const char *workload;       /* systemd unit */
+    const char *address;        /* the service's own, "10.0.0.5/24", which goes along; NULL: it has none, and no connections */
+    const char *const *folders; /* n_folders directories that go along, absolute; on the other side missing or empty */
+    unsigned n_folders;
+    int no_rehearsal;           /* nonzero: the restore is not tried before the freeze */
+} xenmolt_migrate_params;
+
+/* Preflight only; nothing is changed. *ret_json: {from, to, ok, checks [{name, ok, code, detail, remedy}], compare (as xenmolt_app_compare)}. */
+int xenmolt_app_migrate_preflight(xenmolt *x, const xenmolt_migrate_params *p, char **ret_json, xenmolt_error **err);
+/* The whole move; blocks until it ended. *ret_json: the report, as of xenmolt_guest_upgrade. */
+int xenmolt_app_migrate(xenmolt *x, const xenmolt_migrate_params *p, char **ret_json, xenmolt_error **err);
+
 /* Operations. ID may be a unique prefix. */
 int xenmolt_op_list(xenmolt *x, char **ret_json, xenmolt_error **err);
 int xenmolt_op_show(xenmolt *x, const char *id, char **ret_json, xenmolt_error **err);

@@ -90,6 +90,37 @@ int molt_identity_return(struct molt_store *s, const struct molt_identity *id, s
     return molt_store_transaction(s, do_return, (void *)id, err);
 }
 
+static int do_move(struct molt_store *s, xs_transaction_t t, void *ctx, struct molt_error **err)
+{
+    const struct molt_identity *id = ctx;
+    int r = expect_name(s, t, id->active, id->name, err);
+    if (r == 0)
+        r = expect_name(s, t, id->clone, id->clone_name, err);
+    if (r == 0)
+        r = put(s, t, err, id->op, "/local/domain/%u/xenmolt/replaced", id->active);
+    if (r == 0)
+        r = put(s, t, err, id->op, "/local/domain/%u/xenmolt/owner", id->clone);
+    return r < 0 ? r : put(s, t, err, "clone", "/xenmolt/epoch/%s", id->op);
+}
+
+int molt_identity_move(struct molt_store *s, const struct molt_identity *id, struct molt_error **err)
+{
+    return molt_store_transaction(s, do_move, (void *)id, err);
+}
+
+static int do_moved(struct molt_store *s, xs_transaction_t t, void *ctx, struct molt_error **err)
+{
+    const struct molt_identity *id = ctx;
+    int r = put(s, t, err, NULL, "/local/domain/%u/xenmolt/replaced", id->active);
+    return r < 0 ? r : put(s, t, err, NULL, "/local/domain/%u/xenmolt/owner", id->clone);
+}
+
+int molt_identity_moved(struct molt_store *s, const struct molt_identity *id, struct molt_error **err)
+{
+    int r = molt_store_transaction(s, do_moved, (void *)id, err);
+    return r < 0 ? r : molt_identity_end(s, id, err);
+}
+
 int molt_identity_owner(struct molt_store *s, const char *op, struct molt_error **err)
 {
     CLEANUP_FREE char *path = epoch_path(op);

@@ -22,6 +22,10 @@ int molt_identity_begin(struct molt_store *s, const struct molt_identity *id, st
 int molt_identity_pivot(struct molt_store *s, const struct molt_identity *id, struct molt_error **err);
 /* The reverse: active is `name` again, the clone "--clone". */
 int molt_identity_return(struct molt_store *s, const struct molt_identity *id, struct molt_error **err);
+/* Instead, where both domains stay what they are and a service moves from the one named `name` to the one named `clone_name`: the same keys, no name
+ * changes. And their removal, once both have settled. */
+int molt_identity_move(struct molt_store *s, const struct molt_identity *id, struct molt_error **err);
+int molt_identity_moved(struct molt_store *s, const struct molt_identity *id, struct molt_error **err);
 /* 1: the clone owns the guest; 0: the active; negative: error. */
 int molt_identity_owner(struct molt_store *s, const char *op, struct molt_error **err);
 /* Removes our keys of the operation (the names stay). */

@@ -44,6 +44,7 @@ struct session {
     struct molt_json *volumes; /* directories of the volumes that we froze for the hand-over, NULL: none */
     pid_t volumes_guard;   /* child that thaws them when we are gone, 0: none */
     int volumes_pipe;      /* its other end closes with us */
+    struct molt_json *folders; /* directories that the other agent may ask about, [path]; NULL: whole file systems */
     struct molt_json *pins; /* what the active side told of its pins */
 };
 
@@ -103,6 +104,11 @@ int h_record_start(struct molt_request *rq, struct molt_json *reply, struct molt
 void record_end(struct session *s);
 
 int h_net_setup(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_address_look(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_address_hide(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_address_show(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_folders(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_folders_drop(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_net_announce(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int net_addresses(struct molt_json **ret, struct molt_error **err);
 
@@ -120,6 +126,7 @@ int h_dump_prepare(struct molt_request *rq, struct molt_json *reply, struct molt
 int h_dump_arm(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_dump_end(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_depart(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_resume(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 /* Every criu that waits for a dump, or is at it. */
 void departure_disarm(struct session *s);

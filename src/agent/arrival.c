@@ -300,18 +300,22 @@ int h_restore_thaw(struct molt_request *rq, struct molt_json *reply, struct molt
     return units_each(rq, thaw, err);
 }
 
+/* "overlays": of a guest that lives on. */
 static int undo(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
 {
-    (void)rq;
     (void)args;
     m->prepared = false;
-    return molt_restore_undo(m->unit, err);
+    int r = molt_restore_undo(m->unit, err);
+    return r == 0 && molt_json_get_bool(rq->args, "overlays", false) ? molt_overlay_remove(m->unit, err) : r;
 }
 
 int h_restore_undo(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     (void)reply;
-    return units_each(rq, undo, err);
+    int r = units_each(rq, undo, err);
+    if (molt_json_get_bool(rq->args, "overlays", false))
+        departure_forget_images();
+    return r;
 }
 
 void arrival_give_up(struct session *s)
@@ -380,7 +384,22 @@ static int finish(struct molt_request *rq, struct unit_move *m, const struct mol
     return is_finished(m) ? 0 : molt_restore_finish(m->unit, err);
 }
 
-/* {"units"} -> {"units": [{"unit", "stats": of the memory that came after the thaw}]}: after the thaw; when all of the memory is there
+/* Nothing else of this guest had waited: "enable", the units that are to start at its boots, too. */
+static int only_these(const struct molt_json *enable, struct molt_error **err)
+{
+    struct molt_run_opts o = {.timeout_ms = 120000};
+    int r = 0;
+    for (size_t i = 0; i < molt_json_size(enable) && i < MOLT_MAX_UNITS && r == 0; i++) {
+        CLEANUP_FREE char *unit = NULL;
+        r = molt_unit_name(molt_json_str(molt_json_at(enable, i)), &unit, err);
+        char *argv[] = {"systemctl", "enable", "--", unit, NULL};
+        if (r == 0)
+            r = molt_run_ok(argv, &o, NULL, err);
+    }
+    return r;
+}
+
+/* {"units", "alone", "enable"} -> {"units": [{"unit", "stats": of the memory that came after the thaw}]}: after the thaw; when all of the memory is there
  * everything that the upgrade target kept from starting starts. */
 int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
@@ -392,8 +411,11 @@ int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_erro
     molt_chan_close(s->peer);
     s->peer = NULL;
     departure_forget_images();
-    unlink("/run/systemd/journald.conf.d/50-xenmolt.conf");
-    unlink(MOLT_AGENT_RUN "/mode");
+    bool alone = molt_json_get_bool(rq->args, "alone", false); /* into a guest that runs anyway */
+    if (!alone) {
+        unlink("/run/systemd/journald.conf.d/50-xenmolt.conf");
+        unlink(MOLT_AGENT_RUN "/mode");
+    }
     int r = units_each(rq, paged, err);
     tell_paged(s, reply);
     if (r == 0)
@@ -402,8 +424,8 @@ int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_erro
         r = molt_restore_reload(err); /* seconds under emulation: once for all */
     if (r == 0)
         r = units_each(rq, finish, err);
-    if (r < 0)
-        return r;
+    if (r < 0 || alone)
+        return r < 0 ? r : only_these(molt_json_get(rq->args, "enable"), err);
     if (molt_run_ok(journald, &o, NULL, err) < 0) {
         molt_warn(s->log, "journald: %s", err ? molt_error_text(*err) : "");
         molt_error_clear(err);

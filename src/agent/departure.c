@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mount.h>
 
+#include "agent/address.h"
 #include "agent/agent.h"
 #include "agent/units.h"
 #include "base/cleanup.h"
@@ -170,6 +171,9 @@ static int begin_all(struct molt_request *rq, struct molt_error **err)
     int r = units_each(rq, make_armed, err);
     if (r == 0)
         r = units_each(rq, begin, err);
+    /* What arrives from here on is heard by nobody: not acknowledged, so sent again. */
+    if (r == 0 && molt_json_get_string(rq->args, "address"))
+        r = address_give(molt_json_get_string(rq->args, "address"), err);
     return r < 0 ? r : units_each(rq, go_on, err);
 }
 
@@ -196,7 +200,7 @@ static int end_all(struct session *s, struct molt_json *reply, struct molt_error
     return r;
 }
 
-/* {"units": [{"unit", "rounds"}], "early"} -> {"workloads", "bystanders"}. The workloads stand still from here on, and soon after everything
+/* {"units": [{"unit", "rounds"}], "early", "alone": everything else in the guest goes on, "address": the service's own, which it loses here} -> {"workloads", "bystanders"}. The workloads stand still from here on, and soon after everything
  * else. Undone by resume, or by the end of the session. dump-prepare came before, and perhaps dump-arm. early: the reply comes while CRIU
  * still reads, with "dumping": dump-end is to follow; where something in the guest may have to answer CRIU it comes at the end all the
  * same, with "units" as dump-end has them. */
@@ -218,7 +222,8 @@ int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error *
     molt_json_set(reply, "workloads", list);
     if (early)
         molt_json_set_bool(reply, "dumping", true);
-    stop_bystanders(s, reply);
+    if (!molt_json_get_bool(rq->args, "alone", false))
+        stop_bystanders(s, reply);
     return 0;
 }
 
@@ -234,12 +239,20 @@ int h_dump_end(struct molt_request *rq, struct molt_json *reply, struct molt_err
     return r;
 }
 
+static void get_address(struct molt_log *log)
+{
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    if (address_return(&err) < 0)
+        molt_err(log, "the service's address is missing: %s", molt_error_text(err));
+}
+
 void departure_resume(struct session *s)
 {
     if (!units_frozen(s))
         return;
     departure_disarm(s);
     departure_thaw_bystanders(s->log);
+    get_address(s->log);
     for (size_t i = 0; i < s->units->n; i++) {
         CLEANUP_ERROR struct molt_error *err = NULL;
         struct unit_move *m = s->units->v[i];
@@ -261,6 +274,7 @@ int h_resume(struct molt_request *rq, struct molt_json *reply, struct molt_error
     departure_disarm(s);
     departure_thaw_bystanders(s->log);
     departure_forget_images();
+    get_address(s->log);
     for (size_t i = 0; i < molt_json_size(list) && i < MOLT_MAX_UNITS; i++) {
         const char *unit = molt_json_get_string(molt_json_at(list, i), "unit");
         struct unit_move *m = unit ? units_find(s, unit) : NULL;
@@ -276,4 +290,25 @@ int h_resume(struct molt_request *rq, struct molt_json *reply, struct molt_error
         molt_error_free(e);
     }
     return result;
+}
+
+/* {"units"}: each runs on another guest now. Its processes end here, without a word to their peers; systemd does not start it again, not at the next
+ * boot either. Also a second time. */
+int h_depart(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    const struct session *s = rq->ctx;
+    const struct molt_json *list = molt_json_get(rq->args, "units");
+    int r = 0;
+    (void)reply;
+    for (size_t i = 0; i < molt_json_size(list) && i < MOLT_MAX_UNITS && r == 0; i++) {
+        const char *unit = molt_json_get_string(molt_json_at(list, i), "unit");
+        struct unit_move *m = unit ? units_find(s, unit) : NULL;
+        r = molt_dump_depart(unit ? unit : "", err);
+        if (m)
+            m->frozen = false;
+    }
+    departure_forget_images();
+    if (r == 0)
+        address_forget();
+    return r;
 }

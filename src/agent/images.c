@@ -172,6 +172,8 @@ static int send_following(struct sender *s, const char *dir, struct molt_error *
     if (r < 0)
         return r;
     r = send_rest(s, true, err);
+    if (r == 0)
+        r = flush(s, err);
     while (r == 0 && (more = follow_next(&f, FOLLOW_MS, &name, err)) > 0)
         if (is_image(name) && !as_sent(s, name) && is_closed(s->dirfd, name)) {
             r = send_file(s, name, err);

@@ -15,6 +15,7 @@
 #include "base/subprocess.h"
 #include "procmig/check.h"
 #include "procmig/dump.h"
+#include "procmig/procfs.h"
 
 #define WORKLOAD_FILE MOLT_AGENT_ETC "/workload"
 #define MAX_WORKLOAD_FILE 4096
@@ -135,7 +136,22 @@ int info_workloads(const char *asked, struct molt_workload **ret_w, size_t *ret_
     return r;
 }
 
-/* {"workload": "a,b" or nothing} -> {"workloads", "reasons", ... of disks_report} */
+/* Those that start at the next boot. */
+static int list_enabled(struct molt_workload *const *w, size_t n, struct molt_json *list, struct molt_error **err)
+{
+    int r = 0;
+    for (size_t i = 0; i < n && r == 0; i++) {
+        CLEANUP_FREE char *out = NULL, *state = NULL;
+        r = molt__systemctl_show(w[i]->unit, "UnitFileState", &out, err);
+        state = out ? molt__show_get(out, "UnitFileState") : NULL;
+        if (molt_streq(state, "enabled"))
+            molt_json_append(list, molt_json_string(w[i]->unit));
+    }
+    return r;
+}
+
+/* {"workload": "a,b" or nothing, "alone": into a guest that runs, "address": with it, "10.0.0.5"} -> {"workloads", "reasons", ... of disks_report;
+ * alone: "enabled": [unit]} */
 int h_preflight(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct molt_workload *w[MOLT_MAX_UNITS] = {NULL};
@@ -150,6 +166,13 @@ int h_preflight(struct molt_request *rq, struct molt_json *reply, struct molt_er
         molt_json_append(list, molt_workload_json(w[i]));
     if (r == 0)
         r = molt_check(w, n, NULL, true, &reasons, err);
+    if (r == 0 && molt_json_get_bool(rq->args, "alone", false)) {
+        struct molt_json *enabled = molt_json_array();
+        molt_json_set(reply, "enabled", enabled);
+        r = list_enabled(w, n, enabled, err);
+        if (r == 0)
+            r = molt_check_address(w, n, molt_json_get_string(rq->args, "address"), &reasons, err);
+    }
     if (r == 0)
         molt_json_set(reply, "reasons", molt_reasons_json(&reasons));
     for (size_t i = 0; i < n; i++)

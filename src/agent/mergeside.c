@@ -10,6 +10,7 @@
 
 #include "agent/agent.h"
 #include "agent/clonerecord.h"
+#include "agent/folders.h"
 #include "agent/peer.h"
 #include "agent/trees.h"
 #include "agent/warm.h"
@@ -179,16 +180,33 @@ static int begin_merges(struct session *s, const struct molt_json *args, const s
     return r;
 }
 
-/* {"disks": [{"vdev": "xvda", "base": "xvdy"}], "on_conflict", "snapshot_ns", "resolve": text}: mounts the bases, takes what was recorded
+/* Directories that come along, into empty ones: nothing to decide, and whatever changes there is the other side's. */
+static int begin_folders(struct session *s, const struct molt_json *folders, struct molt_error **err)
+{
+    struct merge_state *m = s->merge = molt_xcalloc(1, sizeof(*m));
+    CLEANUP_JSON struct molt_json *args = molt_json_object();
+    const struct clone_changes none = {.why_not = "they came just now"};
+    struct molt_policy *p = NULL;
+    molt_json_set_string(args, "on_conflict", "active");
+    int r = folders_open(folders, &m->trees, err);
+    if (r == 0 && (r = molt_policy_default(&p, err)) == 0)
+        push_policy(m, p);
+    return r < 0 ? r : begin_merges(s, args, &none, err);
+}
+
+/* {"folders": as folders_open has them}, or
+ * {"disks": [{"vdev": "xvda", "base": "xvdy"}], "on_conflict", "snapshot_ns", "resolve": text}: mounts the bases, takes what was recorded
  * here. */
 int h_merge_begin(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
-    const struct molt_json *disks = molt_json_get(rq->args, "disks");
+    const struct molt_json *disks = molt_json_get(rq->args, "disks"), *folders = molt_json_get(rq->args, "folders");
     CLEANUP_CHANGES struct clone_changes changes = {.why_not = ""};
-    if (!s->peer || !disks)
+    if (!s->peer || (!disks && !folders))
         return molt_error_set(err, MOLT_E_PROTOCOL, "merge-begin: bad arguments");
     merge_free(s);
+    if (folders)
+        return begin_folders(s, folders, err);
     int64_t t0 = molt_mono_ms();
     struct merge_state *m = s->merge = molt_xcalloc(1, sizeof(*m));
     clonerecord_take(&changes);

@@ -178,6 +178,7 @@ int h_net_announce(struct molt_request *rq, struct molt_json *reply, struct molt
         else if (a->ifa_addr && a->ifa_addr->sa_family == AF_INET6 && !(a->ifa_flags & IFF_LOOPBACK))
             sent += advertise((struct sockaddr_in6 *)a->ifa_addr, a->ifa_name) == 0;
     freeifaddrs(list);
-    molt_json_set_int(reply, "sent", sent);
+    if (reply)
+        molt_json_set_int(reply, "sent", sent);
     return 0;
 }

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 
 #include "agent/agent.h"
+#include "agent/folders.h"
 #include "agent/overlays.h"
 #include "agent/peer.h"
 #include "agent/units.h"
@@ -82,7 +83,7 @@ static void serve_recorded(const struct session *s, struct served_tree *t)
                                  s->no_recorder ? s->no_recorder : s->recorder ? "it is not recorded" : "no recording was begun");
 }
 
-/* The tree of the file system that is mounted at dir, which must be one of the guest's own. */
+/* The tree of the file system that is mounted at dir, which must be one of the guest's own; or a directory that dom0 named. */
 static int find_tree(struct peer_state *s, const char *dir, struct served_tree **ret, struct molt_error **err)
 {
     CLEANUP_MOUNTS struct agent_mounts m = {.n = 0};
@@ -91,12 +92,13 @@ static int find_tree(struct peer_state *s, const char *dir, struct served_tree *
             *ret = &s->trees[i];
             return 0;
         }
-    int r = mounts_read(&m, err);
+    const struct molt_json *folders = s->session->folders;
+    int r = folders ? 0 : mounts_read(&m, err);
     size_t i = 0;
     while (r == 0 && i < m.n && strcmp(m.v[i].dir, dir) != 0)
         i++;
-    if (r < 0 || i == m.n || s->n_trees == MOUNTS_MAX)
-        return r < 0 ? r : molt_error_set(err, MOLT_E_UNSUPPORTED, "the running guest has no file system of its own at %.200s", dir);
+    if (r < 0 || (folders ? !folders_has(folders, dir) : i == m.n) || s->n_trees == MOUNTS_MAX)
+        return r < 0 ? r : molt_error_set(err, MOLT_E_UNSUPPORTED, "the running guest has no file system of its own, and no directory that goes along, at %.200s", dir);
     struct served_tree *t = &s->trees[s->n_trees];
     *t = (struct served_tree){.rootfd = -1};
     if ((r = molt_tree_open(dir, &t->rootfd, err)) < 0)
@@ -145,6 +147,8 @@ static int p_pins(struct molt_request *rq, struct molt_json *reply, struct molt_
     if ((r = molt_pins_collect(w, &s->pins, err)) < 0)
         return r;
     overlays_own(s->pins, unit);
+    for (size_t i = 0; s->session->folders && i < s->pins->n; i++)
+        s->pins->v[i].ctime_ns = 0; /* the other disk is no snapshot of ours: its inodes say nothing */
     molt_json_set(reply, "pins", molt_pins_json(s->pins));
     return 0;
 }
@@ -230,7 +234,7 @@ void peer_stop(struct session *s)
     s->peer_server = 0;
 }
 
-/* {"domid": N, "path": "data/xenmolt/p-..."}: offers the ring and serves it in a child of its own. */
+/* {"domid": N, "path": "data/xenmolt/p-...", "folders": [path], all that the other may merge from; without it file systems}: offers the ring and serves it in a child of its own. */
 int h_peer_listen(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
@@ -240,6 +244,8 @@ int h_peer_listen(struct molt_request *rq, struct molt_json *reply, struct molt_
     if (!path || strncmp(path, "data/xenmolt/", 13) != 0 || strstr(path, "..") || domid <= 0 || domid > 0x7fef)
         return molt_error_set(err, MOLT_E_PROTOCOL, "peer-listen: bad arguments");
     peer_stop(s);
+    molt_json_free(s->folders);
+    s->folders = molt_json_copy(molt_json_get(rq->args, "folders"));
     pid_t pid = fork();
     if (pid < 0)
         return molt_error_errno(err, "fork");

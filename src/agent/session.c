@@ -17,6 +17,11 @@ static const struct molt_handler handlers[] = {
     {"fs-thaw", h_fs_thaw},
     {"net-setup", h_net_setup},
     {"net-announce", h_net_announce},
+    {"address-look", h_address_look},
+    {"address-hide", h_address_hide},
+    {"address-show", h_address_show},
+    {"folders", h_folders},
+    {"folders-drop", h_folders_drop},
     {"recipe", h_recipe},
     {"peer-listen", h_peer_listen},
     {"peer-connect", h_peer_connect},
@@ -46,6 +51,7 @@ static const struct molt_handler handlers[] = {
     {"dump-arm", h_dump_arm},
     {"dump", h_dump},
     {"dump-end", h_dump_end},
+    {"depart", h_depart},
     {"resume", h_resume},
     {"restore-prepare", h_restore_prepare},
     {"images-fetch", h_images_fetch},
@@ -77,6 +83,7 @@ static void take_back(struct session *s)
     molt_chan_close(s->peer);
     merge_free(s);
     molt_json_free(s->pins);
+    molt_json_free(s->folders);
     units_free(s);
 }
 

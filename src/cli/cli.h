@@ -76,6 +76,19 @@ void cli_print_preflight(const struct molt_json *preflight);
 void cli_print_summary(const struct molt_json *report);
 void cli_format_value(const char *key, const struct molt_json *v, struct molt_strbuf *out);
 
+/* run.c: a command that runs an operation. The functions on files return 0 or an exit status, and have told why. */
+struct cli_run {
+    const char *domain; /* for the report of one that was refused */
+    const char *report_file;
+    bool json;
+    int (*start)(xenmolt *x, void *ctx, char **ret_json, xenmolt_error **err);
+    void *ctx;
+};
+int cli_run_operation(struct cli *cli, const struct cli_run *run);
+int cli_check_report_file(struct cli *cli, const char *path); /* better before than after an hour */
+int cli_write_report(struct cli *cli, const char *path, const struct molt_json *report);
+struct molt_json *cli_take_json(char *text); /* frees text; NULL where it is none */
+
 /* upgrade.c: "a" -> "a,b"; list is malloc'd or NULL */
 void cli_add_word(char **list, const char *word);
 
@@ -90,6 +103,7 @@ int cli_op_rollback(struct cli *cli, int argc, char **argv);
 int cli_op_continue(struct cli *cli, int argc, char **argv);
 int cli_delta_merge(struct cli *cli, int argc, char **argv);
 int cli_op_recover(struct cli *cli, int argc, char **argv);
+int cli_app_migrate(struct cli *cli, int argc, char **argv);
 int cli_app_compare(struct cli *cli, int argc, char **argv);
 int cli_app_overlays(struct cli *cli, int argc, char **argv);
 int cli_domain_monitor(struct cli *cli, int argc, char **argv);

@@ -63,6 +63,17 @@ const struct cli_command cli_commands[] = {
      "  --all                    name all packages and files that differ\n"
      "  --json                   everything as JSON\n" COMMON,
      true, cli_app_compare},
+    {"app-migrate", "[OPTION]... FROM TO UNIT", "Move a running service from one guest to another",
+     "FROM and TO are running domains with agents, at any two levels of their systems; TO has the unit, and it does not\n"
+     "run there. Its process keeps its memory, files, connections and PID.\n\n"
+     "  --address ADDRESS/LENGTH the service's own address, which goes along, with its connections\n"
+     "  --path DIRECTORY         a directory of the service, which goes along; may be repeated; in TO missing\n"
+     "                           or empty\n"
+     "  --no-rehearsal           do not try the restore before the freeze\n"
+     "  -n, --dry-run            only check whether it can be done\n"
+     "  --report FILE            write the report, as JSON, to FILE\n"
+     "  --json                   everything as JSON lines\n" COMMON,
+     true, cli_app_migrate},
     {"app-overlays", "[--json] DOMAIN", "List the services of a domain that still run old code",
      "Those that moved in an upgrade and were not restarted since, and from which packages their old files are.\n\n"
      "  --json                   the same as JSON\n" COMMON,

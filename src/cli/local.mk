@@ -4,6 +4,8 @@ CLI_SOURCES = \
 	src/cli/commands.c \
 	src/cli/delta.c \
 	src/cli/interrupt.c \
+	src/cli/migrate.c \
+	src/cli/run.c \
 	src/cli/main.c \
 	src/cli/ops.c \
 	src/cli/progress.c \

@@ -23,6 +23,9 @@ struct molt_reasons {
  * toolbox NULL: the default directory; with_criu runs `criu check` too. */
 int molt_check(struct molt_workload *const *w, size_t n, const char *toolbox, bool with_criu, struct molt_reasons *r,
                struct molt_error **err);
+/* For a move into a guest with addresses of its own: every connection of the workloads must be one of `address` ("10.0.0.5", NULL: there is none that
+ * moves). */
+int molt_check_address(struct molt_workload *const *w, size_t n, const char *address, struct molt_reasons *r, struct molt_error **err);
 void molt_reasons_add(struct molt_reasons *r, const char *what, const char *remedy, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 void molt_reasons_free(struct molt_reasons *r);

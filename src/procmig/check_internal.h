@@ -11,4 +11,7 @@ void molt__check_tcp(pid_t pid, const uint64_t *own, size_t n, struct molt_reaso
  * same tables in a socket that is not own; *ret_port: the first one's remote port. */
 size_t molt__check_tcp_text(const char *tcp, const char *tcp6, const uint64_t *own, size_t n, unsigned *ret_port);
 
+/* How many connections of own sockets are not of `address` (NULL: any); *ret_port: the first one's local port. */
+size_t molt__check_address_text(const char *tcp, const char *tcp6, const uint64_t *own, size_t n, const char *address, unsigned *ret_port);
+
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* TCP connections to processes of the same guest that stay behind: their other end would be nowhere. */
+#include <arpa/inet.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -113,4 +114,81 @@ void molt__check_tcp(pid_t pid, const uint64_t *own, size_t n, struct molt_reaso
         molt_reasons_add(r, "connection to another local process", "name the other service as well, or close the connection",
                          "%zu TCP connection%s to a process of the same guest that does not move, first to its port %u", found,
                          found == 1 ? " goes" : "s go", port);
+}
+
+/* As the kernel prints it: words of 32 bits as they lie in memory. */
+static void print_address(const char *text, char *ret)
+{
+    uint32_t word[4];
+    size_t words = strchr(text, ':') ? 4 : 1;
+
+    *ret = '\0';
+    if (inet_pton(words == 4 ? AF_INET6 : AF_INET, text, word) != 1)
+        return;
+    for (size_t i = 0; i < words; i++)
+        ret += sprintf(ret, "%08X", word[i]);
+}
+
+/* Connections of its own to itself (molt__check_tcp looks at others) are at home anywhere. */
+static bool is_loopback(const char *address)
+{
+    return strlen(address) == 8 ? !strcmp(address + 6, "7F") : !strcmp(address, "00000000000000000000000001000000");
+}
+
+size_t molt__check_address_text(const char *tcp, const char *tcp6, const uint64_t *own, size_t n, const char *address, unsigned *ret_port)
+{
+    char want[ADDRESS_MAX] = "";
+    struct table t = {NULL, 0, 0};
+    size_t found = 0;
+
+    if (address)
+        print_address(address, want);
+    add_connections(&t, tcp);
+    add_connections(&t, tcp6);
+    for (size_t i = 0; i < t.n; i++)
+        if (has(own, n, t.v[i].ino) && strcmp(t.v[i].local.address, want) && !is_loopback(t.v[i].local.address) && found++ == 0)
+            *ret_port = t.v[i].local.port;
+    free(t.v);
+    return found;
+}
+
+struct owned {
+    uint64_t *v;
+    size_t n, cap;
+};
+
+static int note_socket(void *ctx, const struct molt__fd *f, struct molt_error **err)
+{
+    struct owned *o = ctx;
+
+    (void)err;
+    if (S_ISSOCK(f->st.st_mode)) {
+        MOLT_GROW(o->v, o->n, o->cap);
+        o->v[o->n++] = f->st.st_ino;
+    }
+    return 0;
+}
+
+int molt_check_address(struct molt_workload *const *w, size_t n, const char *address, struct molt_reasons *r, struct molt_error **err)
+{
+    CLEANUP_FREE char *tcp = NULL, *tcp6 = NULL;
+    struct owned own = {NULL, 0, 0};
+    unsigned port = 0;
+    size_t found;
+    int rc = 0;
+
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < w[i]->procs && rc == 0; k++)
+            rc = molt__each_fd(w[i]->proc[k].pid, false, note_socket, &own, err);
+    if (rc == 0 && n > 0) {
+        (void)molt__proc_text(w[0]->main_pid, "net/tcp", &tcp, NULL);
+        (void)molt__proc_text(w[0]->main_pid, "net/tcp6", &tcp6, NULL);
+    }
+    found = rc == 0 ? molt__check_address_text(tcp, tcp6, own.v, own.n, address, &port) : 0;
+    if (found)
+        molt_reasons_add(r, "connection of another address", "give the service an address of its own, which its peers use, and name it (--address), or close the connection",
+                         "%zu TCP connection%s no connection of %s, first that of the local port %u", found, found == 1 ? " is" : "s are",
+                         address ? address : "an address that moves", port);
+    free(own.v);
+    return rc;
 }

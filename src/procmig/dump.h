@@ -51,6 +51,9 @@ void molt_dump_disarm(struct molt_dump *d);
  * still traces the tree, takes TCP sockets out of repair mode, SIGCONT for every process of the unit's
  * cgroup. */
 int molt_dump_resume(const char *unit, struct molt_error **err);
+/* The end of a unit that goes on elsewhere: its processes are killed while their connections are silent, and systemd neither restarts it nor starts
+ * it at the next boot. A unit that is not there any more is no error; also a second time. */
+int molt_dump_depart(const char *unit, struct molt_error **err);
 /* A tmpfs at dir for the images (made when missing; a second call is no error), and its removal with all in
  * it. */
 int molt_images_mount(const char *dir, struct molt_error **err);

@@ -99,6 +99,8 @@ err_has "--discard-new-writes"
 bad domain-monitor
 bad app-compare web1
 bad app-compare web1 web1
+bad app-migrate web1 web2
+bad app-migrate web1 web1 counter
 err_has "both"
 bad app-overlays
 bad app-overlays web1 web2

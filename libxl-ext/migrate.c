@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The step table of app-migrate. */
+#include "migrate.h"
+
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "base/strbuf.h"
+
+/* ---- what both sides are told ---- */
+
+static struct molt_identity identity_of(struct molt_op *op)
+{
+    return (struct molt_identity){.op = molt_op_id(op), .name = molt_op_subject(op), .clone_name = up_param(op, "to"),
+                                  .active = (uint32_t)up_param_int(op, "domid"), .clone = (uint32_t)up_param_int(op, "to_domid")};
+}
+
+/* false: that domain is gone, and with it all that was in it. */
+static bool still_there(struct molt_op *op, const char *domid, const char *uuid)
+{
+    struct molt_domain d;
+    return molt_domain_info(up_of(op)->x, (uint32_t)up_param_int(op, domid), &d, NULL) == 0 && molt_streq(d.uuid, up_param(op, uuid));
+}
+
+static int show_address(struct molt_op *op, struct molt_chan *to, bool drop, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = molt_json_object();
+    if (!up_param(op, "address"))
+        return 0;
+    molt_json_set_string(args, "address", up_param(op, "address"));
+    molt_json_set_string(args, "dev", up_param(op, "to_dev"));
+    molt_json_set_bool(args, "drop", drop);
+    return molt_call(to, "address-show", args, NULL, NULL, err);
+}
+
+/* ---- connect: files and libraries, while the service serves ---- */
+
+static int merge_folders(struct molt_op *op, struct molt_chan *to, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = molt_json_object();
+    const struct molt_json *folders = molt_json_get(molt_op_params(op), "folders");
+    if (molt_json_size(folders) == 0)
+        return 0;
+    molt_json_set(args, "folders", molt_json_copy(folders));
+    int r = molt_op_put(op, "folders_begun", molt_json_bool(true), err);
+    if (r == 0)
+        r = up_long_call(to, "merge-begin", args, NULL, err);
+    return r < 0 ? r : up_converge(op, to, err);
+}
+
+static int step_connect(struct molt_op *op, struct molt_error **err)
+{
+    const struct molt_identity id = identity_of(op);
+    struct molt_chan *from, *to;
+    int r = molt_op_put(op, "clone_domid", molt_json_int(up_param_int(op, "to_domid")), err);
+    if (r == 0)
+        r = molt_identity_begin(&up_of(op)->x->store, &id, err);
+    if (r == 0)
+        r = up_active(op, &from, err);
+    if (r == 0)
+        r = up_clone(op, &to, err);
+    if (r == 0)
+        r = up_introduce(op, from, to, err);
+    if (r == 0)
+        r = merge_folders(op, to, err);
+    return r < 0 ? r : up_fetch_pins(op, err);
+}
+
+/* Whatever came to the other guest: overlay, images, what was restored, directories. */
+static int clear_up(struct molt_op *op, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *units = up_units_args(op), *folders = molt_json_object();
+    struct molt_chan *to;
+    up_drop(&up_of(op)->clone); /* its last call may have been cut */
+    int r = up_clone(op, &to, err);
+    molt_json_set_bool(units, "overlays", true);
+    if (r == 0)
+        r = up_long_call(to, "restore-undo", units, NULL, err);
+    if (r == 0)
+        r = show_address(op, to, true, err);
+    if (r < 0 || !molt_json_get_bool(molt_op_facts(op), "folders_begun", false))
+        return r;
+    molt_json_set(folders, "folders", molt_json_copy(molt_json_get(molt_op_params(op), "folders")));
+    return up_long_call(to, "folders-drop", folders, NULL, err);
+}
+
+static int undo_connect(struct molt_op *op, struct molt_error **err)
+{
+    const struct molt_identity id = identity_of(op);
+    int r = still_there(op, "to_domid", "to_uuid") ? clear_up(op, err) : 0;
+    up_drop(&up_of(op)->active);
+    return r < 0 ? r : molt_identity_end(&up_of(op)->x->store, &id, err);
+}
+
+static int step_get_ready(struct molt_op *op, struct molt_error **err)
+{
+    return up_prepare(op, err);
+}
+
+/* ---- freeze ---- */
+
+static int begin_dump(struct molt_op *op, struct molt_chan *from, struct molt_json **ret, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = up_units_args(op);
+    molt_json_set_bool(args, "early", true);
+    molt_json_set_bool(args, "alone", true);
+    if (up_param(op, "address"))
+        molt_json_set_string(args, "address", up_param(op, "address"));
+    int r = up_long_call(from, "dump", args, ret, err);
+    up_note_us(op, "t_still");
+    return r == 0 && molt_fault("freeze") ? molt_error_set(err, MOLT_E_INTERNAL, "fault point freeze") : r;
+}
+
+/* The address goes away where the service was when it stands still, and is the other guest's own, unheard, before it is restored there: its peers
+ * hear nothing meanwhile, and send again. */
+static int step_halt(struct molt_op *op, struct molt_error **err)
+{
+    struct molt_chan *from, *to;
+    CLEANUP_JSON struct molt_json *dump = NULL;
+    int r = up_active(op, &from, err);
+    if (r == 0)
+        r = up_clone(op, &to, err);
+    if (r == 0)
+        r = up_before_freeze(op, from, err);
+    if (r == 0)
+        r = molt_op_put(op, "freezing", molt_json_bool(true), err);
+    if (r == 0)
+        r = up_arm_dump(op, from, err);
+    if (r < 0)
+        return r;
+    up_note_us(op, "t_freeze");
+    r = begin_dump(op, from, &dump, err);
+    if (r == 0)
+        r = up_final_passes(op, to, err);
+    if (r < 0)
+        return r;
+    up_note_us(op, "t_merged");
+    return up_take_images(op, from, to, dump, err);
+}
+
+static int undo_halt(struct molt_op *op, struct molt_error **err)
+{
+    struct molt_chan *from;
+    if (!still_there(op, "domid", "uuid"))
+        return 0;
+    int r = 0;
+    if (molt_json_get_bool(molt_op_facts(op), "freezing", false)) {
+        up_drop(&up_of(op)->active);
+        r = up_active(op, &from, err);
+        if (r == 0)
+            r = up_call_units(op, from, "resume", NULL, err);
+        if (r == MOLT_E_NO_WORKLOAD) {
+            molt_warn(molt_op_log(op), "%s does not run any more: nothing to resume", up_param(op, "workload"));
+            molt_error_clear(err);
+            r = 0;
+        }
+    }
+    if (r == 0 && molt_json_get_bool(molt_op_facts(op), "hooked", false))
+        up_tell_error(op);
+    return r;
+}
+
+/* ---- restore ---- */
+
+static int step_bring_up(struct molt_op *op, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = molt_json_object();
+    struct molt_chan *to;
+    int r = up_clone(op, &to, err);
+    if (r == 0 && up_param(op, "address")) {
+        molt_json_set_string(args, "address", up_param(op, "address"));
+        molt_json_set_string(args, "dev", up_param(op, "to_dev"));
+        r = molt_call(to, "address-hide", args, NULL, NULL, err);
+    }
+    return r < 0 ? r : step_restore(op, err);
+}
+
+/* Before the service goes on where it was, so that the address is never in both. */
+static int undo_bring_up(struct molt_op *op, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *units = up_units_args(op);
+    struct molt_chan *to;
+    if (!still_there(op, "to_domid", "to_uuid"))
+        return 0;
+    up_drop(&up_of(op)->clone);
+    int r = up_clone(op, &to, err);
+    molt_json_set_bool(units, "overlays", true);
+    if (r == 0)
+        r = up_long_call(to, "restore-undo", units, NULL, err);
+    return r < 0 ? r : show_address(op, to, true, err);
+}
+
+/* ---- from the pivot on ---- */
+
+static int step_give(struct molt_op *op, struct molt_error **err)
+{
+    const struct molt_identity id = identity_of(op);
+    int r = molt_identity_move(&up_of(op)->x->store, &id, err);
+    up_note_us(op, "t_pivot");
+    return r;
+}
+
+static int step_go_on(struct molt_op *op, struct molt_error **err)
+{
+    struct molt_chan *to;
+    int r = up_clone(op, &to, err);
+    if (r == 0)
+        r = show_address(op, to, false, err);
+    if (r == 0)
+        r = up_call_units(op, to, "restore-thaw", NULL, err);
+    if (r < 0)
+        return r;
+    up_note_us(op, "t_thawed");
+    up_announce(op, to);
+    return 0;
+}
+
+static int step_settle(struct molt_op *op, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = up_units_args(op);
+    const struct molt_json *enabled = molt_json_get(molt_op_params(op), "enabled");
+    molt_json_set_bool(args, "alone", true);
+    if (enabled)
+        molt_json_set(args, "enable", molt_json_copy(enabled));
+    return up_go_live(op, args, err);
+}
+
+/* It ends where it was. */
+static int step_depart(struct molt_op *op, struct molt_error **err)
+{
+    const struct molt_identity id = identity_of(op);
+    struct molt_chan *from;
+    int r = 0;
+    if (still_there(op, "domid", "uuid") && (r = up_active(op, &from, err)) == 0) {
+        CLEANUP_JSON struct molt_json *args = up_units_args(op);
+        r = up_long_call(from, "depart", args, NULL, err);
+    }
+    return r < 0 ? r : molt_identity_moved(&up_of(op)->x->store, &id, err);
+}
+
+static const struct molt_step steps[] = {
+    {"connect", MOLT_STEP_REVERSIBLE, 3600, step_connect, undo_connect, NULL},
+    {"prepare", MOLT_STEP_REVERSIBLE, 600, step_get_ready, NULL, NULL},
+    {"predump", MOLT_STEP_REVERSIBLE, 900, step_predump, NULL, NULL},
+    {"rehearse", MOLT_STEP_REVERSIBLE, 1800, step_rehearse, NULL, NULL},
+    {"freeze", MOLT_STEP_REVERSIBLE, 600, step_halt, undo_halt, NULL},
+    {"restore", MOLT_STEP_REVERSIBLE, 300, step_bring_up, undo_bring_up, NULL},
+    {"pivot", MOLT_STEP_PIVOT, 60, step_give, NULL, probe_pivot},
+    {"switch", MOLT_STEP_FORWARD, 120, step_go_on, NULL, NULL},
+    {"verify", MOLT_STEP_FORWARD, 1500, step_settle, NULL, NULL},
+    {"depart", MOLT_STEP_FORWARD, 300, step_depart, NULL, NULL},
+};
+
+const struct molt_op_table molt_app_migrate_table = {
+    .kind = "app-migrate",
+    .steps = steps,
+    .n_steps = sizeof(steps) / sizeof(steps[0]),
+    .open = up_open,
+    .close = up_close,
+    .report = up_report,
+};

@@ -1,0 +1,86 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# app-migrate: the counting service moves under load from web1 (Debian 12) to web3 (Debian 13, without a JDK), with its address and its directory;
+# before that what is refused, and a failure in the freeze; at last back again.
+. "$(dirname "$0")/../lib/case.sh"
+
+SERVICE=10.77.0.50 # the service's own address
+THERE=10.77.0.13   # web3's; the image has web1's
+there() { dom0 "ssh -o StrictHostKeyChecking=no $THERE $(printf %q "$*")"; }
+pid_there() { there "systemctl show -P MainPID counter.service"; }
+has_service() { guest "ip -o addr show" | grep -c "$SERVICE/24"; }
+has_service_there() { there "ip -o addr show" | grep -c "$SERVICE/24"; }
+# what a move may leave in web3
+left_there() { there "ls -d /var/lib/counter /var/lib/xenmolt/overlays/* /var/lib/xenmolt/pins/* /run/xenmolt/restore/* 2>/dev/null; cat /proc/sys/net/ipv4/conf/eth0/arp_ignore; ip -o addr show | grep -c $SERVICE; pgrep -c java"; }
+MIGRATE="xenmolt app-migrate --address $SERVICE/24 --path /var/lib/counter"
+
+begin dom0-ready
+# Not what web3 has services for, here
+dom0_sh <<'END' || give_up "web3 could not be started"
+sed 's/mac=[0-9a-f:]*/mac=00:16:3e:77:00:13/; s/mitigations=off/mitigations=off systemd.mask=java21.service systemd.mask=java25.service systemd.mask=db.service systemd.mask=native.service systemd.mask=python.service/' /etc/xen/web3.cfg >/tmp/web3.cfg
+xl create -q /tmp/web3.cfg memory=1024 maxmem=1024
+for i in $(seq 300); do ssh -o ConnectTimeout=5 10.77.0.11 true 2>/dev/null && exit 0; sleep 1; done
+exit 1
+END
+dom0 "ssh 10.77.0.11 'timeout 400 systemctl is-system-running --wait >/dev/null; sed -i s/10.77.0.11/10.77.0.13/ /etc/systemd/network/eth0.network; systemd-run -q --on-active=1 systemctl restart systemd-networkd'"
+dom0 "for i in \$(seq 60); do ssh -o StrictHostKeyChecking=no -o ConnectTimeout=5 $THERE 'ip -o addr show | grep -q 10.77.0.11' 2>/dev/null || ssh -o ConnectTimeout=5 $THERE true 2>/dev/null && exit 0; sleep 1; done; exit 1" || give_up "web3 does not take its address"
+there "ip addr del 10.77.0.11/24 dev eth0" 2>/dev/null
+dom0 "ip neigh flush all"
+boot /etc/xen/web1.cfg
+check "web3's agent is there" dom0 "xenstore-exists /local/domain/\$(xl domid web3)/data/xenmolt/proto" || exit 1
+
+# The service has an address of its own, and process ids that web3 does not have; web3 has its user and its unit, and no Java.
+guest "ip addr add $SERVICE/24 dev eth0; systemctl stop counter; echo 200000 >/proc/sys/kernel/ns_last_pid; systemctl start counter" || give_up "the service does not start again"
+uid=$(guest "id -u counter")
+dom0 "ssh $ADDRESS 'tar -C / -cf - opt/counter etc/systemd/system/counter.service' | ssh $THERE 'tar -C / -xf - && groupadd -g $uid counter && useradd --system --uid $uid --gid $uid counter && systemctl daemon-reload'" || give_up "web3 has no unit"
+ADDRESS=$SERVICE
+check "the service answers at its own address" service_up 300 || exit 1
+start_load 10
+
+expect 10 "connections without --address" "xenmolt app-migrate -n web1 web3 counter"
+err_has "address of its own"
+expect 2 "an address that web1 does not have" "xenmolt app-migrate -n --address 10.77.0.99/24 web1 web3 counter"
+err_has "10.77.0.99/24"
+expect 2 "web1's only address" "xenmolt app-migrate -n --address 10.77.0.11/24 web1 web3 counter"
+there "mkdir /var/lib/counter && touch /var/lib/counter/there"
+expect 10 "a directory that is not empty there" "$MIGRATE -n web1 web3 counter"
+err_has "/var/lib/counter"
+there "rm -r /var/lib/counter"
+expect 2 "a directory of the system's own" "xenmolt app-migrate -n --address $SERVICE/24 --path /etc web1 web3 counter"
+expect 2 "the same domain twice" "xenmolt app-migrate -n web1 web1 counter"
+expect 9 "a unit that is not there" "xenmolt app-migrate -n web1 web3 nosuch"
+expect 0 "all is well" "$MIGRATE -n web1 web3 counter"
+PID_BEFORE=$(main_pid)
+left_there >"$scratch/left"
+
+rc=0
+dom0 "MOLT_FAULT=freeze $MIGRATE --no-rehearsal web1 web3 counter" >"$scratch/out" 2>"$scratch/err" || rc=$?
+check "a failure in the freeze is one" same "$rc" 1
+check "the service goes on" service_up 60
+check "as the same process" same "$(main_pid)" "$PID_BEFORE"
+check "at its address" same "$(has_service) $(has_service_there)" "1 0"
+left_there >"$scratch/left.after"
+check "nothing of it is in web3" diff -U1 "$scratch/left" "$scratch/left.after"
+
+expect 0 "app-migrate" "$MIGRATE --report /tmp/migrate.json web1 web3 counter" || exit 1
+sleep 10
+check "the same process" same "$(pid_there)" "$PID_BEFORE"
+check "it answers" service_up 60
+load_clean
+note "blackout: $(dom0 "jq -c '[.blackout_ms, .blackout]' /tmp/migrate.json"), longest client gap $(dom0 "jq .longest_gap_ms /tmp/load.json") ms"
+check "its memory came later" dom0 "jq -e '.processes[0].paged_later | .ok and .pages > 0' /tmp/migrate.json"
+check "its address is web3's" same "$(has_service) $(has_service_there)" "0 1"
+check "in web1 it has ended, and starts no more" same "$(guest "systemctl is-active counter; systemctl is-enabled counter; pgrep -c java" | xargs)" "inactive disabled 0"
+check "in web3 it starts at the next boot" same "$(there "systemctl is-active counter; systemctl is-enabled counter" | xargs)" "active enabled"
+check "the JDK is web1's" dom0 "xenmolt app-overlays --json web3 | jq -e '.overlays[0].files | any(contains(\"java-17\"))'"
+check "op-list says done" same "$(dom0 "xenmolt op-list --json | jq -r '.[-1] | \"\(.kind) \(.state)\"'")" "app-migrate done"
+expect 8 "it is not rolled back" "xenmolt op-rollback --discard-new-writes \$(xenmolt op-list --json | jq -r '.[-1].id')"
+
+guest "rm -r /var/lib/counter"
+start_load 5
+expect 0 "and back" "$MIGRATE web3 web1 counter" || exit 1
+sleep 10
+check "still the same process" same "$(main_pid)" "$PID_BEFORE"
+check "web3 has nothing of it but its directory" same "$(there "ls -d /var/lib/xenmolt/overlays/* /var/lib/xenmolt/pins/*/* /run/xenmolt/restore/* 2>/dev/null; pgrep -c java" | xargs)" 0
+check "no overlay is needed here" same "$(dom0 "xenmolt app-overlays --json web1 | jq -c '[.overlays[].files[]]'")" "[]"
+load_clean
