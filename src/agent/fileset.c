@@ -12,7 +12,7 @@
 #include "merge/fileset.h"
 #include "procmig/buildid.h"
 #include "procmig/check.h"
-#include "procmig/pins.h"
+#include "procmig/execs.h"
 #include "procmig/procfs.h"
 
 #define STATUS      "/var/lib/dpkg/status"
@@ -47,6 +47,8 @@ static int describe(struct molt_workload *w, struct molt_json *list, struct molt
     int r = molt_check(&w, 1, NULL, false, &reasons, err);
     if (r == 0)
         r = molt_pins_collect(w, &pins, err);
+    if (r == 0)
+        r = molt_pins_add_execs(pins, w, MOLT_AGENT_ETC "/exec", err);
     for (size_t i = 0; r == 0 && i < pins->n; i++) {
         char id[MOLT_BUILD_ID_MAX + 1];
         if ((r = molt_pin_hash(&pins->v[i], err)) < 0)

@@ -20,7 +20,7 @@
 #include "base/strbuf.h"
 #include "merge/merge.h"
 #include "merge/pack.h"
-#include "procmig/pins.h"
+#include "procmig/execs.h"
 #include "procmig/predump.h"
 #include "proto/vchan.h"
 
@@ -144,7 +144,7 @@ static int p_pins(struct molt_request *rq, struct molt_json *reply, struct molt_
         return r;
     molt_pins_free(s->pins);
     s->pins = NULL;
-    if ((r = molt_pins_collect(w, &s->pins, err)) < 0)
+    if ((r = molt_pins_collect(w, &s->pins, err)) < 0 || (r = molt_pins_add_execs(s->pins, w, MOLT_AGENT_ETC "/exec", err)) < 0)
         return r;
     overlays_own(s->pins, unit);
     for (size_t i = 0; s->session->folders && i < s->pins->n; i++)

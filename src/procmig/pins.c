@@ -254,6 +254,20 @@ int molt_pins_collect(const struct molt_workload *w, struct molt_pins **ret_p, s
     return r;
 }
 
+int molt__pins_add(struct molt_pins *p, pid_t pid, const char *path, enum molt_pin_use use, struct molt_error **err)
+{
+    CLEANUP_FREE char *real = realpath(path, NULL), *source = NULL;
+    struct stat st;
+
+    (void)err;
+    if (!real || strlen(real) >= PATH_MAX)
+        return 0;
+    source = molt_xasprintf("/proc/%d/root%s", (int)pid, real);
+    if (stat(source, &st) == 0 && S_ISREG(st.st_mode))
+        note(p, real, MOLT_STEAL_PTR(source), &st, false, use);
+    return 0;
+}
+
 int molt_pin_hash(struct molt_pin *pin, struct molt_error **err)
 {
     int r = pin->hashed ? 0 : molt_file_hash(pin->source, &pin->hash, &pin->size, err);
@@ -339,7 +353,7 @@ static bool parse_pin(const struct molt_json *o, struct molt_pin *pin)
     if (molt_json_get(o, "hash") && (!hash || strlen(hash) != 16 || strspn(hash, "0123456789abcdef") != 16))
         return false;
     if (!pin->path || !pin->source || strncmp(pin->source, "/proc/", 6) || size < 0 || mode < 0 || mode > 07777 || uid < 0 ||
-        uid >= UINT32_MAX || gid < 0 || gid >= UINT32_MAX || use < 1 || use > 7 || need < MOLT_PIN_SAME ||
+        uid >= UINT32_MAX || gid < 0 || gid >= UINT32_MAX || use < 1 || use > 15 || need < MOLT_PIN_SAME ||
         need > MOLT_PIN_MISSING)
         return false;
     pin->hashed = hash != NULL;

@@ -9,7 +9,7 @@
 
 #include "procmig/workload.h"
 
-enum molt_pin_use { MOLT_PIN_MAP = 1, MOLT_PIN_EXE = 2, MOLT_PIN_FD = 4 };
+enum molt_pin_use { MOLT_PIN_MAP = 1, MOLT_PIN_EXE = 2, MOLT_PIN_FD = 4, MOLT_PIN_EXEC = 8 /* it may start it */ };
 enum molt_pin_need { MOLT_PIN_SAME, MOLT_PIN_DIFFERENT, MOLT_PIN_MISSING, MOLT_PIN_UNKNOWN };
 
 struct molt_pin {
@@ -32,6 +32,8 @@ struct molt_pins {
 /* On the active side. Nothing is hashed yet: most files are the same inode on both sides, unchanged since the snapshot. Files that the workload
  * has open for writing are data, not pins. */
 int molt_pins_collect(const struct molt_workload *w, struct molt_pins **ret_p, struct molt_error **err);
+/* One more file, as process pid sees it under that name (symbolic links are followed). What is not there, or no plain file, is none. */
+int molt__pins_add(struct molt_pins *p, pid_t pid, const char *path, enum molt_pin_use use, struct molt_error **err);
 /* On the active side, what the clone asks for (a JDK has files of 150 MB). */
 int molt_pin_hash(struct molt_pin *pin, struct molt_error **err);
 void molt_pins_free(struct molt_pins *p);

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -12,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
+#include "procmig/execs.h"
 #include "procmig/overlay.h"
 
 static char *in(const char *dir, const char *path)
@@ -207,6 +209,71 @@ static void overlay_manifest(void **state)
     assert_int_equal(molt_overlay_parse(bad, &back, NULL), MOLT_E_PROTOCOL);
 }
 
+static void same_and_free(char *got, const char *want)
+{
+    if (want)
+        assert_string_equal(got, want);
+    else
+        assert_null(got);
+    free(got);
+}
+
+static void programs_by_their_texts(void **state)
+{
+    const char *list = "\tlinux-vdso.so.1 (0x00007ffc)\n\tlibz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x00007f2e)\n"
+                       "\tlibno.so => not found\n\t/lib64/ld-linux-x86-64.so.2 (0x00007f2f)\n";
+
+    (void)state;
+    same_and_free(molt__exec_prefix("/usr/lib/jvm/java-17-openjdk-amd64/bin/java"), "/usr/lib/jvm/java-17-openjdk-amd64");
+    same_and_free(molt__exec_prefix("/opt/shop/sbin/shopd"), "/opt/shop");
+    same_and_free(molt__exec_prefix("/usr/bin/python3.11"), NULL);
+    same_and_free(molt__exec_prefix("/usr/local/bin/shopd"), NULL);
+    same_and_free(molt__exec_prefix("/bin/sh"), NULL);
+    same_and_free(molt__exec_prefix("/opt/shop/shopd"), NULL);
+    same_and_free(molt__list_next(&list), "/lib/x86_64-linux-gnu/libz.so.1");
+    same_and_free(molt__list_next(&list), "/lib64/ld-linux-x86-64.so.2");
+    same_and_free(molt__list_next(&list), NULL);
+    same_and_free(molt__script_interpreter("#! /usr/bin/perl -w\nprint", 26), "/usr/bin/perl");
+    same_and_free(molt__script_interpreter("#!/bin/sh", 9), NULL); /* a line that does not end may go on */
+    same_and_free(molt__script_interpreter("#!sh\nexit", 10), NULL);
+}
+
+static size_t pins_of(const struct molt_pins *p, const char *path)
+{
+    CLEANUP_FREE char *real = realpath(path, NULL);
+    size_t n = 0;
+
+    for (size_t i = 0; i < p->n; i++)
+        n += real && !strcmp(p->v[i].path, real) && (p->v[i].use & MOLT_PIN_EXEC);
+    return n;
+}
+
+/* What this process may start: the shell with its libraries, a script of the list with its interpreter, not a file that is no program. */
+static void programs_with_all_they_need(void **state)
+{
+    const char *dir = *state;
+    CLEANUP_PINS struct molt_pins *p = molt_xcalloc(1, sizeof(*p));
+    CLEANUP_FREE char *list = in(dir, "/list"), *script = in(dir, "/bin/one"), *plain = in(dir, "/bin/two"), *text = molt_xasprintf("# ours\n  %s/bin  # all\n\n", dir);
+    const struct molt_workload w = {.main_pid = getpid()};
+
+    if (getuid() != 0)
+        skip(); /* it looks through another process's mounts */
+    put(dir, "/bin/one", "#!/usr/bin/env python3\n");
+    put(dir, "/bin/two", "#!/bin/false\n");
+    chmod(script, 0755);
+    put(dir, "/list", text);
+    assert_int_equal(molt_pins_add_execs(p, &w, list, NULL), 0);
+    assert_int_equal(pins_of(p, "/bin/sh"), 1);
+    assert_int_equal(pins_of(p, "/lib64/ld-linux-x86-64.so.2"), 1);
+    assert_int_equal(pins_of(p, "/lib/x86_64-linux-gnu/libc.so.6"), 1);
+    assert_int_equal(pins_of(p, script), 1);
+    assert_int_equal(pins_of(p, "/usr/bin/env"), 1);
+    assert_int_equal(pins_of(p, plain), 0);
+    assert_int_equal(molt_pins_add_execs(p, &w, "/nonexistent", NULL), 0);
+    put(dir, "/list", "bin/one\n");
+    assert_int_equal(molt_pins_add_execs(p, &w, list, NULL) < 0, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -215,6 +282,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(json_round_trip, setup, teardown),
         cmocka_unit_test_setup_teardown(hostile_pins, setup, teardown),
         cmocka_unit_test_setup_teardown(overlay_manifest, setup, teardown),
+        cmocka_unit_test(programs_by_their_texts),
+        cmocka_unit_test_setup_teardown(programs_with_all_they_need, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

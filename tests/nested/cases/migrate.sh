@@ -73,6 +73,7 @@ check "its address is web3's" same "$(has_service) $(has_service_there)" "0 1"
 check "in web1 it has ended, and starts no more" same "$(guest "systemctl is-active counter; systemctl is-enabled counter; pgrep -c java" | xargs)" "inactive disabled 0"
 check "in web3 it starts at the next boot" same "$(there "systemctl is-active counter; systemctl is-enabled counter" | xargs)" "active enabled"
 check "the JDK is web1's" dom0 "xenmolt app-overlays --json web3 | jq -e '.overlays[0].files | any(contains(\"java-17\"))'"
+check "what it starts is web1's, too: the shell, and its JDK's helper" same "$(there "nsenter -t $PID_BEFORE -m /bin/sh -c '[ -x /usr/lib/jvm/java-17-openjdk-amd64/lib/jspawnhelper ] && echo started'")" started
 check "op-list says done" same "$(dom0 "xenmolt op-list --json | jq -r '.[-1] | \"\(.kind) \(.state)\"'")" "app-migrate done"
 expect 8 "it is not rolled back" "xenmolt op-rollback --discard-new-writes \$(xenmolt op-list --json | jq -r '.[-1].id')"
 
