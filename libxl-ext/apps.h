@@ -6,7 +6,7 @@
 #include "proto/chan.h"
 
 /* What services of one guest would find on another one's system, by both agents: {"packages", "units", "os_from", "os_to"}, strings made harmless;
- * see xenmolt_app_compare. Owned by the caller. */
-int molt_app_compare(struct molt_chan *from, struct molt_chan *to, const char *workload, struct molt_json **ret, struct molt_error **err);
+ * see xenmolt_app_compare. units false: the packages alone, without a look at any service. Owned by the caller. */
+int molt_app_compare(struct molt_chan *from, struct molt_chan *to, const char *workload, bool units, struct molt_json **ret, struct molt_error **err);
 
 #endif

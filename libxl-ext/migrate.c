@@ -64,6 +64,8 @@ static int step_connect(struct molt_op *op, struct molt_error **err)
         r = up_introduce(op, from, to, err);
     if (r == 0)
         r = merge_folders(op, to, err);
+    if (r == 0)
+        up_note_levels(op, from, to);
     return r < 0 ? r : up_fetch_pins(op, err);
 }
 

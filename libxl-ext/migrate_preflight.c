@@ -108,7 +108,7 @@ static int check_workload(struct preflight *f, struct molt_error **err)
 /* The other system's libraries, and whether it has the unit. */
 static int check_systems(struct preflight *f, struct molt_error **err)
 {
-    int r = molt_app_compare(f->a, f->b, molt_json_get_string(f->params, "workload"), &f->compare, err);
+    int r = molt_app_compare(f->a, f->b, molt_json_get_string(f->params, "workload"), true, &f->compare, err);
     if (r < 0)
         return r;
     const struct molt_json *u = molt_json_at(molt_json_get(f->compare, "units"), 0);
@@ -195,8 +195,8 @@ static const struct check {
     const char *name;
     int (*fn)(struct preflight *f, struct molt_error **err);
 } checks[] = {
-    {"domains", check_domains}, {"operation", check_operations}, {"agents", check_agents}, {"workload", check_workload}, {"systems", check_systems},
-    {"address", check_address}, {"directories", check_folders}, {"memory", check_memory},
+    {"domains", check_domains}, {"operation", check_operations}, {"agents", check_agents}, {"address", check_address}, {"workload", check_workload},
+    {"systems", check_systems}, {"directories", check_folders}, {"memory", check_memory},
 };
 
 int molt_migrate_preflight(struct xenmolt *x, const xenmolt_migrate_params *p, struct molt_json **ret_result, struct molt_json **ret_params, struct molt_error **err)

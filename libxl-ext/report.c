@@ -112,6 +112,8 @@ static int add_process(struct molt_op *op, const char *unit, void *ctx, struct m
     molt_json_set_int(v, "memory_bytes", molt_json_get_int(w, "rss_bytes", 0));
     molt_json_set_int(v, "connections", molt_json_get_int(w, "connections", 0));
     molt_json_set_int(v, "connections_after", molt_json_get_int(after, "connections", 0));
+    if (pins)
+        molt_json_set_string(v, "verdict", molt_json_size(pins) ? "move-overlay" : "move");
     molt_json_set(v, "pins", pins ? molt_json_copy(pins) : molt_json_array());
     if (stats_of(dump, unit))
         molt_json_set(v, "criu_dump", molt_json_copy(stats_of(dump, unit)));
@@ -164,6 +166,8 @@ struct molt_json *up_report(struct molt_op *op)
     molt_json_set(v, "os_before", molt_json_copy(molt_json_get(notes, "os_before")));
     const struct molt_json *after = molt_json_get(molt_json_get(notes, "verify"), "os");
     molt_json_set(v, "os_after", molt_json_copy(after ? after : molt_json_get(notes, "os_after")));
+    if (molt_json_get(notes, "levels"))
+        molt_json_set(v, "packages", molt_json_copy(molt_json_get(notes, "levels")));
     molt_json_set(v, "phases", molt_op_phases(op));
     set_ms(v, "snapshot_pause_ms", molt_json_get_double(notes, "snapshot_pause_ms", -1));
     set_ms(v, "blackout_ms", ms_between(notes, "t_freeze", "t_thawed"));

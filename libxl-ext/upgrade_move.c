@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "apps.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fault.h"
@@ -183,6 +184,20 @@ static int fetch_pins(struct molt_op *op, const char *unit, void *ctx, struct mo
     return r;
 }
 
+void up_note_levels(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone)
+{
+    CLEANUP_JSON struct molt_json *v = NULL;
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    if (molt_app_compare(active, clone, NULL, false, &v, &e) < 0) {
+        molt_warn(molt_op_log(op), "the two systems' packages are not compared: %s", molt_error_text(e));
+        return;
+    }
+    struct molt_json *levels = molt_json_copy(molt_json_get(v, "packages"));
+    molt_json_set(levels, "list", NULL); /* app-compare names them */
+    molt_json_set(levels, "omitted", NULL);
+    molt_op_note(op, "levels", levels);
+}
+
 int up_fetch_pins(struct molt_op *op, struct molt_error **err)
 {
     molt_op_progress(op, -1, "copying the files that the process still needs in their old form");
@@ -209,6 +224,7 @@ int step_premerge(struct molt_op *op, struct molt_error **err)
         r = merge_and_wait(op, active, clone, err);
     if (r < 0)
         return r;
+    up_note_levels(op, active, clone);
     r = up_volumes_release(op, clone, err);
     return r < 0 ? r : up_fetch_pins(op, err);
 }

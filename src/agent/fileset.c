@@ -67,7 +67,7 @@ static int describe(struct molt_workload *w, struct molt_json *list, struct molt
     return 0;
 }
 
-/* {"workload": "a,b" or nothing} -> data: {"schema", "os", "packages", "units"} */
+/* {"workload": "a,b" or nothing, "no_units": packages alone} -> data: {"schema", "os", "packages", "units"} */
 int h_fileset(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *v = molt_json_object();
@@ -79,7 +79,7 @@ int h_fileset(struct molt_request *rq, struct molt_json *reply, struct molt_erro
     molt_json_set(v, "os", agent_os_info());
     molt_json_set(v, "packages", own_packages());
     molt_json_set(v, "units", list);
-    int r = info_workloads(molt_json_get_string(rq->args, "workload"), w, &n, err);
+    int r = molt_json_get_bool(rq->args, "no_units", false) ? 0 : info_workloads(molt_json_get_string(rq->args, "workload"), w, &n, err);
     for (size_t i = 0; i < n && r == 0; i++)
         r = describe(w[i], list, err);
     for (size_t i = 0; i < n; i++)

@@ -317,11 +317,11 @@ static int trial(const char *unit, const char *dir, const char *toolbox, int tim
     if (r == 0)
         r = drop_sizes(dir, err);
     if (r == 0)
+        r = molt__isolate_network(err); /* by programs of this system, which may not start below the overlay's libraries */
+    if (r == 0)
         r = enter_overlay(unit, err);
     if (r == 0 && readlink("/proc/self/ns/mnt", ns, sizeof(ns) - 1) < 0)
         r = molt_error_errno(err, "look at the mount namespace");
-    if (r == 0)
-        r = molt__isolate_network(err);
     if (r < 0)
         return r;
     r = lay_out(meta, dir, &rs, err);

@@ -14,6 +14,7 @@ report_valid() {
         and (.predump | length > 0) and all(.predump[]; (.pages > 0) and (.frozen_ms < .ms))
         and all(.merge.active_only, .merge.upgrade_only, .merge.both_same, .merge.bytes; type == \"number\")
         and (.merge.conflicts | type == \"array\")
+        and (.packages.level == \"newer\") and (.processes[0].verdict == \"move-overlay\") and (.processes[0].paged_later | .ok and (.pages > 1000))
         and (.process | (.pid > 1) and (.threads > 1) and (.memory_bytes > 1000000) and (.connections >= 20) and (.pins | length > 0))
         and all(.peak_extra_memory_bytes, .peak_extra_disk_bytes; type == \"number\" and . > 0)
         and (.retained | length > 0)' /tmp/up.json"

@@ -29,9 +29,11 @@ dom0 "ip neigh flush all"
 boot /etc/xen/web1.cfg
 check "web3's agent is there" dom0 "xenstore-exists /local/domain/\$(xl domid web3)/data/xenmolt/proto" || exit 1
 
-# The service has an address of its own, and process ids that web3 does not have; web3 has its user and its unit, and no Java.
-guest "ip addr add $SERVICE/24 dev eth0; systemctl stop counter; echo 200000 >/proc/sys/kernel/ns_last_pid; systemctl start counter" || give_up "the service does not start again"
-uid=$(guest "id -u counter")
+# The service has an address of its own, and process ids and a user's number that web3 has not given to others; web3 has its user and its unit, and no
+# Java.
+uid=7777
+guest "ip addr add $SERVICE/24 dev eth0; systemctl stop counter; groupmod -g $uid counter; usermod -u $uid -g $uid counter; chown -R counter: /var/lib/counter
+    echo 200000 >/proc/sys/kernel/ns_last_pid; systemctl start counter" || give_up "the service does not start again"
 dom0 "ssh $ADDRESS 'tar -C / -cf - opt/counter etc/systemd/system/counter.service' | ssh $THERE 'tar -C / -xf - && groupadd -g $uid counter && useradd --system --uid $uid --gid $uid counter && systemctl daemon-reload'" || give_up "web3 has no unit"
 ADDRESS=$SERVICE
 check "the service answers at its own address" service_up 300 || exit 1
@@ -41,7 +43,8 @@ expect 10 "connections without --address" "xenmolt app-migrate -n web1 web3 coun
 err_has "address of its own"
 expect 2 "an address that web1 does not have" "xenmolt app-migrate -n --address 10.77.0.99/24 web1 web3 counter"
 err_has "10.77.0.99/24"
-expect 2 "web1's only address" "xenmolt app-migrate -n --address 10.77.0.11/24 web1 web3 counter"
+expect 10 "an address that the connections are not of" "xenmolt app-migrate -n --address 10.77.0.11/24 web1 web3 counter"
+err_has "no connection of 10.77.0.11"
 there "mkdir /var/lib/counter && touch /var/lib/counter/there"
 expect 10 "a directory that is not empty there" "$MIGRATE -n web1 web3 counter"
 err_has "/var/lib/counter"
