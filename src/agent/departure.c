@@ -7,6 +7,7 @@
 
 #include "agent/address.h"
 #include "agent/agent.h"
+#include "agent/overlays.h"
 #include "agent/units.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -303,6 +304,8 @@ int h_depart(struct molt_request *rq, struct molt_json *reply, struct molt_error
     for (size_t i = 0; i < molt_json_size(list) && i < MOLT_MAX_UNITS && r == 0; i++) {
         const char *unit = molt_json_get_string(molt_json_at(list, i), "unit");
         struct unit_move *m = unit ? units_find(s, unit) : NULL;
+        if (unit && !strchr(unit, '/'))
+            overlays_unwatch(unit); /* of an earlier move here, which ends with it */
         r = molt_dump_depart(unit ? unit : "", err);
         if (m)
             m->frozen = false;

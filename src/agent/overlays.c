@@ -164,3 +164,11 @@ void overlays_tidy(struct molt_log *log)
             (void)overlays_drop(units[i], log);
     free_all(units, n);
 }
+
+void overlays_unwatch(const char *unit)
+{
+    CLEANUP_FREE char *path = molt_xasprintf(DROP_IN, unit);
+    unlink(path);
+    *strrchr(path, '/') = '\0';
+    rmdir(path);
+}

@@ -15,5 +15,7 @@ void overlays_tidy(struct molt_log *log);
 int overlays_drop(const char *unit, struct molt_log *log);
 /* That line: from now on to the next boot systemd calls overlays_drop when the unit ends. systemd has to be told to reload after it. */
 int overlays_watch(const char *unit, struct molt_error **err);
+/* The line goes, with the next reload. */
+void overlays_unwatch(const char *unit);
 
 #endif

@@ -120,7 +120,7 @@ static int watch(int sk, const struct molt_pager_opts *o)
     const bool well = w.ended && w.end.error[0] == '\0';
 
     if (!well) {
-        if (o->cgroup)
+        if (o->cgroup && (!w.ended || w.end.restored)) /* before that the group is theirs who restore, and have to tell what went wrong */
             kill_cgroup(o->cgroup);
         for (size_t i = 0; i < w.n; i++)
             if (w.v[i].pidfd >= 0)

@@ -22,6 +22,7 @@ struct pager {
     const char *dir;
     int listener, criu, control, watcher;
     bool pushing, finished, discard;
+    bool left; /* criu has, before the restore was done: whoever asked it tells why, and ends us */
     struct molt__mm **mm;
     size_t n, cap;
     size_t next; /* whose turn it is */
@@ -88,13 +89,14 @@ static int hear_criu(struct pager *p, struct molt_error **err)
     int32_t word;
     ssize_t n = recv(p->criu, &word, sizeof(word), MSG_WAITALL);
 
-    if (n == 0 && p->finished) {
+    if (n == 0) {
         close(p->criu);
         p->criu = -1;
+        p->left = !p->finished;
         return 0;
     }
     if (n != (ssize_t)sizeof(word))
-        return molt_error_set(err, MOLT_E_STATE, "criu left before the restore was done");
+        return molt_error_set(err, MOLT_E_PROTOCOL, "criu said something else than its protocol has");
     if (word == FINISHED)
         p->finished = true;
     if (word == FINISHED || word <= 0)
@@ -118,6 +120,8 @@ static int hear_control(struct pager *p, struct molt_error **err)
     char word[8];
     ssize_t n = recv(p->control, word, sizeof(word), 0);
 
+    if (p->left)
+        return molt_error_set(err, MOLT_E_STATE, "criu left before the restore was done");
     if (n <= 0 && !p->pushing)
         return molt_error_set(err, MOLT_E_ABORTED, "the restore was given up");
     if (n <= 0) {
@@ -232,7 +236,7 @@ int molt__pager_serve(const char *dir, bool keep, int listener, int control, int
     struct pager p = {.dir = dir, .listener = listener, .criu = -1, .control = control, .watcher = watcher, .discard = !keep};
     CLEANUP_ERROR struct molt_error *e = NULL;
     int r = serve_all(&p, &e);
-    struct molt__pager_report end = {.count = p.count, .us = p.begun_us ? (uint64_t)(molt_mono_us() - p.begun_us) : 0};
+    struct molt__pager_report end = {.count = p.count, .restored = p.pushing, .us = p.begun_us ? (uint64_t)(molt_mono_us() - p.begun_us) : 0};
 
     if (r < 0)
         snprintf(end.error, sizeof(end.error), "%s", molt_error_text(e));

@@ -11,6 +11,7 @@ struct molt__pager_report {
     pid_t pid;
     struct molt__mm_count count;
     uint64_t us; /* from the first process on */
+    bool restored; /* the end: it came behind the restore, whose processes may have children since */
     char error[256]; /* "": all is there */
 };
 

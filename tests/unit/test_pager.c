@@ -303,6 +303,7 @@ static void a_restore_that_is_given_up_leaves_nothing(void **state)
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
+/* But not by itself: it would take along who knows why. */
 static void a_criu_that_leaves_early_ends_it(void **state)
 {
     struct molt_pager p;
@@ -313,11 +314,13 @@ static void a_criu_that_leaves_early_ends_it(void **state)
         return;
     p = serve(LEAVE, &pid);
     waitpid(pid, NULL, 0);
+    molt_sleep_ms(200);
+    assert_false(molt_exists(result));
+    molt_pager_end(&p);
     CLEANUP_JSON struct molt_json *v = wait_result();
 
     assert_false(molt_json_get_bool(v, "ok", true));
     assert_non_null(strstr(molt_json_get_string(v, "error"), "criu"));
-    molt_pager_end(&p);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_dir, drop_dir)

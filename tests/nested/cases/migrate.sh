@@ -11,7 +11,7 @@ pid_there() { there "systemctl show -P MainPID counter.service"; }
 has_service() { guest "ip -o addr show" | grep -c "$SERVICE/24"; }
 has_service_there() { there "ip -o addr show" | grep -c "$SERVICE/24"; }
 # what a move may leave in web3
-left_there() { there "ls -d /var/lib/counter /var/lib/xenmolt/overlays/* /var/lib/xenmolt/pins/* /run/xenmolt/restore/* 2>/dev/null; cat /proc/sys/net/ipv4/conf/eth0/arp_ignore; ip -o addr show | grep -c $SERVICE; pgrep -c java"; }
+left_there() { there "ls -d /var/lib/counter /var/lib/xenmolt/overlays/* /var/lib/xenmolt/pins/* /run/xenmolt/restore/* /run/systemd/system/counter.service.d 2>/dev/null; cat /proc/sys/net/ipv4/conf/eth0/arp_ignore; ip -o addr show | grep -c $SERVICE; pgrep -c -u counter java"; }
 MIGRATE="xenmolt app-migrate --address $SERVICE/24 --path /var/lib/counter"
 
 begin dom0-ready
@@ -73,7 +73,7 @@ load_clean
 note "blackout: $(dom0 "jq -c '[.blackout_ms, .blackout]' /tmp/migrate.json"), longest client gap $(dom0 "jq .longest_gap_ms /tmp/load.json") ms"
 check "its memory came later" dom0 "jq -e '.processes[0].paged_later | .ok and .pages > 0' /tmp/migrate.json"
 check "its address is web3's" same "$(has_service) $(has_service_there)" "0 1"
-check "in web1 it has ended, and starts no more" same "$(guest "systemctl is-active counter; systemctl is-enabled counter; pgrep -c java" | xargs)" "inactive disabled 0"
+check "in web1 it has ended, and starts no more" same "$(guest "systemctl is-active counter; systemctl is-enabled counter; pgrep -c -u counter java" | xargs)" "inactive disabled 0"
 check "in web3 it starts at the next boot" same "$(there "systemctl is-active counter; systemctl is-enabled counter" | xargs)" "active enabled"
 check "the JDK is web1's" dom0 "xenmolt app-overlays --json web3 | jq -e '.overlays[0].files | any(contains(\"java-17\"))'"
 check "what it starts is web1's, too: the shell, and its JDK's helper" same "$(there "nsenter -t $PID_BEFORE -m /bin/sh -c '[ -x /usr/lib/jvm/java-17-openjdk-amd64/lib/jspawnhelper ] && echo started'")" started
@@ -85,6 +85,6 @@ start_load 5
 expect 0 "and back" "$MIGRATE web3 web1 counter" || exit 1
 sleep 10
 check "still the same process" same "$(main_pid)" "$PID_BEFORE"
-check "web3 has nothing of it but its directory" same "$(there "ls -d /var/lib/xenmolt/overlays/* /var/lib/xenmolt/pins/*/* /run/xenmolt/restore/* 2>/dev/null; pgrep -c java" | xargs)" 0
+check "web3 has nothing of it but its directory" same "$(there "ls -d /var/lib/xenmolt/overlays/* /var/lib/xenmolt/pins/*/* /run/xenmolt/restore/* /run/systemd/system/counter.service.d 2>/dev/null; pgrep -c -u counter java" | xargs)" 0
 check "no overlay is needed here" same "$(dom0 "xenmolt app-overlays --json web1 | jq -c '[.overlays[].files[]]'")" "[]"
 load_clean
