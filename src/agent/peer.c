@@ -245,7 +245,7 @@ int h_peer_listen(struct molt_request *rq, struct molt_json *reply, struct molt_
         return molt_error_set(err, MOLT_E_PROTOCOL, "peer-listen: bad arguments");
     peer_stop(s);
     molt_json_free(s->folders);
-    s->folders = molt_json_copy(molt_json_get(rq->args, "folders"));
+    s->folders = molt_json_get(rq->args, "folders") ? molt_json_copy(molt_json_get(rq->args, "folders")) : NULL; /* a copy of nothing is a null */
     pid_t pid = fork();
     if (pid < 0)
         return molt_error_errno(err, "fork");
