@@ -192,9 +192,14 @@ void up_note_levels(struct molt_op *op, struct molt_chan *active, struct molt_ch
         molt_warn(molt_op_log(op), "the two systems' packages are not compared: %s", molt_error_text(e));
         return;
     }
-    struct molt_json *levels = molt_json_copy(molt_json_get(v, "packages"));
-    molt_json_set(levels, "list", NULL); /* app-compare names them */
-    molt_json_set(levels, "omitted", NULL);
+    static const char *const numbers[] = {"equal", "newer", "older", "gone", "added"};
+    const struct molt_json *told = molt_json_get(v, "packages");
+    const char *level = molt_json_get_string(told, "level");
+    struct molt_json *levels = molt_json_object(); /* app-compare names the packages */
+    if (level)
+        molt_json_set_string(levels, "level", level);
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+        molt_json_set_int(levels, numbers[i], molt_json_get_int(told, numbers[i], 0));
     molt_op_note(op, "levels", levels);
 }
 
