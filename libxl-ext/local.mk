@@ -1,5 +1,6 @@
 LIBXLEXT_SOURCES = \
 	libxl-ext/apps.c libxl-ext/apps.h \
+	libxl-ext/checks.c libxl-ext/checks.h \
 	libxl-ext/context.c libxl-ext/context.h \
 	libxl-ext/disk.c libxl-ext/disk.h \
 	libxl-ext/diskplan.c libxl-ext/diskplan.h \

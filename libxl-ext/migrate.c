@@ -69,18 +69,24 @@ static int step_connect(struct molt_op *op, struct molt_error **err)
     return r < 0 ? r : up_fetch_pins(op, err);
 }
 
-/* Whatever came to the other guest: overlay, images, what was restored, directories. */
-static int clear_up(struct molt_op *op, struct molt_error **err)
+/* What was restored in the other guest, overlay, images; and its address there. */
+static int take_down(struct molt_op *op, struct molt_chan **ret_to, struct molt_error **err)
 {
-    CLEANUP_JSON struct molt_json *units = up_units_args(op), *folders = molt_json_object();
-    struct molt_chan *to;
+    CLEANUP_JSON struct molt_json *units = up_units_args(op);
     up_drop(&up_of(op)->clone); /* its last call may have been cut */
-    int r = up_clone(op, &to, err);
+    int r = up_clone(op, ret_to, err);
     molt_json_set_bool(units, "overlays", true);
     if (r == 0)
-        r = up_long_call(to, "restore-undo", units, NULL, err);
-    if (r == 0)
-        r = show_address(op, to, true, err);
+        r = up_long_call(*ret_to, "restore-undo", units, NULL, err);
+    return r < 0 ? r : show_address(op, *ret_to, true, err);
+}
+
+/* That, and the directories. */
+static int clear_up(struct molt_op *op, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *folders = molt_json_object();
+    struct molt_chan *to;
+    int r = take_down(op, &to, err);
     if (r < 0 || !molt_json_get_bool(molt_op_facts(op), "folders_begun", false))
         return r;
     molt_json_set(folders, "folders", molt_json_copy(molt_json_get(molt_op_params(op), "folders")));
@@ -93,11 +99,6 @@ static int undo_connect(struct molt_op *op, struct molt_error **err)
     int r = still_there(op, "to_domid", "to_uuid") ? clear_up(op, err) : 0;
     up_drop(&up_of(op)->active);
     return r < 0 ? r : molt_identity_end(&up_of(op)->x->store, &id, err);
-}
-
-static int step_get_ready(struct molt_op *op, struct molt_error **err)
-{
-    return up_prepare(op, err);
 }
 
 /* ---- freeze ---- */
@@ -181,16 +182,8 @@ static int step_bring_up(struct molt_op *op, struct molt_error **err)
 /* Before the service goes on where it was, so that the address is never in both. */
 static int undo_bring_up(struct molt_op *op, struct molt_error **err)
 {
-    CLEANUP_JSON struct molt_json *units = up_units_args(op);
     struct molt_chan *to;
-    if (!still_there(op, "to_domid", "to_uuid"))
-        return 0;
-    up_drop(&up_of(op)->clone);
-    int r = up_clone(op, &to, err);
-    molt_json_set_bool(units, "overlays", true);
-    if (r == 0)
-        r = up_long_call(to, "restore-undo", units, NULL, err);
-    return r < 0 ? r : show_address(op, to, true, err);
+    return still_there(op, "to_domid", "to_uuid") ? take_down(op, &to, err) : 0;
 }
 
 /* ---- from the pivot on ---- */
@@ -243,7 +236,7 @@ static int step_depart(struct molt_op *op, struct molt_error **err)
 
 static const struct molt_step steps[] = {
     {"connect", MOLT_STEP_REVERSIBLE, 3600, step_connect, undo_connect, NULL},
-    {"prepare", MOLT_STEP_REVERSIBLE, 600, step_get_ready, NULL, NULL},
+    {"prepare", MOLT_STEP_REVERSIBLE, 600, up_prepare, NULL, NULL},
     {"predump", MOLT_STEP_REVERSIBLE, 900, step_predump, NULL, NULL},
     {"rehearse", MOLT_STEP_REVERSIBLE, 1800, step_rehearse, NULL, NULL},
     {"freeze", MOLT_STEP_REVERSIBLE, 600, step_halt, undo_halt, NULL},

@@ -6,6 +6,7 @@
 #include "apps.h"
 #include "base/cleanup.h"
 #include "base/strbuf.h"
+#include "checks.h"
 #include "migrate.h"
 
 #define MIB (1024.0 * 1024)
@@ -54,19 +55,8 @@ static int check_domains(struct preflight *f, struct molt_error **err)
 /* The engine's lock is on the first one only. */
 static int check_operations(struct preflight *f, struct molt_error **err)
 {
-    static const char *const ended[] = {"failed", "aborted", "done", "committed", "rolled-back"};
-    CLEANUP_JSON struct molt_json *list = NULL;
-    int r = molt_op_list(f->x->engine, &list, err);
-    for (size_t i = 0; r == 0 && i < molt_json_size(list); i++) {
-        const struct molt_json *o = molt_json_at(list, i);
-        const char *state = molt_json_get_string(o, "state"), *id = molt_json_get_string(o, "id"), *subject = molt_json_get_string(o, "subject");
-        bool is_over = false;
-        for (size_t k = 0; k < sizeof(ended) / sizeof(ended[0]); k++)
-            is_over = is_over || molt_streq(state, ended[k]);
-        if (!is_over && (molt_streq(subject, f->from.name) || molt_streq(subject, f->to.name)))
-            return molt_error_set(err, MOLT_E_BUSY, "operation %s on %s is %s; wait for it, or end it: xenmolt op-abort %s, or xenmolt op-recover %s if its command died", id, subject, state, id, id);
-    }
-    return r;
+    int r = molt_checks_idle(f->x, f->from.name, err);
+    return r < 0 ? r : molt_checks_idle(f->x, f->to.name, err);
 }
 
 static int check_agents(struct preflight *f, struct molt_error **err)
@@ -149,7 +139,6 @@ static int check_address(struct preflight *f, struct molt_error **err)
     if (!near)
         return molt_error_set(err, MOLT_E_USAGE, "%s has no address in the network of %s, so nobody would find the service there", f->to.name, address);
     molt_json_set_string(f->params, "address", address);
-    molt_json_set_string(f->params, "from_dev", dev);
     molt_json_set_string(f->params, "to_dev", near);
     return 0;
 }
@@ -206,14 +195,8 @@ int molt_migrate_preflight(struct xenmolt *x, const xenmolt_migrate_params *p, s
     int r = 0;
     for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]) && r == 0; i++) { /* behind the first failure the rest would only repeat it */
         CLEANUP_ERROR struct molt_error *e = NULL;
-        struct molt_json *c = molt_json_object();
         r = checks[i].fn(&f, &e);
-        molt_json_set_string(c, "name", checks[i].name);
-        molt_json_set_bool(c, "ok", r == 0);
-        molt_json_set_string(c, "code", molt_code_name(r));
-        if (r < 0)
-            molt_json_set_string(c, "detail", molt_error_text(e));
-        molt_json_append(f.checks, c);
+        molt_checks_add(f.checks, checks[i].name, r, e);
         molt_error_move(err, MOLT_STEAL_PTR(e));
     }
     if (p->no_rehearsal)

@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "base/strbuf.h"
+#include "checks.h"
 #include "disk.h"
 #include "diskplan.h"
 #include "proto/resolve.h"
@@ -60,20 +61,9 @@ static int check_domain(struct preflight *f, struct molt_error **err)
     return 0;
 }
 
-/* The running operation on this domain, if any; the engine's lock decides again later. */
 static int check_operation(struct preflight *f, struct molt_error **err)
 {
-    CLEANUP_JSON struct molt_json *list = NULL;
-    int r = molt_op_list(f->x->engine, &list, err);
-    for (size_t i = 0; r == 0 && i < molt_json_size(list); i++) {
-        const struct molt_json *o = molt_json_at(list, i);
-        const char *state = molt_json_get_string(o, "state"), *id = molt_json_get_string(o, "id");
-        if (!molt_streq(molt_json_get_string(o, "subject"), f->dom.name))
-            continue;
-        if (!molt_streq(state, "failed") && !molt_streq(state, "aborted") && !molt_streq(state, "done") && !molt_streq(state, "committed") && !molt_streq(state, "rolled-back"))
-            return molt_error_set(err, MOLT_E_BUSY, "operation %s on %s is %s; wait for it, or end it: xenmolt op-abort %s, or xenmolt op-recover %s if its command died", id, f->dom.name, state, id, id);
-    }
-    return r;
+    return molt_checks_idle(f->x, f->dom.name, err);
 }
 
 static int check_config(struct preflight *f, struct molt_error **err)
@@ -316,17 +306,6 @@ static const struct check checks[] = {
     {"guest memory", check_guest_memory, true},
 };
 
-static void add_check(struct preflight *f, const char *name, int code, const struct molt_error *e)
-{
-    struct molt_json *c = molt_json_object();
-    molt_json_set_string(c, "name", name);
-    molt_json_set_bool(c, "ok", code == 0);
-    molt_json_set_string(c, "code", molt_code_name(code));
-    if (code < 0)
-        molt_json_set_string(c, "detail", molt_error_text(e));
-    molt_json_append(f->checks, c);
-}
-
 static void estimate_blackout(struct preflight *f)
 {
     molt_json_set_int(f->estimate, "blackout_ms", BLACKOUT_FIXED_MS + (int64_t)((double)f->rss / MIB * BLACKOUT_MS_PER_MIB));
@@ -346,7 +325,7 @@ int molt_upgrade_preflight(struct xenmolt *x, const xenmolt_upgrade_params *p, s
         if (first < 0 && checks[i].needs_agent)
             break; /* the rest would only repeat the cause */
         int r = checks[i].fn(&f, &e);
-        add_check(&f, checks[i].name, r, e);
+        molt_checks_add(f.checks, checks[i].name, r, e);
         if (r < 0 && first == 0) {
             first = r;
             molt_error_move(err, MOLT_STEAL_PTR(e));

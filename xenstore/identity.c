@@ -46,6 +46,15 @@ static int rename_in(struct molt_store *s, xs_transaction_t t, uint32_t domid, c
     return r < 0 ? r : put(s, t, err, name, "/vm/%s/name", uuid);
 }
 
+/* The clone has it from here on, whatever they are named. */
+static int give(struct molt_store *s, xs_transaction_t t, const struct molt_identity *id, struct molt_error **err)
+{
+    int r = put(s, t, err, id->op, "/local/domain/%u/xenmolt/replaced", id->active);
+    if (r == 0)
+        r = put(s, t, err, id->op, "/local/domain/%u/xenmolt/owner", id->clone);
+    return r < 0 ? r : put(s, t, err, "clone", "/xenmolt/epoch/%s", id->op);
+}
+
 static int do_pivot(struct molt_store *s, xs_transaction_t t, void *ctx, struct molt_error **err)
 {
     const struct molt_identity *id = ctx;
@@ -56,16 +65,19 @@ static int do_pivot(struct molt_store *s, xs_transaction_t t, void *ctx, struct 
         r = rename_in(s, t, id->active, id->active_uuid, id->replaced_name, err);
     if (r == 0)
         r = rename_in(s, t, id->clone, id->clone_uuid, id->name, err);
-    if (r == 0)
-        r = put(s, t, err, id->op, "/local/domain/%u/xenmolt/replaced", id->active);
-    if (r == 0)
-        r = put(s, t, err, id->op, "/local/domain/%u/xenmolt/owner", id->clone);
-    return r < 0 ? r : put(s, t, err, "clone", "/xenmolt/epoch/%s", id->op);
+    return r < 0 ? r : give(s, t, id, err);
 }
 
 int molt_identity_pivot(struct molt_store *s, const struct molt_identity *id, struct molt_error **err)
 {
     return molt_store_transaction(s, do_pivot, (void *)id, err);
+}
+
+/* Neither domain says any more that it gave, or has taken over, anything. */
+static int forget(struct molt_store *s, xs_transaction_t t, const struct molt_identity *id, struct molt_error **err)
+{
+    int r = put(s, t, err, NULL, "/local/domain/%u/xenmolt/replaced", id->active);
+    return r < 0 ? r : put(s, t, err, NULL, "/local/domain/%u/xenmolt/owner", id->clone);
 }
 
 static int do_return(struct molt_store *s, xs_transaction_t t, void *ctx, struct molt_error **err)
@@ -79,9 +91,7 @@ static int do_return(struct molt_store *s, xs_transaction_t t, void *ctx, struct
     if (r == 0)
         r = rename_in(s, t, id->active, id->active_uuid, id->name, err);
     if (r == 0)
-        r = put(s, t, err, NULL, "/local/domain/%u/xenmolt/replaced", id->active);
-    if (r == 0)
-        r = put(s, t, err, NULL, "/local/domain/%u/xenmolt/owner", id->clone);
+        r = forget(s, t, id, err);
     return r < 0 ? r : put(s, t, err, "active", "/xenmolt/epoch/%s", id->op);
 }
 
@@ -96,11 +106,7 @@ static int do_move(struct molt_store *s, xs_transaction_t t, void *ctx, struct m
     int r = expect_name(s, t, id->active, id->name, err);
     if (r == 0)
         r = expect_name(s, t, id->clone, id->clone_name, err);
-    if (r == 0)
-        r = put(s, t, err, id->op, "/local/domain/%u/xenmolt/replaced", id->active);
-    if (r == 0)
-        r = put(s, t, err, id->op, "/local/domain/%u/xenmolt/owner", id->clone);
-    return r < 0 ? r : put(s, t, err, "clone", "/xenmolt/epoch/%s", id->op);
+    return r < 0 ? r : give(s, t, id, err);
 }
 
 int molt_identity_move(struct molt_store *s, const struct molt_identity *id, struct molt_error **err)
@@ -110,9 +116,7 @@ int molt_identity_move(struct molt_store *s, const struct molt_identity *id, str
 
 static int do_moved(struct molt_store *s, xs_transaction_t t, void *ctx, struct molt_error **err)
 {
-    const struct molt_identity *id = ctx;
-    int r = put(s, t, err, NULL, "/local/domain/%u/xenmolt/replaced", id->active);
-    return r < 0 ? r : put(s, t, err, NULL, "/local/domain/%u/xenmolt/owner", id->clone);
+    return forget(s, t, ctx, err);
 }
 
 int molt_identity_moved(struct molt_store *s, const struct molt_identity *id, struct molt_error **err)

@@ -80,6 +80,17 @@ static int find(const struct address *a, struct found *ret, struct molt_error **
     return 0;
 }
 
+static int look(const char *text, struct address *ret, struct found *ret_who, struct molt_error **err)
+{
+    int r = parse(text, ret, err);
+    return r < 0 ? r : find(ret, ret_who, err);
+}
+
+static int asked(const struct molt_request *rq, struct address *ret, struct found *ret_who, struct molt_error **err)
+{
+    return look(molt_json_get_string(rq->args, "address"), ret, ret_who, err);
+}
+
 static int ip(const char *verb, const char *address, const char *dev, bool nodad, struct molt_error **err)
 {
     char *argv[] = {"ip", "address", (char *)verb, (char *)address, "dev", (char *)dev, nodad ? "nodad" : NULL, NULL};
@@ -138,7 +149,7 @@ int address_return(struct molt_error **err)
     int r = 0;
     if (!read_words(GIVEN, text, dev))
         return 0;
-    if ((r = parse(text, &a, err)) == 0 && (r = find(&a, &f, err)) == 0 && !*f.dev)
+    if ((r = look(text, &a, &f, err)) == 0 && !*f.dev)
         r = ip("add", a.with_prefix, dev, a.family == AF_INET6, err);
     if (r == 0) {
         (void)h_net_announce(NULL, NULL, NULL); /* who does not hear it asks again */
@@ -156,9 +167,7 @@ int address_give(const char *text, struct molt_error **err)
 {
     struct found f;
     struct address a;
-    int r = parse(text, &a, err);
-    if (r == 0)
-        r = find(&a, &f, err);
+    int r = look(text, &a, &f, err);
     if (r == 0 && *f.dev)
         r = write_words(GIVEN, a.with_prefix, f.dev, err);
     return r < 0 || !*f.dev ? r : take_off(&a, f.dev, err);
@@ -169,9 +178,7 @@ int h_address_look(struct molt_request *rq, struct molt_json *reply, struct molt
 {
     struct found f;
     struct address a;
-    int r = parse(molt_json_get_string(rq->args, "address"), &a, err);
-    if (r == 0)
-        r = find(&a, &f, err);
+    int r = asked(rq, &a, &f, err);
     if (r == 0 && *f.dev)
         molt_json_set_string(reply, "dev", f.dev);
     if (r == 0 && *f.near)
@@ -199,11 +206,9 @@ int h_address_hide(struct molt_request *rq, struct molt_json *reply, struct molt
     struct found f;
     struct address a;
     (void)reply;
-    int r = parse(molt_json_get_string(rq->args, "address"), &a, err);
+    int r = asked(rq, &a, &f, err);
     if (r == 0)
         r = device(dev, err);
-    if (r == 0)
-        r = find(&a, &f, err);
     if (r == 0 && *f.dev)
         r = molt_error_set(err, MOLT_E_STATE, "%s is an address of %s here already", a.text, f.dev);
     if (r == 0 && a.family == AF_INET && !molt_exists(HIDDEN)) {
@@ -230,11 +235,9 @@ int h_address_show(struct molt_request *rq, struct molt_json *reply, struct molt
     struct found f;
     struct address a;
     (void)reply;
-    int r = parse(molt_json_get_string(rq->args, "address"), &a, err);
+    int r = asked(rq, &a, &f, err);
     if (r == 0)
         r = device(dev, err);
-    if (r == 0)
-        r = find(&a, &f, err);
     if (r < 0)
         return r;
     CLEANUP_FREE char *host = alone(&a);

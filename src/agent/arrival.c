@@ -17,6 +17,7 @@
 #include "procmig/gate.h"
 #include "procmig/overlay.h"
 #include "procmig/predump.h"
+#include "procmig/procfs.h"
 #include "procmig/restore.h"
 
 #define ADOPT_MS   60000
@@ -125,7 +126,7 @@ static int unmask_all(const struct molt_json *units, struct molt_error **err)
     for (size_t i = 0; i < molt_json_size(units); i++) {
         const char *unit = molt_json_get_string(molt_json_at(units, i), "unit");
         char *state[] = {"systemctl", "show", "-P", "LoadState", "--", (char *)unit, NULL};
-        CLEANUP_FREE char *mask = molt_xasprintf("/run/systemd/system.control/%s", unit), *said = NULL;
+        CLEANUP_FREE char *mask = molt_xasprintf(MOLT_SYSTEMD_CONTROL "/%s", unit), *said = NULL;
         if (unlink(mask) < 0 && errno != ENOENT)
             return molt_error_errno(err, "unmask %s", unit);
         int r = molt_run_ok(state, &o, &said, err);

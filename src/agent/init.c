@@ -22,9 +22,9 @@
 #include "base/cleanup.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
+#include "procmig/procfs.h"
 
 #define SYSTEM_DIR "/run/systemd/system"
-#define CONTROL_DIR "/run/systemd/system.control"
 
 static char *cmdline_value(const char *cmdline, const char *key)
 {
@@ -69,9 +69,9 @@ static void write_target(bool final)
 static void mask(char *units)
 {
     char *save = NULL;
-    molt_mkdir_p(CONTROL_DIR, 0755, NULL);
+    molt_mkdir_p(MOLT_SYSTEMD_CONTROL, 0755, NULL);
     for (char *unit = units ? strtok_r(units, ",", &save) : NULL; unit; unit = strtok_r(NULL, ",", &save)) {
-        CLEANUP_FREE char *path = molt_xasprintf(CONTROL_DIR "/%s", unit);
+        CLEANUP_FREE char *path = molt_xasprintf(MOLT_SYSTEMD_CONTROL "/%s", unit);
         if (strchr(unit, '/') || symlink("/dev/null", path) < 0)
             perror("xenmolt-agent: mask the workload");
     }

@@ -81,13 +81,13 @@ struct cli_run {
     const char *domain; /* for the report of one that was refused */
     const char *report_file;
     bool json;
+    int (*check)(xenmolt *x, void *ctx, char **ret_json, xenmolt_error **err); /* its checks alone */
     int (*start)(xenmolt *x, void *ctx, char **ret_json, xenmolt_error **err);
     void *ctx;
 };
+int cli_run_check(struct cli *cli, const struct cli_run *run);
 int cli_run_operation(struct cli *cli, const struct cli_run *run);
 int cli_check_report_file(struct cli *cli, const char *path); /* better before than after an hour */
-int cli_write_report(struct cli *cli, const char *path, const struct molt_json *report);
-struct molt_json *cli_take_json(char *text); /* frees text; NULL where it is none */
 
 /* upgrade.c: "a" -> "a,b"; list is malloc'd or NULL */
 void cli_add_word(char **list, const char *word);

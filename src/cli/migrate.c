@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
-
 #define MAX_FOLDERS 64 /* the library says how many it takes */
 
 struct migrate {
@@ -58,26 +56,9 @@ static int parse(struct cli *cli, struct migrate *m, int argc, char **argv)
     return -1;
 }
 
-static int preflight(struct cli *cli, const struct migrate *m)
+static int check(xenmolt *x, void *ctx, char **ret_json, xenmolt_error **err)
 {
-    CLEANUP_JSON struct molt_json *v = NULL;
-    xenmolt_error *err = NULL;
-    xenmolt *x = NULL;
-    char *text = NULL;
-    int r = cli_open(cli, &x);
-
-    if (r)
-        return r;
-    r = xenmolt_app_migrate_preflight(x, &m->params, &text, &err);
-    v = cli_take_json(text);
-    if (v && m->json)
-        cli_print_json(v, false);
-    else if (v)
-        cli_print_preflight(v);
-    if (v && m->report_file)
-        cli_write_report(cli, m->report_file, v);
-    xenmolt_close(x);
-    return cli_result(cli, r, err);
+    return xenmolt_app_migrate_preflight(x, &((const struct migrate *)ctx)->params, ret_json, err);
 }
 
 static int start(xenmolt *x, void *ctx, char **ret_json, xenmolt_error **err)
@@ -89,9 +70,9 @@ int cli_app_migrate(struct cli *cli, int argc, char **argv)
 {
     struct migrate m = {.params = {.size = sizeof(m.params)}, .dry_run = cli->dry_run};
     int r = parse(cli, &m, argc, argv);
-    const struct cli_run run = {.domain = m.params.from, .report_file = m.report_file, .json = m.json, .start = start, .ctx = &m};
+    const struct cli_run run = {.domain = m.params.from, .report_file = m.report_file, .json = m.json, .check = check, .start = start, .ctx = &m};
 
     if (r >= 0 || (m.report_file && (r = cli_check_report_file(cli, m.report_file)) > 0))
         return r;
-    return m.dry_run ? preflight(cli, &m) : cli_run_operation(cli, &run);
+    return m.dry_run ? cli_run_check(cli, &run) : cli_run_operation(cli, &run);
 }

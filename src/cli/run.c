@@ -38,7 +38,7 @@ int cli_check_report_file(struct cli *cli, const char *path)
     return 0;
 }
 
-int cli_write_report(struct cli *cli, const char *path, const struct molt_json *report)
+static int write_report(struct cli *cli, const char *path, const struct molt_json *report)
 {
     CLEANUP_FREE char *json = molt_json_print(report, true);
     CLEANUP_FREE char *text = molt_xasprintf("%s\n", json);
@@ -51,7 +51,7 @@ int cli_write_report(struct cli *cli, const char *path, const struct molt_json *
     return r < 0 ? 1 : 0;
 }
 
-struct molt_json *cli_take_json(char *text)
+static struct molt_json *take_json(char *text)
 {
     struct molt_json *v = NULL;
 
@@ -59,6 +59,28 @@ struct molt_json *cli_take_json(char *text)
         v = NULL;
     free(text);
     return v;
+}
+
+int cli_run_check(struct cli *cli, const struct cli_run *u)
+{
+    CLEANUP_JSON struct molt_json *v = NULL;
+    xenmolt_error *err = NULL;
+    xenmolt *x = NULL;
+    char *text = NULL;
+    int r = cli_open(cli, &x);
+
+    if (r)
+        return r;
+    r = u->check(x, u->ctx, &text, &err);
+    v = take_json(text);
+    if (v && u->json)
+        cli_print_json(v, false);
+    else if (v)
+        cli_print_preflight(v);
+    if (v && u->report_file)
+        write_report(cli, u->report_file, v);
+    xenmolt_close(x);
+    return cli_result(cli, r, err);
 }
 
 /* What is told of an operation that did not get as far as a report. */
@@ -88,7 +110,7 @@ static int conclude(struct cli *cli, const struct cli_run *u, struct molt_json *
         molt_json_set(v, "error", e);
     }
     if (u->report_file)
-        bad = cli_write_report(cli, u->report_file, v);
+        bad = write_report(cli, u->report_file, v);
     if (u->json)
         cli_print_json(v, false);
     else if (r == 0)
@@ -126,6 +148,6 @@ int cli_run_operation(struct cli *cli, const struct cli_run *u)
     operation = cli_progress_operation(p);
     xenmolt_close(x);
     cli_progress_free(p);
-    return conclude(cli, u, cli_take_json(text), operation, r, err);
+    return conclude(cli, u, take_json(text), operation, r, err);
 }
 

@@ -91,26 +91,9 @@ static int parse(struct cli *cli, struct upgrade *u, int argc, char **argv)
     return p->domain ? -1 : CLI_STATUS_USAGE;
 }
 
-static int preflight(struct cli *cli, const struct upgrade *u)
+static int check(xenmolt *x, void *ctx, char **ret_json, xenmolt_error **err)
 {
-    CLEANUP_JSON struct molt_json *v = NULL;
-    xenmolt_error *err = NULL;
-    xenmolt *x = NULL;
-    char *text = NULL;
-    int r = cli_open(cli, &x);
-
-    if (r)
-        return r;
-    r = xenmolt_guest_upgrade_preflight(x, &u->params, &text, &err);
-    v = cli_take_json(text);
-    if (v && u->json)
-        cli_print_json(v, false);
-    else if (v)
-        cli_print_preflight(v);
-    if (v && u->report_file)
-        cli_write_report(cli, u->report_file, v);
-    xenmolt_close(x);
-    return cli_result(cli, r, err);
+    return xenmolt_guest_upgrade_preflight(x, &((const struct upgrade *)ctx)->params, ret_json, err);
 }
 
 static int start(xenmolt *x, void *ctx, char **ret_json, xenmolt_error **err)
@@ -128,10 +111,8 @@ static int begin(struct cli *cli, const struct upgrade *u)
         return cli_result(cli, r, err);
     if (u->report_file && (r = cli_check_report_file(cli, u->report_file)) != 0)
         return r;
-    if (u->dry_run)
-        return preflight(cli, u);
-    const struct cli_run run = {.domain = u->params.domain, .report_file = u->report_file, .json = u->json, .start = start, .ctx = (void *)u};
-    return cli_run_operation(cli, &run);
+    const struct cli_run run = {.domain = u->params.domain, .report_file = u->report_file, .json = u->json, .check = check, .start = start, .ctx = (void *)u};
+    return u->dry_run ? cli_run_check(cli, &run) : cli_run_operation(cli, &run);
 }
 
 int cli_guest_upgrade(struct cli *cli, int argc, char **argv)

@@ -9,44 +9,33 @@
 #include "base/clock.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
-#include "base/subprocess.h"
 #include "procmig/dump.h"
 #include "procmig/overlay.h"
 #include "procmig/procfs.h"
 
-#define CONTROL_DIR "/run/systemd/system.control" /* before /etc/systemd/system, where a unit may have its file */
-#define SYSTEMCTL_MS 90000
-#define END_MS       20000
-
-static int systemctl(const char *verb, const char *unit, struct molt_error **err)
-{
-    char *argv[] = {"systemctl", (char *)verb, (char *)unit, NULL};
-    const struct molt_run_opts opts = {.timeout_ms = SYSTEMCTL_MS};
-
-    return molt_run_ok(argv, &opts, NULL, err);
-}
+#define END_MS 20000
 
 /* As masked, a unit is started by nobody, and its own Restart= is not known. */
 static int mask(const char *unit, struct molt_error **err)
 {
-    CLEANUP_FREE char *path = molt_xasprintf(CONTROL_DIR "/%s", unit);
-    int r = molt_mkdir_p(CONTROL_DIR, 0755, err);
+    CLEANUP_FREE char *path = molt_xasprintf(MOLT_SYSTEMD_CONTROL "/%s", unit);
+    int r = molt_mkdir_p(MOLT_SYSTEMD_CONTROL, 0755, err);
 
     if (r < 0)
         return r;
     if (symlink("/dev/null", path) < 0 && errno != EEXIST)
         return molt_error_errno(err, "mask %s", unit);
-    return systemctl("daemon-reload", NULL, err);
+    return molt__systemctl("daemon-reload", NULL, NULL, err);
 }
 
 static int unmask(const char *unit, struct molt_error **err)
 {
-    CLEANUP_FREE char *path = molt_xasprintf(CONTROL_DIR "/%s", unit);
+    CLEANUP_FREE char *path = molt_xasprintf(MOLT_SYSTEMD_CONTROL "/%s", unit);
 
     if (unlink(path) < 0 && errno != ENOENT)
         return molt_error_errno(err, "unmask %s", unit);
-    (void)rmdir(CONTROL_DIR);
-    return systemctl("daemon-reload", NULL, err);
+    (void)rmdir(MOLT_SYSTEMD_CONTROL);
+    return molt__systemctl("daemon-reload", NULL, NULL, err);
 }
 
 static int kill_all(const char *cgroup, struct molt_error **err)
@@ -85,13 +74,13 @@ int molt_dump_depart(const char *unit, struct molt_error **err)
     if (molt_streq(load, "not-found"))
         return 0;
     if (molt_streq(state, "enabled"))
-        r = systemctl("disable", name, err);
+        r = molt__systemctl("disable", NULL, name, err);
     if (r == 0)
         r = mask(name, err);
     if (r == 0 && cgroup && strlen(cgroup) > 1)
         r = kill_all(cgroup, err);
     if (r == 0)
         r = unmask(name, err);
-    (void)systemctl("reset-failed", name, NULL);
+    (void)molt__systemctl("reset-failed", NULL, name, NULL);
     return r < 0 ? r : molt_overlay_remove(name, err); /* of an earlier move here */
 }

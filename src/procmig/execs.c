@@ -107,9 +107,9 @@ static int add_libraries(struct execs *x, const char *loader, const char *progra
         return r;
     const char *at = out;
 
-    for (char *path; r == 0 && (path = molt__list_next(&at)); free(path))
-        r = molt__pins_add(x->p, x->pid, path, MOLT_PIN_EXEC, err);
-    return r;
+    for (char *path; (path = molt__list_next(&at)); free(path))
+        (void)molt__pins_add(x->p, x->pid, path, MOLT_PIN_EXEC);
+    return 0;
 }
 
 static int add(struct execs *x, const char *path, int depth, struct molt_error **err)
@@ -125,10 +125,9 @@ static int add(struct execs *x, const char *path, int depth, struct molt_error *
         return 0;
     if (x->n++ >= MOLT_EXECS_MAX)
         return molt_error_set(err, MOLT_E_UNSUPPORTED, "more than %d programs that the workload may start are named", MOLT_EXECS_MAX);
-    int r = molt__pins_add(x->p, x->pid, path, MOLT_PIN_EXEC, err);
-
-    if (r < 0 || (len = pread(fd, head, sizeof(head), 0)) < 4)
-        return r;
+    /* Many scripts have one interpreter: its libraries are asked for once. */
+    if (!molt__pins_add(x->p, x->pid, path, MOLT_PIN_EXEC) || (len = pread(fd, head, sizeof(head), 0)) < 4)
+        return 0;
     if (wants_loader(head, (size_t)len, loader))
         return add_libraries(x, loader, path, err);
     interpreter = molt__script_interpreter((const char *)head, (size_t)len);

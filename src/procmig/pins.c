@@ -254,18 +254,22 @@ int molt_pins_collect(const struct molt_workload *w, struct molt_pins **ret_p, s
     return r;
 }
 
-int molt__pins_add(struct molt_pins *p, pid_t pid, const char *path, enum molt_pin_use use, struct molt_error **err)
+bool molt__pins_add(struct molt_pins *p, pid_t pid, const char *path, enum molt_pin_use use)
 {
     CLEANUP_FREE char *real = realpath(path, NULL), *source = NULL;
+    const struct molt_pin *have;
     struct stat st;
 
-    (void)err;
     if (!real || strlen(real) >= PATH_MAX)
-        return 0;
+        return false;
     source = molt_xasprintf("/proc/%d/root%s", (int)pid, real);
-    if (stat(source, &st) == 0 && S_ISREG(st.st_mode))
-        note(p, real, MOLT_STEAL_PTR(source), &st, false, use);
-    return 0;
+    if (stat(source, &st) < 0 || !S_ISREG(st.st_mode))
+        return false;
+    have = find(p, real, st.st_dev, st.st_ino, false);
+    if (have && (have->use & use))
+        return false;
+    note(p, real, MOLT_STEAL_PTR(source), &st, false, use);
+    return true;
 }
 
 int molt_pin_hash(struct molt_pin *pin, struct molt_error **err)

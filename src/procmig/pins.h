@@ -32,8 +32,9 @@ struct molt_pins {
 /* On the active side. Nothing is hashed yet: most files are the same inode on both sides, unchanged since the snapshot. Files that the workload
  * has open for writing are data, not pins. */
 int molt_pins_collect(const struct molt_workload *w, struct molt_pins **ret_p, struct molt_error **err);
-/* One more file, as process pid sees it under that name (symbolic links are followed). What is not there, or no plain file, is none. */
-int molt__pins_add(struct molt_pins *p, pid_t pid, const char *path, enum molt_pin_use use, struct molt_error **err);
+/* One more file, as process pid sees it under that name (symbolic links are followed). What is not there, or no plain file, is none.
+ * false: that, or it was noted so before. */
+bool molt__pins_add(struct molt_pins *p, pid_t pid, const char *path, enum molt_pin_use use);
 /* On the active side, what the clone asks for (a JDK has files of 150 MB). */
 int molt_pin_hash(struct molt_pin *pin, struct molt_error **err);
 void molt_pins_free(struct molt_pins *p);

@@ -274,6 +274,19 @@ const struct molt__unix_sk *molt__unix_find(const struct molt__unix_table *t, ui
     return NULL;
 }
 
+int molt__systemctl(const char *verb, const char *option, const char *unit, struct molt_error **err)
+{
+    char *argv[5] = {"systemctl", (char *)verb, NULL};
+    struct molt_run_opts opts = {.timeout_ms = MOLT__SYSTEMCTL_MS};
+    size_t n = 2;
+
+    if (option)
+        argv[n++] = (char *)option;
+    if (unit)
+        argv[n++] = (char *)unit;
+    return molt_run_ok(argv, &opts, NULL, err);
+}
+
 int molt__systemctl_show(const char *unit, const char *props, char **ret_out, struct molt_error **err)
 {
     char *argv[] = {"systemctl", "show", "--no-pager", "-p", (char *)props, "--", (char *)unit, NULL};

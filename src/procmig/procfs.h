@@ -61,6 +61,11 @@ struct molt__unix_table {
 int molt__unix_table_read(struct molt__unix_table *t, struct molt_error **err);
 const struct molt__unix_sk *molt__unix_find(const struct molt__unix_table *t, uint32_t ino);
 
+/* Units' files that count before those in /etc/systemd/system. */
+#define MOLT_SYSTEMD_CONTROL "/run/systemd/system.control"
+#define MOLT__SYSTEMCTL_MS   90000
+/* systemctl VERB [OPTION] [UNIT]; option and unit may be NULL. */
+int molt__systemctl(const char *verb, const char *option, const char *unit, struct molt_error **err);
 /* systemctl show -p PROPS -- UNIT; malloc'd output. */
 int molt__systemctl_show(const char *unit, const char *props, char **ret_out, struct molt_error **err);
 

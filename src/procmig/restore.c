@@ -23,7 +23,6 @@
 #include "procmig/restore_internal.h"
 
 #define SPEC_SCHEMA  1
-#define SYSTEMCTL_MS 90000
 #define IDENT_CHARS  "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._@:-+"
 
 char *molt__restore_path(const char *unit, const char *file)
@@ -168,20 +167,6 @@ static char *dropin_path(const char *unit)
     return molt_xasprintf("/run/systemd/system/%s.d/50-xenmolt.conf", unit);
 }
 
-static int systemctl(const char *verb, const char *option, const char *unit, struct molt_error **err)
-{
-    char *argv[5] = {"systemctl", (char *)verb, NULL};
-    struct molt_run_opts opts = {.timeout_ms = SYSTEMCTL_MS};
-    size_t n = 2;
-
-    if (option)
-        argv[n++] = (char *)option;
-    if (unit)
-        argv[n++] = (char *)unit;
-    argv[n] = NULL;
-    return molt_run_ok(argv, &opts, NULL, err);
-}
-
 /* What the journal calls the unit's output: its own setting (NULL: leave it), else the program's name, as
  * systemd would choose it; with our ExecStart= it would choose the agent's. malloc'd. */
 char *molt__ident_of(const char *show)
@@ -219,7 +204,7 @@ static int check_unit(const struct molt_restore_spec *s, char **ret_ident, struc
     if (!active || (strcmp(active, "inactive") && strcmp(active, "failed")))
         return molt_error_set(err, MOLT_E_CANNOT_MOVE, "%s is %s already", s->unit, active ? active : "?");
     if (!strcmp(active, "failed"))
-        r = systemctl("reset-failed", NULL, s->unit, err);
+        r = molt__systemctl("reset-failed", NULL, s->unit, err);
     return r;
 }
 
@@ -362,7 +347,7 @@ int molt_restore_start(const char *unit, struct molt_error **err)
 {
     /* Nothing but this unit may start: the rest of the guest is the caller's. */
     char *argv[] = {"systemctl", "start", "--no-block", "--job-mode=ignore-dependencies", (char *)unit, NULL};
-    struct molt_run_opts opts = {.timeout_ms = SYSTEMCTL_MS};
+    struct molt_run_opts opts = {.timeout_ms = MOLT__SYSTEMCTL_MS};
 
     return molt_run_ok(argv, &opts, NULL, err);
 }
@@ -585,7 +570,7 @@ int molt_restore_settle(const char *unit, struct molt_error **err)
 
 int molt_restore_reload(struct molt_error **err)
 {
-    return systemctl("daemon-reload", NULL, NULL, err);
+    return molt__systemctl("daemon-reload", NULL, NULL, err);
 }
 
 int molt_restore_finish(const char *unit, struct molt_error **err)
@@ -620,9 +605,9 @@ int molt_restore_undo(const char *unit, struct molt_error **err)
     for (size_t i = 0; i < n; i++)
         kill(v[i], SIGKILL);
     if (molt_exists(dropin)) {
-        (void)systemctl("kill", "--signal=SIGKILL", unit, NULL);
-        r = systemctl("stop", NULL, unit, err);
-        (void)systemctl("reset-failed", NULL, unit, NULL);
+        (void)molt__systemctl("kill", "--signal=SIGKILL", unit, NULL);
+        r = molt__systemctl("stop", NULL, unit, err);
+        (void)molt__systemctl("reset-failed", NULL, unit, NULL);
     }
     if (r == 0)
         r = remove_dropin(unit, err);

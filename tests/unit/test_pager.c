@@ -188,20 +188,14 @@ static struct molt_json *wait_result(void)
     return v;
 }
 
-static bool possible(void)
-{
-    if (molt_pager_possible(NULL) == 0)
-        return true;
-    skip(); /* this kernel, or its container, has no userfaultfd */
-    return false;
-}
-
 static struct molt_pager serve(int what, pid_t *ret_pid)
 {
     const struct molt_pager_opts o = {.dir = dir, .result = result};
     struct molt_pager p = MOLT_PAGER_NONE;
     int go;
 
+    if (molt_pager_possible(NULL) < 0)
+        skip(); /* this kernel, or its container, has no userfaultfd */
     *ret_pid = start(what, &go);
     lay_images(*ret_pid);
     assert_int_equal(molt_pager_start(&o, &p, NULL), 0);
@@ -217,8 +211,6 @@ static void all_of_it_arrives(void **state)
     pid_t pid;
 
     (void)state;
-    if (!possible())
-        return;
     p = serve(LIVE, &pid);
     molt_sleep_ms(50); /* some of it is asked for before it is pushed */
     assert_int_equal(molt_pager_push(&p, NULL), 0);
@@ -241,8 +233,6 @@ static void it_is_brought_without_being_asked_for(void **state)
     pid_t pid;
 
     (void)state;
-    if (!possible())
-        return;
     p = serve(HANG, &pid);
     assert_int_equal(molt_pager_push(&p, NULL), 0);
     CLEANUP_JSON struct molt_json *v = wait_result();
@@ -274,8 +264,6 @@ static void a_server_that_dies_takes_it_along(void **state)
     pid_t pid;
 
     (void)state;
-    if (!possible())
-        return;
     p = serve(HANG, &pid);
     molt_sleep_ms(200);
     kill(server_of(&p), SIGKILL);
@@ -294,8 +282,6 @@ static void a_restore_that_is_given_up_leaves_nothing(void **state)
     pid_t pid;
 
     (void)state;
-    if (!possible())
-        return;
     p = serve(HANG, &pid);
     molt_sleep_ms(200);
     molt_pager_end(&p);
@@ -310,8 +296,6 @@ static void a_criu_that_leaves_early_ends_it(void **state)
     pid_t pid;
 
     (void)state;
-    if (!possible())
-        return;
     p = serve(LEAVE, &pid);
     waitpid(pid, NULL, 0);
     molt_sleep_ms(200);
