@@ -414,7 +414,7 @@ int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_erro
     departure_forget_images();
     bool alone = molt_json_get_bool(rq->args, "alone", false); /* into a guest that runs anyway */
     if (!alone) {
-        unlink("/run/systemd/journald.conf.d/50-xenmolt.conf");
+        unlink("/run/systemd/journald.conf.d/zzzz-xenmolt.conf");
         unlink(MOLT_AGENT_RUN "/mode");
     }
     int r = units_each(rq, paged, err);

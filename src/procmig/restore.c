@@ -162,9 +162,28 @@ char *molt__dropin_text(const struct molt_restore_spec *s, const char *spec_path
                           ident ? "\n" : "");
 }
 
+/* systemd reads drop-ins in the order of their names, whichever directory they are in, and the last word wins: ours has
+ * to be behind the admin's (systemd.unit(5)). */
+#define DROPIN "zzzz-xenmolt.conf"
+
 static char *dropin_path(const char *unit)
 {
-    return molt_xasprintf("/run/systemd/system/%s.d/50-xenmolt.conf", unit);
+    return molt_xasprintf("/run/systemd/system/%s.d/" DROPIN, unit);
+}
+
+/* The first of SHOW's DropInPaths that would be read after ours; malloc'd, NULL: none. */
+char *molt__dropin_after(const char *show)
+{
+    CLEANUP_FREE char *paths = molt__show_get(show, "DropInPaths");
+    char *save = NULL;
+
+    for (char *p = paths ? strtok_r(paths, " ", &save) : NULL; p; p = strtok_r(NULL, " ", &save)) {
+        const char *name = strrchr(p, '/');
+
+        if (strcmp(name ? name + 1 : p, DROPIN) > 0)
+            return molt_xstrdup(p);
+    }
+    return NULL;
 }
 
 /* What the journal calls the unit's output: its own setting (NULL: leave it), else the program's name, as
@@ -190,8 +209,8 @@ char *molt__ident_of(const char *show)
 
 static int check_unit(const struct molt_restore_spec *s, char **ret_ident, struct molt_error **err)
 {
-    CLEANUP_FREE char *out = NULL, *load = NULL, *active = NULL;
-    int r = molt__systemctl_show(s->unit, "LoadState,ActiveState,SyslogIdentifier,ExecStart", &out, err);
+    CLEANUP_FREE char *out = NULL, *load = NULL, *active = NULL, *after = NULL;
+    int r = molt__systemctl_show(s->unit, "LoadState,ActiveState,SyslogIdentifier,ExecStart,DropInPaths", &out, err);
 
     if (r < 0)
         return r;
@@ -201,6 +220,9 @@ static int check_unit(const struct molt_restore_spec *s, char **ret_ident, struc
     if (!load || strcmp(load, "loaded"))
         return molt_error_set(err, MOLT_E_CANNOT_MOVE, "the upgraded guest has no unit %s (%s)", s->unit,
                               load ? load : "?");
+    after = molt__dropin_after(out);
+    if (after)
+        return molt_error_set(err, MOLT_E_CANNOT_MOVE, "%s is read after the restore's own " DROPIN " and would win; rename it", after);
     if (!active || (strcmp(active, "inactive") && strcmp(active, "failed")))
         return molt_error_set(err, MOLT_E_CANNOT_MOVE, "%s is %s already", s->unit, active ? active : "?");
     if (!strcmp(active, "failed"))

@@ -68,5 +68,6 @@ int molt_restore_exec(const char *spec_path);
 char *molt__dropin_text(const struct molt_restore_spec *s, const char *spec_path, const char *ident);
 /* The journal identifier that the drop-in must set, from `systemctl show -p SyslogIdentifier,ExecStart`. */
 char *molt__ident_of(const char *show);
+char *molt__dropin_after(const char *show);
 
 #endif

@@ -245,6 +245,10 @@ static void dropin(void **state)
     assert_null(molt__ident_of("SyslogIdentifier=mine\nExecStart={ path=/usr/bin/java ; }\n"));
     assert_null(molt__ident_of("ExecStart={ path=/opt/a\"b ; }\n"));
     assert_null(molt__ident_of(""));
+    assert_null(molt__dropin_after("DropInPaths=\n"));
+    assert_null(molt__dropin_after("DropInPaths=/etc/systemd/system/a.service.d/ballast.conf /usr/lib/systemd/system/service.d/zz.conf\n"));
+    CLEANUP_FREE char *after = molt__dropin_after("DropInPaths=/usr/lib/systemd/system/service.d/10-x.conf /etc/systemd/system/a.service.d/zzzzz.conf\n");
+    assert_string_equal(after, "/etc/systemd/system/a.service.d/zzzzz.conf");
     assert_non_null(strstr(text, "\nSyslogIdentifier=java\n"));
     assert_non_null(strstr(text, "\nType=forking\n"));
     assert_non_null(strstr(text, "\nPIDFile=/run/xenmolt/restore/counter.service/pid\n"));

@@ -25,6 +25,8 @@ overlay_files() { dom0 "xenmolt app-overlays --json web1" | jq -r '.overlays[] |
 real() { guest "cd $LIBS; readlink -f $*" | sort | xargs; }
 
 begin
+# As `systemctl edit` makes it: a drop-in with a command of its own must not win over the restore's.
+guest "mkdir -p /etc/systemd/system/counter.service.d; { echo '[Service]'; echo ExecStart=; systemctl cat counter.service | grep ^ExecStart=; } >/etc/systemd/system/counter.service.d/override.conf; systemctl daemon-reload"
 PID_BEFORE=$(main_pid)
 both=$(real libz.so.1 libm.so.6) first=$(real libz.so.1)
 version=$(guest "dpkg-query -W -f '\${Version}' zlib1g")
