@@ -13,6 +13,7 @@
 #include "procmig/buildid.h"
 #include "procmig/check.h"
 #include "procmig/execs.h"
+#include "procmig/owners.h"
 #include "procmig/procfs.h"
 
 #define STATUS      "/var/lib/dpkg/status"
@@ -34,17 +35,21 @@ static int send_json(struct molt_request *rq, const struct molt_json *v, struct 
 
 /* ---- on the system that it runs on ---- */
 
-/* {"unit", "main_pid", "reasons", "files": pins with hash and owner, "build_ids": {path: text}} */
+/* {"unit", "main_pid", "reasons", "owners", "files": pins with hash and owner, "build_ids": {path: text}} */
 static int describe(struct molt_workload *w, struct molt_json *list, struct molt_error **err)
 {
     CLEANUP_REASONS struct molt_reasons reasons = MOLT_REASONS_INIT;
     CLEANUP_PINS struct molt_pins *pins = NULL;
-    struct molt_json *o = molt_json_object(), *ids = molt_json_object();
+    struct molt_json *o = molt_json_object(), *ids = molt_json_object(), *owners = NULL;
     molt_json_append(list, o);
     molt_json_set_string(o, "unit", w->unit);
     molt_json_set_int(o, "main_pid", w->main_pid);
     molt_json_set(o, "build_ids", ids);
     int r = molt_check(&w, 1, NULL, false, &reasons, err);
+    if (r == 0)
+        r = molt_owners_list(w, &owners, err);
+    if (r == 0)
+        molt_json_set(o, "owners", owners);
     if (r == 0)
         r = molt_pins_collect(w, &pins, err);
     if (r == 0)
@@ -140,6 +145,8 @@ static int judge(const struct molt_json *u, struct molt_json *out, struct molt_e
     int r = unit ? molt_unit_name(unit, &full, err) : molt_error_set(err, MOLT_E_PROTOCOL, "a unit without a name");
     if (r == 0)
         r = molt_reasons_parse(molt_json_get(u, "reasons"), &reasons, err);
+    if (r == 0)
+        r = molt_owners_check(molt_json_get(u, "owners"), &reasons, err);
     if (r == 0)
         r = molt_pins_parse(molt_json_get(u, "files"), &pins, err);
     if (r == 0)

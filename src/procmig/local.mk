@@ -8,6 +8,7 @@ PROCMIG_SOURCES = \
     src/procmig/depart.c src/procmig/dump.c src/procmig/dump.h \
     src/procmig/execs.c src/procmig/execs.h src/procmig/gate.c src/procmig/gate.h src/procmig/image.c src/procmig/image.h src/procmig/lazy.c src/procmig/lazy.h \
     src/procmig/pager.c src/procmig/pager.h src/procmig/pager_serve.c src/procmig/pager_serve.h src/procmig/uffd.c src/procmig/uffd.h \
+    src/procmig/owners.c src/procmig/owners.h \
     src/procmig/overlay.c src/procmig/overlay.h \
     src/procmig/buildid.c src/procmig/buildid.h src/procmig/pb.c src/procmig/pb.h \
     src/procmig/pins.c src/procmig/pins.h \
