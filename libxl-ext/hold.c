@@ -140,6 +140,30 @@ static int engage_one(struct nl_sock *s, const struct ends *e, const struct molt
     return r < 0 ? r : move(s, &vif, 0, err);
 }
 
+/* Down first, so that nothing passes it. What cannot be placed is as it was. */
+static int place_one(struct nl_sock *s, const struct molt_hold_vif *v, struct molt_error **err)
+{
+    struct molt_link vif, bridge;
+    int r = need_link(s, v->vif, &vif, err);
+    if (r == 0)
+        r = need_link(s, v->bridge, &bridge, err);
+    if (r < 0 || vif.master == bridge.index)
+        return r;
+    if ((r = molt_rtnl_down(s, vif.index, err)) == 0 && (r = move(s, &vif, bridge.index, err)) < 0)
+        (void)molt_rtnl_up(s, vif.index, NULL);
+    return r;
+}
+
+int molt_hold_place(const struct molt_hold_vif *v, int n, struct molt_error **err)
+{
+    CLEANUP_RTNL struct nl_sock *s = NULL;
+    int r = molt_rtnl_open(&s, err);
+    for (int i = 0; r == 0 && i < n; i++)
+        if ((r = place_one(s, &v[i], err)) < 0)
+            molt_error_prefix(err, "place %s", v[i].vif);
+    return r;
+}
+
 /* The vif may send at once. What comes for it takes the way through ours until remove: so nothing overtakes. */
 static int release_one(struct nl_sock *s, const struct ends *e, const struct molt_hold_vif *v, struct molt_hold_stats *st, struct molt_error **err)
 {
@@ -150,6 +174,8 @@ static int release_one(struct nl_sock *s, const struct ends *e, const struct mol
         r = need_link(s, v->bridge, &bridge, err);
     if (r == 0)
         r = move(s, &vif, bridge.index, err);
+    if (r == 0)
+        r = molt_rtnl_up(s, vif.index, err); /* unless it had not been placed */
     if (r == 0)
         r = molt_rtnl_link(s, e->port, &port, err);
     if (r < 0 || !port.index || !port.master)

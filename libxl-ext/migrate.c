@@ -166,6 +166,13 @@ static int undo_halt(struct molt_op *op, struct molt_error **err)
 
 /* ---- restore ---- */
 
+/* What fails here is done, and told, by the step itself. */
+static void prepare_give(struct molt_op *op)
+{
+    const struct molt_identity id = identity_of(op);
+    (void)molt_identity_prepare_move(&up_of(op)->x->store, &id, &up_of(op)->pivot, NULL);
+}
+
 static int step_bring_up(struct molt_op *op, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *args = molt_json_object();
@@ -176,7 +183,7 @@ static int step_bring_up(struct molt_op *op, struct molt_error **err)
         molt_json_set_string(args, "dev", up_param(op, "to_dev"));
         r = molt_call(to, "address-hide", args, NULL, NULL, err);
     }
-    return r < 0 ? r : step_restore(op, err);
+    return r < 0 ? r : up_restore(op, prepare_give, err);
 }
 
 /* Before the service goes on where it was, so that the address is never in both. */
@@ -191,7 +198,7 @@ static int undo_bring_up(struct molt_op *op, struct molt_error **err)
 static int step_give(struct molt_op *op, struct molt_error **err)
 {
     const struct molt_identity id = identity_of(op);
-    int r = molt_identity_move(&up_of(op)->x->store, &id, err);
+    int r = molt_identity_move(&up_of(op)->x->store, &id, &up_of(op)->pivot, err);
     up_note_us(op, "t_pivot");
     return r;
 }

@@ -156,6 +156,13 @@ int molt_rtnl_up(struct nl_sock *s, int index, struct molt_error **err)
     return failed(err, change(s, index, l), "interface %d up", index);
 }
 
+int molt_rtnl_down(struct nl_sock *s, int index, struct molt_error **err)
+{
+    CLEANUP_PUT(link) struct rtnl_link *l = NEED(rtnl_link_alloc());
+    rtnl_link_unset_flags(l, IFF_UP);
+    return failed(err, change(s, index, l), "interface %d down", index);
+}
+
 int molt_rtnl_delete(struct nl_sock *s, int index, struct molt_error **err)
 {
     CLEANUP_PUT(link) struct rtnl_link *l = NEED(rtnl_link_alloc());

@@ -28,6 +28,7 @@ int molt_rtnl_names(struct nl_sock *s, const char *prefix, char ***ret, struct m
 void molt_rtnl_names_free(char **names);
 int molt_rtnl_veth_add(struct nl_sock *s, const char *name, const char *peer, unsigned mtu, struct molt_error **err);
 int molt_rtnl_up(struct nl_sock *s, int index, struct molt_error **err);
+int molt_rtnl_down(struct nl_sock *s, int index, struct molt_error **err);
 int molt_rtnl_delete(struct nl_sock *s, int index, struct molt_error **err);
 /* Into the bridge `master`, out of the one it is in; 0: out. */
 int molt_rtnl_enslave(struct nl_sock *s, int index, int master, struct molt_error **err);

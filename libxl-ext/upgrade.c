@@ -55,6 +55,7 @@ void up_close(struct molt_op *op, void *priv)
     molt_control_end(molt_op_dir(op), -1); /* what a runner left that was killed while it waited */
     molt_chan_close(u->active);
     molt_chan_close(u->clone);
+    (void)molt_store_end(&u->x->store, &u->pivot, false);
     up_vifs_clear(&u->clone_vifs);
     free(u);
 }

@@ -28,6 +28,9 @@ struct upgrade {
     struct molt_chan *active, *clone;
     struct up_vifs clone_vifs; /* NULL: not looked up yet */
     int guard; /* see guard.h; -1: none */
+    bool dump_ends;         /* the active was asked for "dump-end", */
+    uint32_t dump_end;      /* in this message */
+    xs_transaction_t pivot; /* prepared (xenstore/identity.h); XBT_NULL: not */
 };
 
 /* Facts and parameters by their keys. */
@@ -193,7 +196,7 @@ void up_tell_error(struct molt_op *op);
 int up_arm_dump(struct molt_op *op, struct molt_chan *active, struct molt_error **err);
 /* With the workload stopped one pass is enough, unless something else in the guest removed a file under our hands. */
 int up_final_passes(struct molt_op *op, struct molt_chan *clone, struct molt_error **err);
-/* The dump's end, where it has not come, and the images' way into the clone, which they take one by one meanwhile.
+/* All images are written, and in the clone, where they came one by one meanwhile. CRIU may still be at it in the active: up_restore hears of its end.
  * dump: what the dump's beginning answered. */
 int up_take_images(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct molt_json *dump, struct molt_error **err);
 /* The merge report as a note; a failure to get it is no failure of the operation. */
@@ -206,6 +209,8 @@ int step_predump(struct molt_op *op, struct molt_error **err);
 int step_rehearse(struct molt_op *op, struct molt_error **err);
 int step_freeze(struct molt_op *op, struct molt_error **err);
 int undo_freeze(struct molt_op *op, struct molt_error **err);
+/* With something of dom0's own beside it. */
+int up_restore(struct molt_op *op, void (*meanwhile)(struct molt_op *op), struct molt_error **err);
 int step_restore(struct molt_op *op, struct molt_error **err);
 int undo_restore(struct molt_op *op, struct molt_error **err);
 /* upgrade_switch.c */

@@ -387,6 +387,28 @@ int up_arm_dump(struct molt_op *op, struct molt_chan *active, struct molt_error 
     return 0;
 }
 
+/* The workload stands still, and from then on dom0 holds what comes for it; that takes its time beside CRIU's. Before the first socket is read both
+ * are true: what came in between is in the sockets' queues, and moves with them. */
+static int stand_still(struct molt_op *op, struct molt_chan *active, const struct up_vifs *vifs, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = up_units_args(op);
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    const struct molt_call call = {.timeout_ms = UP_LONG_CALL_MS};
+    uint32_t seq;
+    int r = molt_call_begin(active, "dump-freeze", args, &seq, err);
+    if (r < 0)
+        return r;
+    int held = molt_hold_engage(molt_op_id(op), vifs->v, vifs->n, &e);
+    r = molt_call_end(active, "dump-freeze", seq, &call, NULL, err);
+    if (r == MOLT_E_PROTOCOL && !active->broken) { /* an agent that does not know it: "dump" does the same */
+        molt_error_clear(err);
+        r = 0;
+    }
+    if (r == 0 && (r = held) < 0)
+        molt_error_move(err, MOLT_STEAL_PTR(e));
+    return r;
+}
+
 /* The workload stands still when this returns, and CRIU reads it, beside what comes next. */
 static int begin_dump(struct molt_op *op, struct molt_chan *active, struct molt_json **ret, struct molt_error **err)
 {
@@ -400,13 +422,36 @@ static int begin_dump(struct molt_op *op, struct molt_chan *active, struct molt_
     return molt_fault("freeze") ? molt_error_set(err, MOLT_E_INTERNAL, "fault point freeze") : 0;
 }
 
-static int end_dump(struct molt_chan *active, struct molt_json *dump, struct molt_error **err)
+/* CRIU's end in the active, where it was asked for. */
+static int hear_dump_end(struct molt_op *op, struct molt_error **err)
 {
+    struct upgrade *u = up_of(op);
     CLEANUP_JSON struct molt_json *done = NULL;
-    int r = up_long_call(active, "dump-end", NULL, &done, err);
-    if (r == 0)
-        molt_json_set(dump, "units", molt_json_copy(molt_json_get(done, "units")));
-    return r;
+    const struct molt_call call = {.timeout_ms = UP_LONG_CALL_MS};
+    if (!u->dump_ends)
+        return 0;
+    u->dump_ends = false;
+    int r = u->active ? molt_call_end(u->active, "dump-end", u->dump_end, &call, &done, err) : molt_error_set(err, MOLT_E_STATE, "active: the connection is gone");
+    if (r < 0)
+        return r;
+    struct molt_json *dump = molt_json_copy(molt_json_get(molt_op_notes(op), "dump"));
+    molt_json_set(dump, "units", molt_json_copy(molt_json_get(done, "units")));
+    molt_op_note(op, "dump", dump);
+    return 0;
+}
+
+/* All that the dump writes is there. While CRIU leaves the processes, the images go on. */
+static int end_dump(struct molt_op *op, struct molt_chan *active, struct molt_error **err)
+{
+    struct upgrade *u = up_of(op);
+    int r = up_long_call(active, "dump-written", NULL, NULL, err);
+    bool older = r == MOLT_E_PROTOCOL && !active->broken; /* the agent: it has "dump-end" alone */
+    if (older)
+        molt_error_clear(err);
+    if (r == 0 || older)
+        r = molt_call_begin(active, "dump-end", NULL, &u->dump_end, err);
+    u->dump_ends = r == 0;
+    return r == 0 && older ? hear_dump_end(op, err) : r;
 }
 
 int up_take_images(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, struct molt_json *dump, struct molt_error **err)
@@ -417,13 +462,13 @@ int up_take_images(struct molt_op *op, struct molt_chan *active, struct molt_cha
     int r = molt_call_begin(clone, "images-fetch", args, &seq, err);
     if (r < 0)
         return r;
-    r = molt_json_get_bool(dump, "dumping", false) ? end_dump(active, dump, err) : 0;
+    molt_op_note(op, "dump", molt_json_copy(dump));
+    r = molt_json_get_bool(dump, "dumping", false) ? end_dump(op, active, err) : 0;
     up_note_us(op, "t_dumped");
     if (r < 0) {
         up_drop(&up_of(op)->clone); /* it goes with what it waits for */
         return r;
     }
-    molt_op_note(op, "dump", molt_json_copy(dump));
     r = molt_call_end(clone, "images-fetch", seq, &call, &taken, err);
     up_note_us(op, "t_images");
     if (r == 0)
@@ -473,7 +518,7 @@ int step_freeze(struct molt_op *op, struct molt_error **err)
     if (r < 0)
         return r;
     up_note_us(op, "t_freeze");
-    r = molt_hold_engage(molt_op_id(op), vifs.v, vifs.n, err);
+    r = stand_still(op, active, &vifs, err);
     if (r == 0)
         r = begin_dump(op, active, &dump, err);
     if (r == 0)
@@ -532,18 +577,43 @@ int undo_freeze(struct molt_op *op, struct molt_error **err)
 
 /* ---- restore ---- */
 
-int step_restore(struct molt_op *op, struct molt_error **err)
+int up_restore(struct molt_op *op, void (*meanwhile)(struct molt_op *op), struct molt_error **err)
 {
     struct molt_chan *clone;
     CLEANUP_JSON struct molt_json *args = up_units_args(op), *done = NULL;
+    const struct molt_call call = {.timeout_ms = UP_LONG_CALL_MS};
+    uint32_t seq;
     int r = up_clone(op, &clone, err);
     if (r == 0)
-        r = up_long_call(clone, "restore-go", args, &done, err);
+        r = molt_call_begin(clone, "restore-go", args, &seq, err);
+    if (r < 0)
+        return r;
+    meanwhile(op);
+    r = molt_call_end(clone, "restore-go", seq, &call, &done, err);
+    if (r == 0)
+        r = hear_dump_end(op, err);
     up_note_us(op, "t_restored");
     if (r < 0)
         return r;
     molt_op_note(op, "restore", molt_json_copy(done));
     return molt_fault("restore") ? molt_error_set(err, MOLT_E_INTERNAL, "fault point restore") : 0;
+}
+
+/* What can be ready for the steps behind the restore, which do, and tell, what fails here. */
+static void prepare_pivot(struct molt_op *op)
+{
+    const struct up_vifs *vifs;
+    struct up_identity id;
+    up_identity_of(op, &id);
+    (void)molt_identity_prepare_pivot(&up_of(op)->x->store, &id.id, &up_of(op)->pivot, NULL);
+    up_identity_clear(&id);
+    if (up_clone_vifs(op, &vifs, NULL) == 0)
+        (void)molt_hold_place(vifs->v, vifs->n, NULL);
+}
+
+int step_restore(struct molt_op *op, struct molt_error **err)
+{
+    return up_restore(op, prepare_pivot, err);
 }
 
 /* What stands restored and stopped in the clone dies with it. */

@@ -17,7 +17,7 @@ int step_pivot(struct molt_op *op, struct molt_error **err)
 {
     struct up_identity id;
     up_identity_of(op, &id);
-    int r = molt_identity_pivot(&up_of(op)->x->store, &id.id, err);
+    int r = molt_identity_pivot(&up_of(op)->x->store, &id.id, &up_of(op)->pivot, err);
     up_identity_clear(&id);
     up_note_us(op, "t_pivot");
     return r;

@@ -68,9 +68,14 @@ static int do_pivot(struct molt_store *s, xs_transaction_t t, void *ctx, struct 
     return r < 0 ? r : give(s, t, id, err);
 }
 
-int molt_identity_pivot(struct molt_store *s, const struct molt_identity *id, struct molt_error **err)
+int molt_identity_prepare_pivot(struct molt_store *s, const struct molt_identity *id, xs_transaction_t *ret, struct molt_error **err)
 {
-    return molt_store_transaction(s, do_pivot, (void *)id, err);
+    return molt_store_prepare(s, do_pivot, (void *)id, ret, err);
+}
+
+int molt_identity_pivot(struct molt_store *s, const struct molt_identity *id, xs_transaction_t *prepared, struct molt_error **err)
+{
+    return molt_store_end(s, prepared, true) ? 0 : molt_store_transaction(s, do_pivot, (void *)id, err);
 }
 
 /* Neither domain says any more that it gave, or has taken over, anything. */
@@ -109,9 +114,14 @@ static int do_move(struct molt_store *s, xs_transaction_t t, void *ctx, struct m
     return r < 0 ? r : give(s, t, id, err);
 }
 
-int molt_identity_move(struct molt_store *s, const struct molt_identity *id, struct molt_error **err)
+int molt_identity_prepare_move(struct molt_store *s, const struct molt_identity *id, xs_transaction_t *ret, struct molt_error **err)
 {
-    return molt_store_transaction(s, do_move, (void *)id, err);
+    return molt_store_prepare(s, do_move, (void *)id, ret, err);
+}
+
+int molt_identity_move(struct molt_store *s, const struct molt_identity *id, xs_transaction_t *prepared, struct molt_error **err)
+{
+    return molt_store_end(s, prepared, true) ? 0 : molt_store_transaction(s, do_move, (void *)id, err);
 }
 
 static int do_moved(struct molt_store *s, xs_transaction_t t, void *ctx, struct molt_error **err)

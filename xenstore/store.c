@@ -53,20 +53,38 @@ int molt_store_remove(struct molt_store *s, const char *path, struct molt_error 
     return 0;
 }
 
+int molt_store_prepare(struct molt_store *s, int (*fn)(struct molt_store *s, xs_transaction_t t, void *ctx, struct molt_error **err), void *ctx,
+                       xs_transaction_t *ret, struct molt_error **err)
+{
+    xs_transaction_t t = xs_transaction_start(s->xs);
+    *ret = XBT_NULL;
+    if (t == XBT_NULL)
+        return molt_error_errno(err, "xenstore: begin a transaction");
+    int r = fn(s, t, ctx, err);
+    if (r < 0)
+        xs_transaction_end(s->xs, t, true);
+    else
+        *ret = t;
+    return r;
+}
+
+bool molt_store_end(struct molt_store *s, xs_transaction_t *t, bool commit)
+{
+    bool done = *t != XBT_NULL && xs_transaction_end(s->xs, *t, !commit);
+    *t = XBT_NULL;
+    return done;
+}
+
 /* The retry rule of libxl__xs_transaction_commit (tools/libs/light/libxl_xshelp.c): EAGAIN means another writer came
  * between; everything read must be read again. */
 int molt_store_transaction(struct molt_store *s, int (*fn)(struct molt_store *s, xs_transaction_t t, void *ctx, struct molt_error **err),
                            void *ctx, struct molt_error **err)
 {
     for (int i = 0; i < MAX_RETRIES; i++) {
-        xs_transaction_t t = xs_transaction_start(s->xs);
-        if (t == XBT_NULL)
-            return molt_error_errno(err, "xenstore: begin a transaction");
-        int r = fn(s, t, ctx, err);
-        if (r < 0) {
-            xs_transaction_end(s->xs, t, true);
+        xs_transaction_t t;
+        int r = molt_store_prepare(s, fn, ctx, &t, err);
+        if (r < 0)
             return r;
-        }
         if (xs_transaction_end(s->xs, t, false))
             return 0;
         if (errno != EAGAIN)

@@ -125,6 +125,8 @@ void peer_stop(struct session *s);
 int h_dump_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_dump_arm(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_dump_freeze(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_dump_written(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_dump_end(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_depart(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_resume(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);

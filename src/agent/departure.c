@@ -142,7 +142,7 @@ static int make_armed(struct molt_request *rq, struct unit_move *m, const struct
 {
     struct molt_dump_opts o;
     int r = dump_opts(rq, m, args, &o, err);
-    if (r < 0)
+    if (r < 0 || m->frozen)
         return r;
     if (m->dump && !molt_dump_fits(m->dump, m->workload, &o))
         disarm(m);
@@ -154,8 +154,27 @@ static int begin(struct molt_request *rq, struct unit_move *m, const struct molt
 {
     (void)rq;
     (void)args;
+    if (m->frozen)
+        return 0;
     m->frozen = true;
     return molt_dump_begin(m->dump, err);
+}
+
+static int stand_still(struct molt_request *rq, struct molt_error **err)
+{
+    int r = units_each(rq, make_armed, err);
+    return r < 0 ? r : units_each(rq, begin, err);
+}
+
+/* {"units": [{"unit", "rounds"}]}: the workloads stand still from here on, and nothing of them is read before "dump", with the same arguments: what
+ * arrives for them meanwhile is taken into their sockets by the kernel. Undone as "dump" is. */
+int h_dump_freeze(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    (void)reply;
+    int r = stand_still(rq, err);
+    if (r < 0)
+        departure_resume(rq->ctx);
+    return r;
 }
 
 static int go_on(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
@@ -169,13 +188,22 @@ static int go_on(struct molt_request *rq, struct unit_move *m, const struct molt
 /* All stand still before the first one is read: what one sent another is then either in a socket of either, or nowhere. */
 static int begin_all(struct molt_request *rq, struct molt_error **err)
 {
-    int r = units_each(rq, make_armed, err);
-    if (r == 0)
-        r = units_each(rq, begin, err);
+    int r = stand_still(rq, err);
     /* What arrives from here on is heard by nobody: not acknowledged, so sent again. */
     if (r == 0 && molt_json_get_string(rq->args, "address"))
         r = address_give(molt_json_get_string(rq->args, "address"), err);
     return r < 0 ? r : units_each(rq, go_on, err);
+}
+
+static int written_all(struct session *s, struct molt_error **err)
+{
+    int r = 0;
+    for (size_t i = 0; i < s->units->n && r == 0; i++) {
+        struct unit_move *m = s->units->v[i];
+        if (m->dump && (r = molt_dump_written(m->dump, m->workload, err)) < 0)
+            molt_error_prefix(err, "%s", m->unit);
+    }
+    return r;
 }
 
 /* "units": [{"unit", "stats"}] into reply. */
@@ -228,12 +256,30 @@ int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error *
     return 0;
 }
 
-/* -> {"units": [{"unit", "stats"}]}: behind a "dump" that said "dumping". */
+static int none_begun(struct molt_error **err)
+{
+    return molt_error_set(err, MOLT_E_STATE, "no dump has begun");
+}
+
+/* Behind a "dump" that said "dumping": all images are written, and can be fetched to their end. "dump-end" is to follow. */
+int h_dump_written(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    (void)reply;
+    if (!units_frozen(s))
+        return none_begun(err);
+    int r = written_all(s, err);
+    if (r < 0)
+        departure_resume(s);
+    return r;
+}
+
+/* -> {"units": [{"unit", "stats"}]}: behind a "dump" that said "dumping"; CRIU has left the workloads. */
 int h_dump_end(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
     if (!units_frozen(s))
-        return molt_error_set(err, MOLT_E_STATE, "no dump has begun");
+        return none_begun(err);
     int r = end_all(s, reply, err);
     if (r < 0)
         departure_resume(s);

@@ -345,7 +345,7 @@ struct molt_dump {
     struct molt_dump_opts opts;
     char *dir;
     pid_t main_pid;
-    bool begun;
+    bool begun, written;
     int64_t begun_us;
     struct molt_json *sockets; /* once it stands still */
 };
@@ -470,24 +470,53 @@ int molt_dump_go_on(struct molt_dump *d, const struct molt_workload *w, struct m
     return r < 0 ? r : molt_worker_go_on(&d->worker, NULL, err);
 }
 
-/* The files that travel beside the images are read while criu works, from what stands still. */
-static int finish_dump(struct molt_dump *d, const struct molt_workload *w, struct molt_dump_stats *ret_stats, struct molt_error **err)
+static int dump_timeout_ms(const struct molt_dump *d)
 {
-    CLEANUP_FREE char *log = molt_xasprintf("%s/" DUMP_LOG, d->dir);
+    return d->opts.timeout_ms ? d->opts.timeout_ms : DUMP_TIMEOUT_MS;
+}
+
+/* The files that travel beside the images are read while criu works, from what stands still. */
+static int take_images(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err)
+{
     CLEANUP_JSON struct molt_json *meta = NULL;
     CLEANUP_ERROR struct molt_error *e = NULL;
     int collected = collect_meta(w, d->dir, d->sockets, &meta, &e);
-    int r = molt_worker_end(&d->worker, "dump", d->opts.timeout_ms ? d->opts.timeout_ms : DUMP_TIMEOUT_MS, log, err);
+    /* Before it asks this all images are closed (cr_dump_finish in criu/cr-dump.c): it is for who sends them elsewhere. */
+    int r = wait_step(d, "post-dump", dump_timeout_ms(d), err);
 
-    d->begun = false;
-    ret_stats->wall_us = (uint64_t)(molt_mono_us() - d->begun_us);
     if (r == 0 && collected < 0) {
         molt_error_move(err, MOLT_STEAL_PTR(e));
         return collected;
     }
     if (r == 0)
-        r = molt__stats_read(d->dir, "dump", ret_stats, err);
-    return r < 0 ? r : write_meta(d->dir, meta, err);
+        r = write_meta(d->dir, meta, err);
+    d->written = r == 0;
+    return r;
+}
+
+int molt_dump_written(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err)
+{
+    int r = d->written ? 0 : take_images(d, w, err);
+
+    if (r < 0)
+        write_failed(d->dir);
+    return r;
+}
+
+/* criu takes itself out of the workload's processes, and ends. */
+static int finish_dump(struct molt_dump *d, const struct molt_workload *w, struct molt_dump_stats *ret_stats, struct molt_error **err)
+{
+    CLEANUP_FREE char *log = molt_xasprintf("%s/" DUMP_LOG, d->dir);
+    int r = molt_dump_written(d, w, err);
+
+    if (d->worker.pid > 0) { /* also behind a failure, which is the one that is told */
+        int ended = molt_worker_end(&d->worker, "dump", r == MOLT_E_TIMEOUT ? 1 : dump_timeout_ms(d), log, r < 0 ? NULL : err);
+
+        r = r < 0 ? r : ended;
+    }
+    d->begun = false;
+    ret_stats->wall_us = (uint64_t)(molt_mono_us() - d->begun_us);
+    return r < 0 ? r : molt__stats_read(d->dir, "dump", ret_stats, err);
 }
 
 int molt_dump_end(struct molt_dump *d, const struct molt_workload *w, struct molt_dump_stats *ret_stats, struct molt_error **err)

@@ -42,7 +42,9 @@ bool molt_dump_fits(const struct molt_dump *d, const struct molt_workload *w, co
 int molt_dump_begin(struct molt_dump *d, struct molt_error **err);
 /* w: what stands still (molt_workload_refresh). criu goes on by itself, to its end. */
 int molt_dump_go_on(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err);
-/* Waits for the images. But for a trial the tree is left stopped; TCP connections of the original stay silent (in repair mode) until molt_dump_resume.
+/* Waits for the images, and no longer: they can be taken elsewhere while criu leaves the processes that they are of. On failure MOLT_DUMP_FAILED appears. */
+int molt_dump_written(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err);
+/* Waits for criu's end, where need be for the images first. But for a trial the tree is left stopped; TCP connections of the original stay silent (in repair mode) until molt_dump_resume.
  * d is used up in any case. */
 int molt_dump_end(struct molt_dump *d, const struct molt_workload *w, struct molt_dump_stats *ret_stats, struct molt_error **err);
 /* Instead of the end. A criu that has begun is waited for: it has parts of itself in the workload's processes. NULL is fine. */

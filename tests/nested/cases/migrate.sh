@@ -60,11 +60,29 @@ expect 0 "all is well" "$MIGRATE -n web1 web3 counter"
 PID_BEFORE=$(main_pid)
 left_there >"$scratch/left"
 
+guest_sh <<'END'
+mkdir -p /etc/xenmolt/hooks.d
+cat >/etc/xenmolt/hooks.d/10-tell <<'HOOK'
+#!/bin/sh
+echo "$1" >>/run/hooks
+[ "$1" != before-freeze ] || [ ! -f /run/hook-fails ] || { echo not today; exit 3; }
+HOOK
+chmod 755 /etc/xenmolt/hooks.d/10-tell
+touch /run/hook-fails
+END
+expect 21 "a hook that fails before the freeze" "$MIGRATE --no-rehearsal web1 web3 counter"
+err_has "not today"
+check "the hooks were told that it came to nothing" same "$(guest "cat /run/hooks; rm /run/hooks /run/hook-fails" | xargs)" "before-freeze on-error"
+check "the service has not noticed" same "$(main_pid) $(has_service) $(has_service_there)" "$PID_BEFORE 1 0"
+left_there >"$scratch/left.after"
+check "nothing of it is in web3" diff -U1 "$scratch/left" "$scratch/left.after"
+
 rc=0
 dom0 "MOLT_FAULT=freeze $MIGRATE --no-rehearsal web1 web3 counter" >"$scratch/out" 2>"$scratch/err" || rc=$?
 check "a failure in the freeze is one" same "$rc" 1
 check "the service goes on" service_up 60
 check "as the same process" same "$(main_pid)" "$PID_BEFORE"
+check "the hooks were told of that, too" same "$(guest "cat /run/hooks; rm /run/hooks" | xargs)" "before-freeze on-error"
 check "at its address" same "$(has_service) $(has_service_there)" "1 0"
 left_there >"$scratch/left.after"
 check "nothing of it is in web3" diff -U1 "$scratch/left" "$scratch/left.after"
