@@ -11,12 +11,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "agent/agent.h"
 #include "agent/follow.h"
 #include "agent/peer.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
 #include "procmig/dump.h"
@@ -26,6 +28,10 @@
 #define MAX_NAME 255
 #define MAX_IMAGES 65536 /* files: a few a process */
 #define GATHER (256u << 10)
+#define EARLY (32u << 10) /* of what gathers while CRIU writes on: sent, */
+#define QUIET_MS 20       /* and so it is when nothing came for so long */
+#define CLOSING_MS 5
+#define FOLLOW_NICE (-10)
 #define FOLLOW_MS 120000 /* from one image to the next: one may have all the memory in it */
 #define SLACK_MS 10000
 
@@ -124,9 +130,12 @@ static int send_file(struct sender *s, const char *name, struct molt_error **err
     return r;
 }
 
+/* What CRIU writes beside them is for whoever looks into a dump, and nothing that a restore reads. */
 static bool is_image(const char *name)
 {
-    return name[0] != '.' && strlen(name) <= MAX_NAME;
+    size_t n = strlen(name);
+    bool beside = (n > 4 && !strcmp(name + n - 4, ".log")) || !strcmp(name, "stats-dump");
+    return name[0] != '.' && n <= MAX_NAME && !beside;
 }
 
 /* Nobody writes it: a lease for reading is only given then (fcntl(2)). */
@@ -134,6 +143,17 @@ static bool is_closed(int dirfd, const char *name)
 {
     CLEANUP_CLOSE int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     return fd >= 0 && fcntl(fd, F_SETLEASE, F_RDLCK) == 0; /* given back by close */
+}
+
+/* The event comes before the file is closed: on one processor whoever waits for it wakes in between (__fput in fs/file_table.c). */
+static bool soon_closed(int dirfd, const char *name)
+{
+    for (int i = 0; i < CLOSING_MS; i++) {
+        if (is_closed(dirfd, name))
+            return true;
+        molt_sleep_ms(1);
+    }
+    return is_closed(dirfd, name);
 }
 
 static bool as_sent(const struct sender *s, const char *name)
@@ -167,6 +187,7 @@ static int send_following(struct sender *s, const char *dir, struct molt_error *
 {
     struct follow f;
     const char *name;
+    (void)setpriority(PRIO_PROCESS, 0, FOLLOW_NICE); /* the other guest waits for these, and for nothing else in this one */
     signal(SIGIO, SIG_IGN); /* what the holder of a lease is sent when somebody wants to write; ours are given back at once */
     int r = follow_begin(&f, dir, s->dirfd, MOLT_DUMP_META, MOLT_DUMP_FAILED, err), more = 0;
     if (r < 0)
@@ -174,12 +195,16 @@ static int send_following(struct sender *s, const char *dir, struct molt_error *
     r = send_rest(s, true, err);
     if (r == 0)
         r = flush(s, err);
-    while (r == 0 && (more = follow_next(&f, FOLLOW_MS, &name, err)) > 0)
-        if (is_image(name) && !as_sent(s, name) && is_closed(s->dirfd, name)) {
+    while (r == 0 && (more = follow_next(&f, s->b.len ? QUIET_MS : FOLLOW_MS, &name, err)) != 0) {
+        if (more < 0 && (more != MOLT_E_TIMEOUT || s->b.len == 0))
+            break;
+        if (more < 0)
+            molt_error_clear(err);
+        else if (is_image(name) && !as_sent(s, name) && soon_closed(s->dirfd, name))
             r = send_file(s, name, err);
-            if (r == 0)
-                r = flush(s, err); /* CRIU takes its time until the next */
-        }
+        if (r == 0 && (more < 0 || s->b.len >= EARLY))
+            r = flush(s, err);
+    }
     follow_end(&f);
     return r < 0 ? r : more;
 }
@@ -197,6 +222,8 @@ int images_send(struct molt_request *rq, const char *dir, bool follow, struct mo
         r = send_head(&s, "", 0, err);
     if (r == 0)
         r = flush(&s, err);
+    if (follow)
+        (void)setpriority(PRIO_PROCESS, 0, 0);
     close(s.dirfd);
     free(s.buf);
     free(s.sent);
