@@ -79,22 +79,11 @@ static int rehearse_unit(struct molt_op *op, const char *unit, void *ctx, struct
     return r;
 }
 
-/* Files of the workload on a disk that is handed over are in the clone only from the freeze on. */
-static bool is_wanted(struct molt_op *op)
-{
-    if (molt_json_get_bool(molt_op_params(op), "no_rehearsal", false))
-        return false;
-    if (!up_volumes_any(op))
-        return true;
-    molt_info(molt_op_log(op), "the restore is not tried before the freeze: disks are handed over in it");
-    return false;
-}
-
 int step_rehearse(struct molt_op *op, struct molt_error **err)
 {
     struct trial t = {.list = molt_json_array(), .units = molt_json_object()};
     CLEANUP_JSON struct molt_json *last = NULL;
-    int r = is_wanted(op) ? up_active(op, &t.active, err) : 1;
+    int r = molt_json_get_bool(molt_op_params(op), "no_rehearsal", false) ? 1 : up_active(op, &t.active, err);
     if (r == 0)
         r = up_clone(op, &t.clone, err);
     if (r == 0)

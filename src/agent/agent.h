@@ -93,6 +93,9 @@ int h_volumes_mount(struct molt_request *rq, struct molt_json *reply, struct mol
 int h_volumes_freeze(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_volumes_thaw(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 void volumes_thaw(struct session *s);
+/* Where file systems of disks were mounted that are handed over, in the order in which they were: until volumes-mount nothing of them is there. Each and
+ * the array, which ends with NULL, are the caller's. */
+char **volumes_dirs(void);
 /* Whether path lies on a volume that this clone has released and will get. */
 bool volumes_cover(const char *path);
 

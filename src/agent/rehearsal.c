@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The trial of the restore (procmig/rehearse.h): its dump on the active, and the trial itself in the clone. */
+#include <stdlib.h>
+
 #include "agent/agent.h"
 #include "agent/peer.h"
 #include "agent/units.h"
@@ -80,8 +82,12 @@ int h_rehearse(struct molt_request *rq, struct molt_json *reply, struct molt_err
         r = images_fetch(s->peer, m->unit, m->images, rounds + 1, false, &bytes, err);
     molt_json_set_double(reply, "transport_ms", (double)(molt_mono_us() - t0) / 1000);
     molt_json_set_int(reply, "bytes", (int64_t)bytes);
+    char **absent = volumes_dirs();
     if (r == 0)
-        r = molt_rehearse(m->unit, dir, NULL, REHEARSE_MS, &stats, err);
+        r = molt_rehearse(m->unit, dir, NULL, (const char *const *)absent, REHEARSE_MS, &stats, err);
+    for (size_t i = 0; absent[i]; i++)
+        free(absent[i]);
+    free(absent);
     if (rounds == 0)
         (void)molt_remove_tree(dir, NULL); /* nothing is built on it */
     if (r == 0)

@@ -185,18 +185,33 @@ static int read_released(struct molt_json **ret, struct molt_error **err)
     return r < 0 ? r : molt_json_parse(text, strlen(text), ret, err);
 }
 
-bool volumes_cover(const char *path)
+char **volumes_dirs(void)
 {
     CLEANUP_JSON struct molt_json *list = NULL;
-    if (!molt_exists(RELEASED) || read_released(&list, NULL) < 0)
-        return false;
-    for (size_t i = 0; i < molt_json_size(list); i++) {
-        CLEANUP_FREE char *dir = disks_unescape(molt_json_get_string(molt_json_at(list, i), "dir"));
-        size_t n = strlen(dir);
-        if (n && !strncmp(path, dir, n) && (path[n] == '/' || path[n] == '\0'))
-            return true;
+    if (molt_exists(RELEASED))
+        (void)read_released(&list, NULL);
+    char **v = molt_xcalloc(molt_json_size(list) + 1, sizeof(*v));
+    for (size_t i = 0, n = 0; i < molt_json_size(list); i++) {
+        char *dir = disks_unescape(molt_json_get_string(molt_json_at(list, i), "dir"));
+        if (*dir)
+            v[n++] = dir;
+        else
+            free(dir);
     }
-    return false;
+    return v;
+}
+
+bool volumes_cover(const char *path)
+{
+    char **dirs = volumes_dirs();
+    bool covered = false;
+    for (size_t i = 0; dirs[i]; i++) {
+        size_t n = strlen(dirs[i]);
+        covered = covered || (!strncmp(path, dirs[i], n) && (path[n] == '/' || path[n] == '\0'));
+        free(dirs[i]);
+    }
+    free(dirs);
+    return covered;
 }
 
 /* A disk that was taken away and is there again: its device, and those of its partitions, may come a moment later. */

@@ -14,6 +14,7 @@
 #define MOLT_IMAGE_FILES   0x56303138u
 #define MOLT_IMAGE_MM      0x57492820u
 #define MOLT_IMAGE_PAGEMAP 0x56084025u
+#define MOLT_IMAGE_REMAP_FPATH 0x59133954u
 
 struct molt__image {
     const unsigned char *p, *end;

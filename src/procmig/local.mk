@@ -16,6 +16,6 @@ PROCMIG_SOURCES = \
     src/procmig/procfs.c src/procmig/procfs.h \
     src/procmig/restore.c src/procmig/restore.h \
     src/procmig/restore_exec.c src/procmig/restore_internal.h \
-    src/procmig/stats.c \
+    src/procmig/standins.c src/procmig/standins.h src/procmig/stats.c \
     src/procmig/worker.c src/procmig/worker.h \
     src/procmig/workload.c src/procmig/workload.h

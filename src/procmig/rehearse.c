@@ -26,6 +26,7 @@
 #include "procmig/pager.h"
 #include "procmig/pb.h"
 #include "procmig/procfs.h"
+#include "procmig/standins.h"
 
 #define LOG          "rehearsal.log"
 #define FILES_MAX    (256u << 20)
@@ -305,7 +306,7 @@ static int kill_all(const char *ns, struct molt_error **err)
 }
 
 /* In a child, whose namespaces go with it. */
-static int trial(const char *unit, const char *dir, const char *toolbox, int timeout_ms, struct molt_error **err)
+static int trial(const char *unit, const char *dir, const char *toolbox, const char *const *absent, int timeout_ms, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *meta = NULL;
     CLEANUP_ERROR struct molt_error *e = NULL;
@@ -315,11 +316,13 @@ static int trial(const char *unit, const char *dir, const char *toolbox, int tim
     int r = load_meta(dir, &meta, err);
 
     if (r == 0)
-        r = drop_sizes(dir, err);
-    if (r == 0)
         r = molt__isolate_network(err); /* by programs of this system, which may not start below the overlay's libraries */
     if (r == 0)
         r = enter_overlay(unit, err);
+    if (r == 0 && absent && absent[0])
+        r = molt__standins_lay(dir, absent, err);
+    if (r == 0)
+        r = drop_sizes(dir, err);
     if (r == 0 && readlink("/proc/self/ns/mnt", ns, sizeof(ns) - 1) < 0)
         r = molt_error_errno(err, "look at the mount namespace");
     if (r < 0)
@@ -384,7 +387,8 @@ static int hear(int fd, int timeout_ms, struct molt_error **err)
     return molt_error_set(err, molt_code_from_name(code ? code : ""), "%s", why ? why : "the trial failed");
 }
 
-int molt_rehearse(const char *unit, const char *dir, const char *toolbox, int timeout_ms, struct molt_dump_stats *ret_stats, struct molt_error **err)
+int molt_rehearse(const char *unit, const char *dir, const char *toolbox, const char *const *absent, int timeout_ms, struct molt_dump_stats *ret_stats,
+                  struct molt_error **err)
 {
     struct molt_dump_stats stats = {0};
     int64_t begun = molt_mono_us();
@@ -405,7 +409,7 @@ int molt_rehearse(const char *unit, const char *dir, const char *toolbox, int ti
 
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         close(fd[0]);
-        r = trial(unit, dir, toolbox, timeout_ms, &e);
+        r = trial(unit, dir, toolbox, absent, timeout_ms, &e);
         tell(fd[1], r, e);
         _exit(0);
     }

@@ -27,6 +27,7 @@ upgrade() {
     wait_recipe 600 "changed"
     write_data
     upgraded 900 "guest-upgrade"
+    check "the restore was tried before, without the disk that is handed over" same "$(report '.rehearsal | length')" 1
     sleep 5
     load_clean
     note "blackout: $(report .blackout_ms) ms: $(report '.blackout | del(.criu_dump, .criu_restore) | tojson')"
