@@ -17,6 +17,10 @@
 
 #define PIECE    64 /* pages between two looks at who waits */
 #define AGAIN_MS 1  /* where a page could not be put there */
+/* Behind the thaw the processor belongs to those who wait for an answer: what nobody asked for is put there when no page was asked for during CALM_MS, or,
+ * where that does not happen, PATIENCE_MS after the first was. */
+#define CALM_MS     100
+#define PATIENCE_MS 3000
 
 struct pager {
     const char *dir;
@@ -29,6 +33,8 @@ struct pager {
     struct molt__page_files files;
     struct molt__mm_count count;
     int64_t begun_us;
+    uint64_t faults; /* seen, since there is something to push */
+    int64_t first_ms, last_ms; /* when; 0: none */
 };
 
 static int tell(const struct pager *p, struct molt__pager_report *report, int fd, struct molt_error **err)
@@ -216,16 +222,45 @@ static int turn(struct pager *p, int timeout_ms, struct molt_error **err)
     return r;
 }
 
+static void note_faults(struct pager *p)
+{
+    if (p->pushing && p->count.faults != p->faults) {
+        p->last_ms = molt_mono_ms();
+        if (!p->first_ms)
+            p->first_ms = p->last_ms;
+    }
+    p->faults = p->count.faults;
+}
+
+/* Milliseconds until something may be pushed. */
+static int until_calm(const struct pager *p)
+{
+    int64_t now = molt_mono_ms();
+
+    return p->last_ms && now - p->first_ms < PATIENCE_MS && now - p->last_ms < CALM_MS ? (int)(p->last_ms + CALM_MS - now) : 0;
+}
+
+static int wait_ms(const struct pager *p, bool waits, bool pushed)
+{
+    int calm = until_calm(p);
+
+    if (waits)
+        return pushed && !calm ? 0 : AGAIN_MS;
+    return calm ? calm : pushed ? 0 : p->pushing ? AGAIN_MS : -1;
+}
+
 static int serve_all(struct pager *p, struct molt_error **err)
 {
     bool waits = false;
     int r = 0, pushed = 0;
 
     while (r == 0 && !(p->finished && p->pushing && all_whole(p))) {
-        r = turn(p, pushed ? 0 : waits || p->pushing ? AGAIN_MS : -1, err);
+        r = turn(p, wait_ms(p, waits, pushed), err);
         if (r == 0)
             r = retry(p, &waits, err);
-        if (r == 0 && (pushed = push(p, err)) < 0)
+        note_faults(p);
+        pushed = r == 0 && until_calm(p) == 0 ? push(p, err) : 0;
+        if (pushed < 0)
             r = pushed;
     }
     return r;
