@@ -387,6 +387,15 @@ int up_arm_dump(struct molt_op *op, struct molt_chan *active, struct molt_error 
     return 0;
 }
 
+/* An agent of before this request? Then that is no error: another one does the same. */
+static bool is_older(const struct molt_chan *c, int r, struct molt_error **err)
+{
+    if (r != MOLT_E_PROTOCOL || c->broken)
+        return false;
+    molt_error_clear(err);
+    return true;
+}
+
 /* The workload stands still, and from then on dom0 holds what comes for it; that takes its time beside CRIU's. Before the first socket is read both
  * are true: what came in between is in the sockets' queues, and moves with them. */
 static int stand_still(struct molt_op *op, struct molt_chan *active, const struct up_vifs *vifs, struct molt_error **err)
@@ -400,10 +409,8 @@ static int stand_still(struct molt_op *op, struct molt_chan *active, const struc
         return r;
     int held = molt_hold_engage(molt_op_id(op), vifs->v, vifs->n, &e);
     r = molt_call_end(active, "dump-freeze", seq, &call, NULL, err);
-    if (r == MOLT_E_PROTOCOL && !active->broken) { /* an agent that does not know it: "dump" does the same */
-        molt_error_clear(err);
+    if (is_older(active, r, err)) /* "dump" does it */
         r = 0;
-    }
     if (r == 0 && (r = held) < 0)
         molt_error_move(err, MOLT_STEAL_PTR(e));
     return r;
@@ -445,9 +452,7 @@ static int end_dump(struct molt_op *op, struct molt_chan *active, struct molt_er
 {
     struct upgrade *u = up_of(op);
     int r = up_long_call(active, "dump-written", NULL, NULL, err);
-    bool older = r == MOLT_E_PROTOCOL && !active->broken; /* the agent: it has "dump-end" alone */
-    if (older)
-        molt_error_clear(err);
+    bool older = is_older(active, r, err); /* it has "dump-end" alone */
     if (r == 0 || older)
         r = molt_call_begin(active, "dump-end", NULL, &u->dump_end, err);
     u->dump_ends = r == 0;

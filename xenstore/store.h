@@ -26,13 +26,13 @@ __attribute__((format(printf, 2, 3))) char *molt_store_readf(struct molt_store *
 int molt_store_write(struct molt_store *s, const char *path, const char *value, struct molt_error **err);
 int molt_store_remove(struct molt_store *s, const char *path, struct molt_error **err); /* missing: success */
 
+/* Runs fn in a transaction until it commits; fn returning < 0 ends it without effect. */
+int molt_store_transaction(struct molt_store *s, int (*fn)(struct molt_store *s, xs_transaction_t t, void *ctx, struct molt_error **err),
+                           void *ctx, struct molt_error **err);
 /* The same in two halves: fn in a transaction that nobody sees anything of yet, *ret (XBT_NULL on failure); then it is committed, or not. False: it
  * did not happen, because another writer came between, say, or there was none. *t is XBT_NULL then in any case. */
 int molt_store_prepare(struct molt_store *s, int (*fn)(struct molt_store *s, xs_transaction_t t, void *ctx, struct molt_error **err), void *ctx,
                        xs_transaction_t *ret, struct molt_error **err);
 bool molt_store_end(struct molt_store *s, xs_transaction_t *t, bool commit);
-/* Runs fn in a transaction until it commits; fn returning < 0 ends it without effect. */
-int molt_store_transaction(struct molt_store *s, int (*fn)(struct molt_store *s, xs_transaction_t t, void *ctx, struct molt_error **err),
-                           void *ctx, struct molt_error **err);
 
 #endif

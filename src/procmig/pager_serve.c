@@ -244,9 +244,9 @@ static int wait_ms(const struct pager *p, bool waits, bool pushed)
 {
     int calm = until_calm(p);
 
-    if (waits)
-        return pushed && !calm ? 0 : AGAIN_MS;
-    return calm ? calm : pushed ? 0 : p->pushing ? AGAIN_MS : -1;
+    if (pushed || waits)
+        return pushed ? 0 : AGAIN_MS;
+    return calm ? calm : p->pushing ? AGAIN_MS : -1;
 }
 
 static int serve_all(struct pager *p, struct molt_error **err)
