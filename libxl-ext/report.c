@@ -54,6 +54,8 @@ static struct molt_json *split(const struct molt_json *notes)
     struct molt_json *v = molt_json_object();
     const struct molt_json *restore = molt_json_get(notes, "restore");
     set_ms(v, "freeze_ms", ms_between(notes, "t_freeze", "t_still"));
+    set_ms(v, "hold_ms", ms_between(notes, "t_freeze", "t_held"));
+    set_ms(v, "seize_ms", ms_between(notes, "t_freeze", "t_seized"));
     set_ms(v, "hand_over_ms", ms_between(notes, "t_still", "t_handed"));
     set_ms(v, "final_pass_ms", final_pass_ms(notes));
     set_ms(v, "dump_ms", ms_between(notes, "t_merged", "t_dumped"));

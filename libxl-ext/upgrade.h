@@ -192,6 +192,8 @@ int up_prepare(struct molt_op *op, struct molt_error **err);
 /* The guest's hooks are told that a freeze comes; and, from an undo, that it came to nothing. */
 int up_before_freeze(struct molt_op *op, struct molt_chan *active, struct molt_error **err);
 void up_tell_error(struct molt_op *op);
+/* An answer of an agent from before this request? Then that is no error (err is cleared): the next request does the same. */
+bool up_older_agent(const struct molt_chan *c, int r, struct molt_error **err);
 /* CRIU waits for the dump with its program and caches in memory. Without it the standstill is the time of its start longer. */
 int up_arm_dump(struct molt_op *op, struct molt_chan *active, struct molt_error **err);
 /* With the workload stopped one pass is enough, unless something else in the guest removed a file under our hands. */

@@ -387,8 +387,7 @@ int up_arm_dump(struct molt_op *op, struct molt_chan *active, struct molt_error 
     return 0;
 }
 
-/* An agent of before this request? Then that is no error: another one does the same. */
-static bool is_older(const struct molt_chan *c, int r, struct molt_error **err)
+bool up_older_agent(const struct molt_chan *c, int r, struct molt_error **err)
 {
     if (r != MOLT_E_PROTOCOL || c->broken)
         return false;
@@ -408,8 +407,10 @@ static int stand_still(struct molt_op *op, struct molt_chan *active, const struc
     if (r < 0)
         return r;
     int held = molt_hold_engage(molt_op_id(op), vifs->v, vifs->n, &e);
+    up_note_us(op, "t_held");
     r = molt_call_end(active, "dump-freeze", seq, &call, NULL, err);
-    if (is_older(active, r, err)) /* "dump" does it */
+    up_note_us(op, "t_seized");
+    if (up_older_agent(active, r, err)) /* "dump" does it */
         r = 0;
     if (r == 0 && (r = held) < 0)
         molt_error_move(err, MOLT_STEAL_PTR(e));
@@ -452,7 +453,7 @@ static int end_dump(struct molt_op *op, struct molt_chan *active, struct molt_er
 {
     struct upgrade *u = up_of(op);
     int r = up_long_call(active, "dump-written", NULL, NULL, err);
-    bool older = is_older(active, r, err); /* it has "dump-end" alone */
+    bool older = up_older_agent(active, r, err); /* it has "dump-end" alone */
     if (r == 0 || older)
         r = molt_call_begin(active, "dump-end", NULL, &u->dump_end, err);
     u->dump_ends = r == 0;

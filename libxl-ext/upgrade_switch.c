@@ -12,6 +12,8 @@
 #include "disk.h"
 #include "upgrade.h"
 
+#define GO_LIVE_MS 900000
+
 /* The point of no return: one xenstore transaction (xenstore/identity.c). */
 int step_pivot(struct molt_op *op, struct molt_error **err)
 {
@@ -40,24 +42,46 @@ void up_announce(struct molt_op *op, struct molt_chan *clone)
         molt_warn(molt_op_log(op), "the gratuitous ARP could not be sent: %s", molt_error_text(e));
 }
 
-int step_switch(struct molt_op *op, struct molt_error **err)
+/* The workload stands still there, and its vif is off the bridge: nothing waits for the pause. */
+static int pause_active(struct molt_op *op, struct molt_error **err)
 {
     struct xenmolt *x = up_of(op)->x;
-    struct molt_chan *clone;
     struct molt_domain d;
-    const struct up_vifs *vifs;
     uint32_t active = (uint32_t)up_param_int(op, "domid");
+    bool runs = molt_domain_info(x, active, &d, NULL) == 0 && molt_streq(d.uuid, up_param(op, "uuid")) && !d.paused;
+    return runs ? molt_domain_pause(x, active, err) : 0;
+}
+
+/* Beside the thaw the old domain is paused and the vifs come up: what the workload sends before waits in the clone's ring, and what was held for
+ * it comes into its sockets as it would from any network. */
+static int thaw(struct molt_op *op, struct molt_chan *clone, const struct up_vifs *vifs, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = up_units_args(op);
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    const struct molt_call call = {.timeout_ms = UP_LONG_CALL_MS};
+    uint32_t seq;
+    int r = molt_call_begin(clone, "restore-thaw", args, &seq, err);
+    if (r < 0)
+        return r;
+    int beside = up_release(op, vifs, &e);
+    up_note_us(op, "t_released");
+    if (beside == 0)
+        beside = pause_active(op, &e);
+    r = molt_call_end(clone, "restore-thaw", seq, &call, NULL, err);
+    if (r == 0 && (r = beside) < 0)
+        molt_error_move(err, MOLT_STEAL_PTR(e));
+    return r;
+}
+
+int step_switch(struct molt_op *op, struct molt_error **err)
+{
+    struct molt_chan *clone;
+    const struct up_vifs *vifs;
     int r = up_clone_vifs(op, &vifs, err);
-    if (r == 0 && molt_domain_info(x, active, &d, NULL) == 0 && molt_streq(d.uuid, up_param(op, "uuid")) && !d.paused)
-        r = molt_domain_pause(x, active, err);
     if (r == 0)
         r = up_clone(op, &clone, err);
-    /* The clone's kernel takes what was held into the restored sockets: the thawed workload finds it there. */
     if (r == 0)
-        r = up_release(op, vifs, err);
-    up_note_us(op, "t_released");
-    if (r == 0)
-        r = up_call_units(op, clone, "restore-thaw", NULL, err);
+        r = thaw(op, clone, vifs, err);
     if (r < 0)
         return r;
     up_note_us(op, "t_thawed");
@@ -127,15 +151,26 @@ static void after_thaw(struct molt_op *op, struct molt_chan *clone)
         molt_warn(molt_op_log(op), "%s", molt_error_text(e));
 }
 
+/* What is to be done in the clone from here on can wait until the workload has what it needs. A failure is told by "go-live", which waits for the same. */
+static void wait_for_memory(struct molt_op *op, struct molt_chan *clone, const struct molt_json *units)
+{
+    const struct molt_call call = {.timeout_ms = GO_LIVE_MS};
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    int r = molt_call(clone, "memory-wait", units, &call, NULL, &e);
+    if (r < 0 && !up_older_agent(clone, r, &e))
+        molt_warn(molt_op_log(op), "%s", molt_error_text(e));
+}
+
 int up_go_live(struct molt_op *op, struct molt_json *args, struct molt_error **err)
 {
     struct molt_chan *clone;
     CLEANUP_JSON struct molt_json *live = NULL, *v = NULL;
-    struct molt_call go_live = {.timeout_ms = 900000}, call = {.timeout_ms = 300000};
+    struct molt_call go_live = {.timeout_ms = GO_LIVE_MS}, call = {.timeout_ms = 300000};
     int r = up_clone(op, &clone, err);
     if (r < 0)
         return r;
     after_thaw(op, clone);
+    wait_for_memory(op, clone, args);
     up_note_merge(op, clone);
     r = molt_call(clone, "go-live", args, &go_live, &live, err);
     if (r == 0 && molt_json_size(molt_json_get(live, "units")) > 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The clone's side of a move: pins and overlay, restore, life after the switch. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -19,6 +20,7 @@
 #include "procmig/predump.h"
 #include "procmig/procfs.h"
 #include "procmig/restore.h"
+#include "procmig/touched.h"
 
 #define ADOPT_MS   60000
 #define HASHES_MS  600000
@@ -182,6 +184,22 @@ static int nothing(struct molt_request *rq, struct unit_move *m, const struct mo
     return 0;
 }
 
+/* What it has used of its files is read here, so that the thawed workload does not wait for the disk. Without it (an older agent) it does. */
+static int warm(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    CLEANUP_JSON struct molt_json *ask = molt_json_object(), *answer = NULL;
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    (void)args;
+    (void)err;
+    molt_json_set_string(ask, "unit", m->unit);
+    if (s->peer && molt_call(s->peer, "touched", ask, NULL, &answer, &e) == 0)
+        molt_info(s->log, "%s: %" PRIu64 " bytes of its files are read", m->unit, molt_touched_read(molt_json_get(answer, "touched")));
+    else if (s->peer)
+        molt_info(s->log, "%s: its files are not read before: %s", m->unit, molt_error_text(e));
+    return 0;
+}
+
 /* {"units": [{"unit", "main_pid", "ids", "cwd", "overlay"}]}: what can be done in the clone before the freeze. */
 int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
@@ -199,6 +217,8 @@ int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct m
         r = units_each(rq, start, err);
     if (r == 0)
         r = units_each(rq, ready, err);
+    if (r == 0)
+        r = units_each(rq, warm, err);
     if (r < 0)
         arrival_give_up(s);
     else
@@ -348,6 +368,14 @@ static int paged(struct molt_request *rq, struct unit_move *m, const struct molt
         return 0;
     molt_json_free(MOLT_STEAL_PTR(m->paged));
     return molt_restore_paged(m->unit, PAGED_MS, &m->paged, err);
+}
+
+/* {"units"}: after the thaw; returns when the memory that was left for later is all there. What else is to be done here can wait until then: the
+ * workload has a pause to make up for. */
+int h_memory_wait(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    (void)reply;
+    return units_each(rq, paged, err);
 }
 
 static void tell_paged(const struct session *s, struct molt_json *reply)

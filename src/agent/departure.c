@@ -157,7 +157,10 @@ static int begin(struct molt_request *rq, struct unit_move *m, const struct molt
     if (m->frozen)
         return 0;
     m->frozen = true;
-    return molt_dump_begin(m->dump, err);
+    int r = molt_dump_begin(m->dump, err);
+    if (r == 0)
+        r = molt_workload_refresh(m->workload, err);
+    return r < 0 ? r : molt_dump_look(m->dump, m->workload, err);
 }
 
 static int stand_still(struct molt_request *rq, struct molt_error **err)
@@ -181,8 +184,7 @@ static int go_on(struct molt_request *rq, struct unit_move *m, const struct molt
 {
     (void)rq;
     (void)args;
-    int r = molt_workload_refresh(m->workload, err);
-    return r < 0 ? r : molt_dump_go_on(m->dump, m->workload, err);
+    return molt_dump_go_on(m->dump, m->workload, err);
 }
 
 /* All stand still before the first one is read: what one sent another is then either in a socket of either, or nowhere. */

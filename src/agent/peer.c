@@ -22,6 +22,7 @@
 #include "merge/pack.h"
 #include "procmig/execs.h"
 #include "procmig/predump.h"
+#include "procmig/touched.h"
 #include "proto/vchan.h"
 
 #define ACCEPT_MS 120000
@@ -153,6 +154,17 @@ static int p_pins(struct molt_request *rq, struct molt_json *reply, struct molt_
     return 0;
 }
 
+/* {"unit"} -> {"touched"}: which parts of its files it has used (procmig/touched.h). */
+static int p_touched(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    const char *unit = molt_json_get_string(rq->args, "unit");
+    CLEANUP_WORKLOAD struct molt_workload *w = NULL;
+    int r = molt_workload_scan(unit ? unit : "", &w, err);
+    if (r == 0)
+        molt_json_set(reply, "touched", molt_touched_collect(w));
+    return r;
+}
+
 /* {"indexes": [i, ...]} -> {"pins": [...]}: those again, with their hashes. */
 static int p_pin_hashes(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
@@ -211,7 +223,7 @@ static int p_images(struct molt_request *rq, struct molt_json *reply, struct mol
 
 void peer_serve(struct molt_chan *chan, const struct session *session)
 {
-    static const struct molt_handler handlers[] = {{"merge", p_merge}, {"pins", p_pins}, {"pin-hashes", p_pin_hashes}, {"pin", p_pin}, {"images", p_images}, {NULL, NULL}};
+    static const struct molt_handler handlers[] = {{"merge", p_merge}, {"pins", p_pins}, {"pin-hashes", p_pin_hashes}, {"pin", p_pin}, {"touched", p_touched}, {"images", p_images}, {NULL, NULL}};
     struct peer_state s = {.session = session};
     CLEANUP_ERROR struct molt_error *err = NULL;
     while (molt_serve_one(chan, handlers, &s, -1, &err) == 0)

@@ -60,6 +60,7 @@ static const struct molt_handler handlers[] = {
     {"restore-go", h_restore_go},
     {"restore-thaw", h_restore_thaw},
     {"restore-undo", h_restore_undo},
+    {"memory-wait", h_memory_wait},
     {"go-live", h_go_live},
     {"verify", h_verify},
     {NULL, NULL},

@@ -434,14 +434,11 @@ bool molt_dump_fits(const struct molt_dump *d, const struct molt_workload *w, co
     return !ended && d->main_pid == w->main_pid && d->opts.rounds == opts->rounds && d->opts.trial == opts->trial && !strcmp(d->dir, opts->dir);
 }
 
-/* CRIU learns of the journal's streams when nothing can open or close one any more. */
-static int tell_sockets(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err)
+/* What molt_dump_look found. */
+static int tell_sockets(struct molt_dump *d, struct molt_error **err)
 {
     CLEANUP_STRBUF struct molt_strbuf more = MOLT_STRBUF_INIT;
-    int r = journal_sockets(w, &d->sockets, err);
 
-    if (r < 0)
-        return r;
     molt__pb_int(&more, MOLT_CRIU_IMAGES_DIR_FD, 0); /* rpc.proto has it as required; here it is not looked at */
     for (size_t i = 0; i < molt_json_size(d->sockets); i++) {
         CLEANUP_FREE char *key = molt_xasprintf("unix[%" PRId64 "]", molt_json_get_int(molt_json_at(d->sockets, i), "ino", 0));
@@ -462,9 +459,17 @@ int molt_dump_begin(struct molt_dump *d, struct molt_error **err)
     return r < 0 ? r : wait_step(d, "query-ext-files", DUMP_TIMEOUT_MS, err);
 }
 
+int molt_dump_look(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err)
+{
+    return d->sockets ? 0 : journal_sockets(w, &d->sockets, err);
+}
+
 int molt_dump_go_on(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err)
 {
-    int r = tell_sockets(d, w, err);
+    int r = molt_dump_look(d, w, err);
+
+    if (r == 0)
+        r = tell_sockets(d, err);
 
     /* To what it asks at its end ("post-dump"), so that it waits for nobody there. */
     return r < 0 ? r : molt_worker_go_on(&d->worker, NULL, err);

@@ -29,6 +29,7 @@
 #define MM_VMAS         14
 #define VMA_START       1
 #define VMA_END         2
+#define VMA_PROT        5
 #define VMA_FLAGS       6
 #define VMA_STATUS      7
 
@@ -53,8 +54,11 @@ struct pagemap {
     size_t n, cap;
 };
 
+#define WARM_MAX (1u << 20) /* bytes of a mapping */
+
 struct range {
     uint64_t start, end;
+    bool exec;
 };
 struct ranges {
     struct range *v;
@@ -163,7 +167,7 @@ static int parse_vma(const unsigned char *data, size_t len, struct ranges *lazy,
     struct molt__pb m = molt__pb_over(data, len);
     struct molt__pb_field f;
     uint64_t flags = 0, status = 0;
-    struct range v = {0, 0};
+    struct range v = {0, 0, false};
     int r;
 
     while ((r = molt__pb_next(&m, &f)) > 0) {
@@ -171,6 +175,8 @@ static int parse_vma(const unsigned char *data, size_t len, struct ranges *lazy,
             v.start = f.value;
         else if (f.number == VMA_END)
             v.end = f.value;
+        else if (f.number == VMA_PROT)
+            v.exec = f.value & PROT_EXEC;
         else if (f.number == VMA_FLAGS)
             flags = f.value;
         else if (f.number == VMA_STATUS)
@@ -352,25 +358,24 @@ static int open_pages(const char *dir, uint64_t id, struct molt__page_files *fil
 
     if (fd < 0 || fstat(fd, &st) < 0)
         return molt_error_errno(err, "open %s", path);
-    unsigned char *map = st.st_size > 0 ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0) : NULL;
-
-    if (map == MAP_FAILED)
-        return molt_error_errno(err, "map %s", path);
     MOLT_GROW(files->v, files->n, files->cap);
     *ret = (unsigned)files->n;
-    files->v[files->n++] = (struct molt__page_file){.fd = MOLT_STEAL_FD(fd), .map = map, .len = (uint64_t)st.st_size};
+    files->v[files->n++] = (struct molt__page_file){.fd = MOLT_STEAL_FD(fd), .len = (uint64_t)st.st_size};
     return 0;
+}
+
+void molt__page_files_room(struct molt__page_files *files)
+{
+    files->room = molt_xcalloc(MOLT__PIECE, MOLT_PAGE);
 }
 
 void molt__page_files_close(struct molt__page_files *files)
 {
-    for (size_t i = 0; i < files->n; i++) {
-        if (files->v[i].map)
-            munmap(files->v[i].map, files->v[i].len);
+    for (size_t i = 0; i < files->n; i++)
         close(files->v[i].fd);
-    }
     free(files->v);
-    *files = (struct molt__page_files){NULL, 0, 0};
+    free(files->room);
+    *files = (struct molt__page_files){NULL, 0, 0, NULL};
 }
 
 /* The entry that has an address, or NULL. */
@@ -395,7 +400,7 @@ static int add_run(const struct molt__page_files *files, const struct molt__run 
 
     if (run->off > files->v[run->file].len || run->pages > (files->v[run->file].len - run->off) / MOLT_PAGE)
         return malformed("pagemap (pages that are not there)", err);
-    if (last && last->file == run->file && last->addr + last->pages * MOLT_PAGE == run->addr && last->off + last->pages * MOLT_PAGE == run->off) {
+    if (last && last->file == run->file && last->rank == run->rank && last->addr + last->pages * MOLT_PAGE == run->addr && last->off + last->pages * MOLT_PAGE == run->off) {
         last->pages += run->pages;
         return 0;
     }
@@ -404,8 +409,9 @@ static int add_run(const struct molt__page_files *files, const struct molt__run 
     return 0;
 }
 
-static int find(const struct level *level, unsigned levels, uint64_t addr, uint64_t pages, const struct molt__page_files *files, struct molt__runs *to,
-                struct molt_error **err)
+/* at_most: what the mapping is worth by itself. */
+static int find(const struct level *level, unsigned levels, uint64_t addr, uint64_t pages, enum molt__rank at_most, const struct molt__page_files *files,
+                struct molt__runs *to, struct molt_error **err)
 {
     while (pages > 0) {
         const struct entry *e = NULL;
@@ -424,7 +430,8 @@ static int find(const struct level *level, unsigned levels, uint64_t addr, uint6
         }
         if (k == levels || !e || !(e->flags & FLAG_PRESENT))
             return malformed("pagemap (a page that no round has)", err);
-        const struct molt__run run = {.addr = addr, .pages = n, .off = e->off + (addr - e->addr), .file = level[k].file};
+        const struct molt__run run = {.addr = addr, .pages = n, .off = e->off + (addr - e->addr), .file = level[k].file,
+                                      .rank = k + 1 < levels ? MOLT__HOT : at_most};
         int r = add_run(files, &run, to, err);
 
         if (r < 0)
@@ -435,10 +442,32 @@ static int find(const struct level *level, unsigned levels, uint64_t addr, uint6
     return 0;
 }
 
+static enum molt__rank rank_of(const struct range *v)
+{
+    return v->exec ? MOLT__HOT : v->end - v->start <= WARM_MAX ? MOLT__WARM : MOLT__COLD;
+}
+
+/* An entry of the pagemap may go over more than one mapping. */
+static int find_all(const struct level *level, unsigned levels, const struct entry *e, const struct ranges *maps, size_t *from, const struct molt__page_files *files,
+                    struct molt__runs *to, struct molt_error **err)
+{
+    const uint64_t end = e->addr + e->pages * MOLT_PAGE;
+    int r = 0;
+
+    for (uint64_t at = e->addr, next; r == 0 && at < end; at = next) {
+        bool within;
+
+        next = piece(maps, from, at, end, &within);
+        r = find(level, levels, at, (next - at) / MOLT_PAGE, within ? rank_of(&maps->v[*from]) : MOLT__COLD, files, to, err);
+    }
+    return r;
+}
+
 int molt__lazy_runs(const char *dir, pid_t pid, struct molt__page_files *files, struct molt__runs *ret, struct molt_error **err)
 {
     CLEANUP_FREE char *at = molt_xstrdup(dir);
     struct level level[LEVELS] = {0};
+    struct ranges maps = {NULL, 0, 0};
     unsigned levels = 0;
     int r = 0;
 
@@ -453,9 +482,12 @@ int molt__lazy_runs(const char *dir, pid_t pid, struct molt__page_files *files, 
         free(at);
         at = up;
     }
-    for (size_t i = 0; r == 0 && i < level[0].pm.n; i++)
+    if (r == 0)
+        r = load_lazy_ranges(dir, pid, &maps, err);
+    for (size_t i = 0, from = 0; r == 0 && i < level[0].pm.n; i++)
         if (level[0].pm.v[i].flags & FLAG_LAZY)
-            r = find(level, levels, level[0].pm.v[i].addr, level[0].pm.v[i].pages, files, ret, err);
+            r = find_all(level, levels, &level[0].pm.v[i], &maps, &from, files, ret, err);
+    free(maps.v);
     for (unsigned k = 0; k < levels; k++)
         free(level[k].pm.v);
     return r;

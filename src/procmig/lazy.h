@@ -14,6 +14,7 @@
 #include "base/error.h"
 
 #define MOLT_PAGE 4096u
+#define MOLT__PIECE 64u /* pages that are brought at a time, at most */
 /* The last images' own pages are restored at once up to here, in bytes: what was just written will be used again. */
 #define MOLT_LAZY_EAGER_MAX (64u << 20)
 
@@ -24,10 +25,15 @@ struct molt_lazy_count {
 /* Rewrites the pagemaps of a dump's images in `dir`. The images of the rounds before, which they name by their links, stay as they are. */
 int molt_lazy_mark(const char *dir, uint64_t eager_max, struct molt_lazy_count *ret, struct molt_error **err);
 
+/* How soon pages that nobody asked for are brought: those of programs (a JVM's compiled code is read, never written again), and those that more than one
+ * round had (they were written while the rounds went on); those of small mappings; all others. */
+enum molt__rank { MOLT__HOT, MOLT__WARM, MOLT__COLD, MOLT__RANKS };
+
 /* Pages at consecutive addresses and consecutive places of one file of images. */
 struct molt__run {
     uint64_t addr, pages, off;
     unsigned file;
+    enum molt__rank rank;
 };
 struct molt__runs {
     struct molt__run *v; /* by address */
@@ -35,16 +41,18 @@ struct molt__runs {
 };
 struct molt__page_file {
     int fd;
-    unsigned char *map; /* NULL: empty */
     uint64_t len;
 };
 struct molt__page_files {
     struct molt__page_file *v;
     size_t n, cap;
+    unsigned char *room; /* MOLT__PIECE pages, to read them into; molt__page_files_room */
 };
 
 /* The lazy pages of a process, in the images in `dir` and those before; files are added to what is there. MOLT_E_PROTOCOL. */
 int molt__lazy_runs(const char *dir, pid_t pid, struct molt__page_files *files, struct molt__runs *ret, struct molt_error **err);
+/* Before any of them is read. */
+void molt__page_files_room(struct molt__page_files *files);
 void molt__page_files_close(struct molt__page_files *files);
 
 #endif

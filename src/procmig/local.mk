@@ -11,7 +11,7 @@ PROCMIG_SOURCES = \
     src/procmig/owners.c src/procmig/owners.h \
     src/procmig/overlay.c src/procmig/overlay.h \
     src/procmig/buildid.c src/procmig/buildid.h src/procmig/pb.c src/procmig/pb.h \
-    src/procmig/pins.c src/procmig/pins.h \
+    src/procmig/pins.c src/procmig/pins.h src/procmig/touched.c src/procmig/touched.h \
     src/procmig/predump.c src/procmig/predump.h \
     src/procmig/procfs.c src/procmig/procfs.h \
     src/procmig/restore.c src/procmig/restore.h \

@@ -173,7 +173,7 @@ static _Noreturn void run(const struct molt_pager_opts *o, int listener, int con
         close(sk[0]);
         prctl(PR_SET_NAME, "molt-pager");
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        _exit(molt__pager_serve(o->dir, o->keep, listener, control, sk[1]));
+        _exit(molt__pager_serve(o, listener, control, sk[1]));
     }
     close(sk[1]);
     close(listener);

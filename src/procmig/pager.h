@@ -22,11 +22,14 @@ struct molt_pager {
 
 #define MOLT_PAGER_NONE {.control = -1}
 
+#define MOLT_PAGER_AT_ONCE (32u << 20)
+
 struct molt_pager_opts {
     const char *dir;    /* the images; they may come later, but before CRIU is asked */
     const char *result; /* a file to appear when all is over: {"ok", "pages", "zero_pages", "faults", "ms", "error"}; NULL: none */
     const char *cgroup; /* of the workload, to be killed whole; NULL: only the processes that CRIU named */
     bool keep;          /* the images are needed afterwards */
+    uint64_t at_once;   /* bytes that go without waiting for calm, the likeliest ones; their place in the images is not freed */
 };
 
 int molt_pager_possible(struct molt_error **err);

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <poll.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -15,21 +17,27 @@
 /* CRIU's last word, criu/uffd.c. It is no process's number. */
 #define FINISHED 0x52535446
 
-#define PIECE    64 /* pages between two looks at who waits */
+/* Nice values: before the thaw only what nobody else wants is ours, since others work towards it; then, while the likeliest pages are missing, who runs is
+ * soon stopped by one of them. */
+#define LAST     19
+#define FIRST    (-10)
 #define AGAIN_MS 1  /* where a page could not be put there */
-/* Behind the thaw the processor belongs to those who wait for an answer: what nobody asked for is put there when no page was asked for during CALM_MS, or,
+/* The first ones, the likeliest, go without waiting: a page that is asked for instead stops a thread for as long as dozens take here. */
+#define BUSY_PIECE 32u /* pages between two looks at who waits, while somebody may */
+/* For the others the processor belongs to those who wait for an answer: what nobody asked for is put there when no page was asked for during CALM_MS, or,
  * where that does not happen, PATIENCE_MS after the first was. */
 #define CALM_MS     100
 #define PATIENCE_MS 3000
 
 struct pager {
     const char *dir;
+    uint64_t at_once; /* pages */
     int listener, criu, control, watcher;
-    bool pushing, finished, discard;
+    bool pushing, finished, discard, hurries; /* hurries: between the first fault and the last of the likeliest pages */
     bool left; /* criu has, before the restore was done: whoever asked it tells why, and ends us */
     struct molt__mm **mm;
     size_t n, cap;
-    size_t next; /* whose turn it is */
+    size_t next; /* whose turn it is, of those with the same rank */
     struct molt__page_files files;
     struct molt__mm_count count;
     int64_t begun_us;
@@ -134,6 +142,8 @@ static int hear_control(struct pager *p, struct molt_error **err)
         close(p->control); /* whoever started us may end */
         p->control = -1;
     }
+    if (!p->pushing)
+        (void)setpriority(PRIO_PROCESS, 0, LAST);
     p->pushing = true;
     return 0;
 }
@@ -165,16 +175,49 @@ static bool all_whole(const struct pager *p)
     return true;
 }
 
-/* The next in turn that misses something: 1, 0: it could not be done now, or is not to be done. */
+static void hurry(struct pager *p, bool on)
+{
+    (void)setpriority(PRIO_PROCESS, 0, on ? FIRST : 0);
+    p->hurries = on;
+}
+
+/* Milliseconds until anything may be pushed. */
+static int until_calm(const struct pager *p)
+{
+    int64_t now = molt_mono_ms();
+
+    return p->last_ms && now - p->first_ms < PATIENCE_MS && now - p->last_ms < CALM_MS ? (int)(p->last_ms + CALM_MS - now) : 0;
+}
+
+/* Of those that miss something likeliest the next in turn, or NULL. */
+static struct molt__mm *next_mm(struct pager *p)
+{
+    enum molt__rank best = MOLT__RANKS;
+    struct molt__mm *found = NULL;
+
+    for (size_t k = 0; k < p->n; k++) {
+        struct molt__mm *mm = p->mm[(p->next + k) % p->n];
+        enum molt__rank rank = molt__mm_rank(mm);
+
+        if (rank < best) {
+            best = rank;
+            found = mm;
+        }
+    }
+    p->next++;
+    return found;
+}
+
+/* 1, 0: nothing could be done now, or is to be done. */
 static int push(struct pager *p, struct molt_error **err)
 {
-    for (size_t k = 0; p->pushing && k < p->n; k++) {
-        struct molt__mm *mm = p->mm[p->next++ % p->n];
+    const bool calm = until_calm(p) == 0, at_once = p->count.pages < p->at_once;
+    struct molt__mm *mm = p->pushing && (calm || at_once) ? next_mm(p) : NULL;
 
-        if (!molt__mm_whole(mm))
-            return molt__mm_push(mm, &p->files, PIECE, p->discard, &p->count, err);
-    }
-    return 0;
+    if (!at_once && p->hurries)
+        hurry(p, false);
+    /* What goes at once is not much: its place in the images is not worth the time now. */
+    return mm ? molt__mm_push(mm, &p->files, p->hurries || !calm ? BUSY_PIECE : MOLT__PIECE, p->discard && !at_once, &p->count, err) : 0;
 }
 
 static int retry(struct pager *p, bool *ret_waits, struct molt_error **err)
@@ -226,18 +269,12 @@ static void note_faults(struct pager *p)
 {
     if (p->pushing && p->count.faults != p->faults) {
         p->last_ms = molt_mono_ms();
-        if (!p->first_ms)
+        if (!p->first_ms) {
             p->first_ms = p->last_ms;
+            hurry(p, true);
+        }
     }
     p->faults = p->count.faults;
-}
-
-/* Milliseconds until something may be pushed. */
-static int until_calm(const struct pager *p)
-{
-    int64_t now = molt_mono_ms();
-
-    return p->last_ms && now - p->first_ms < PATIENCE_MS && now - p->last_ms < CALM_MS ? (int)(p->last_ms + CALM_MS - now) : 0;
 }
 
 static int wait_ms(const struct pager *p, bool waits, bool pushed)
@@ -259,17 +296,20 @@ static int serve_all(struct pager *p, struct molt_error **err)
         if (r == 0)
             r = retry(p, &waits, err);
         note_faults(p);
-        pushed = r == 0 && until_calm(p) == 0 ? push(p, err) : 0;
+        pushed = r == 0 ? push(p, err) : 0;
         if (pushed < 0)
             r = pushed;
     }
     return r;
 }
 
-int molt__pager_serve(const char *dir, bool keep, int listener, int control, int watcher)
+int molt__pager_serve(const struct molt_pager_opts *o, int listener, int control, int watcher)
 {
-    struct pager p = {.dir = dir, .listener = listener, .criu = -1, .control = control, .watcher = watcher, .discard = !keep};
+    struct pager p = {.dir = o->dir, .at_once = o->at_once / MOLT_PAGE, .listener = listener, .criu = -1, .control = control, .watcher = watcher, .discard = !o->keep};
     CLEANUP_ERROR struct molt_error *e = NULL;
+
+    molt__page_files_room(&p.files);
+    (void)mlockall(MCL_CURRENT); /* no fault of its own, nor the copies that a fork makes late, while a process waits for it */
     int r = serve_all(&p, &e);
     struct molt__pager_report end = {.count = p.count, .restored = p.pushing, .us = p.begun_us ? (uint64_t)(molt_mono_us() - p.begun_us) : 0};
 

@@ -3,6 +3,7 @@
 #ifndef MOLT_PROCMIG_PAGER_SERVE_H
 #define MOLT_PROCMIG_PAGER_SERVE_H
 
+#include "procmig/pager.h"
 #include "procmig/uffd.h"
 
 /* One datagram. A process with its userfaultfd as ancillary data (a fork's child, whose number is not
@@ -16,6 +17,6 @@ struct molt__pager_report {
 };
 
 /* Until all is there: the exit status. control: "push", or closed by a restore that failed. */
-int molt__pager_serve(const char *dir, bool keep, int listener, int control, int watcher);
+int molt__pager_serve(const struct molt_pager_opts *o, int listener, int control, int watcher);
 
 #endif

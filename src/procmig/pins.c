@@ -32,8 +32,8 @@ bool molt__map_parse(char *line, struct molt__map *m)
     size_t len;
 
     line[strcspn(line, "\n")] = '\0';
-    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %*x %x:%x %" SCNu64 " %n", &m->start, &m->end, perm,
-               &m->major, &m->minor, &m->ino, &at) != 6 ||
+    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64 " %n", &m->start, &m->end, perm,
+               &m->off, &m->major, &m->minor, &m->ino, &at) != 7 ||
         at == 0 || line[at] != '/' || m->ino == 0)
         return false;
     m->path = line + at;

@@ -67,7 +67,7 @@ int molt_file_hash(const char *path, uint64_t *ret_hash, uint64_t *ret_size, str
 
 /* One line of /proc/PID/maps; false when it maps no file with a path. path points into line (modified). */
 struct molt__map {
-    uint64_t start, end, ino;
+    uint64_t start, end, off, ino; /* off: in the file, bytes */
     unsigned major, minor;
     bool deleted, shared, write;
     char *path;

@@ -396,10 +396,18 @@ static void restoring_free(struct molt_restoring *x)
     free(x);
 }
 
+/* To the restore program; false: none waits. */
+static bool say(const char *unit, const char *word)
+{
+    CLEANUP_FREE char *go = molt__restore_path(unit, "go");
+    CLEANUP_CLOSE int fd = open(go, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+
+    return fd >= 0 && molt_write_all(fd, word, strlen(word)) == 0;
+}
+
 int molt_restore_begin(const char *unit, struct molt_restoring **ret, struct molt_error **err)
 {
-    CLEANUP_FREE char *dir = molt__restore_path(unit, NULL), *go = molt__restore_path(unit, "go"), *spec = molt__restore_path(unit, "spec.json");
-    CLEANUP_CLOSE int fd = open(go, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    CLEANUP_FREE char *dir = molt__restore_path(unit, NULL), *spec = molt__restore_path(unit, "spec.json");
     struct molt_restore_spec s = {0};
     int r = molt__restore_spec_load(spec, &s, err);
 
@@ -413,7 +421,7 @@ int molt_restore_begin(const char *unit, struct molt_restoring **ret, struct mol
     x->pidfd = (int)syscall(SYS_pidfd_open, ready_pid(unit), 0);
     if (x->watch < 0 || inotify_add_watch(x->watch, dir, IN_MOVED_TO) < 0)
         r = molt_error_errno(err, "watch %s", dir);
-    else if (fd < 0 || x->pidfd < 0 || molt_write_all(fd, "go\n", 3) < 0)
+    else if (x->pidfd < 0 || !say(unit, "go\n"))
         r = molt_error_set(err, MOLT_E_STATE, "%s: no restore program waits (%s)", unit, strerror(errno));
     if (r < 0)
         restoring_free(x);
@@ -514,6 +522,7 @@ int molt_restore_adopted(const char *unit, int timeout_ms, struct molt_error **e
     pid_t pid;
     int r = load_main_pid(unit, &pid, err);
 
+    (void)say(unit, "on\n"); /* a second time nobody may be there to hear it */
     return r < 0 ? r : wait_main_pid(unit, pid, timeout_ms, err);
 }
 
@@ -574,7 +583,7 @@ int molt_restore_paged(const char *unit, int timeout_ms, struct molt_json **ret,
     while ((r = read_result(unit, MOLT__PAGED, err)) == MOLT_E_STATE) {
         if (molt_mono_ms() > end)
             return molt_error_set(err, MOLT_E_TIMEOUT, "%s: not all of its memory was there within %d ms", unit, timeout_ms);
-        molt_sleep_ms(20);
+        molt_sleep_ms(50);
     }
     *ret = load_json(unit, MOLT__PAGED);
     return r;

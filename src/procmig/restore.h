@@ -6,9 +6,9 @@
  * restore-exec program stands in the unit's cgroup, inside the overlay, and waits.
  * - The images arrive in spec.images.
  * - molt_restore_begin lets criu restore; when molt_restore_end returns the tree is restored and stopped.
- * - molt_restore_adopted (in the rehearsal; or beside the pivot) waits until systemd has taken the process.
  * - molt_restore_thaw, after the pivot: SIGCONT.
  * - molt_restore_paged: memory that the thaw did not wait for is all there.
+ * - molt_restore_adopted: systemd hears of the process now, and not in the pause, and takes it.
  * - molt_restore_settle for each unit: drop-in removed; molt_restore_reload, once; molt_restore_finish for each: the unit is active with
  * the same MainPID and its own Type.
  *
@@ -50,6 +50,7 @@ struct molt_restoring;
 int molt_restore_begin(const char *unit, struct molt_restoring **ret, struct molt_error **err);
 /* Waits for its outcome; x is used up in any case. */
 int molt_restore_end(struct molt_restoring *x, int timeout_ms, struct molt_dump_stats *ret_stats, struct molt_error **err);
+/* Lets systemd hear of the process, and waits until it has taken it. */
 int molt_restore_adopted(const char *unit, int timeout_ms, struct molt_error **err);
 int molt_restore_thaw(const char *unit, struct molt_error **err);
 /* After the thaw: waits until all of the memory is there (pager.h; *ret is its result, malloc'd, NULL: nothing was left for later). */

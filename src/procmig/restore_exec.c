@@ -121,6 +121,7 @@ struct helpers {
     struct molt_worker worker;
     struct molt_pager pager; /* NONE: all of the memory is restored at once */
     int stream[2];
+    int words; /* the agent's: "go\n", and "on\n" when the workload is whole */
 };
 
 static int run_restore(const struct molt_restore_spec *s, struct helpers *h, const struct molt_json *meta, struct molt_error **err)
@@ -134,9 +135,7 @@ static int run_restore(const struct molt_restore_spec *s, struct helpers *h, con
         r = molt_worker_ask(&h->worker, MOLT_CRIU_RESTORE, &request, err);
     if (r == 0)
         r = wait_answer(&h->worker, log, err);
-    if (r == 0 && h->pager.pid > 0)
-        r = molt_pager_push(&h->pager, err);
-    return r < 0 ? r : write_pid(s, err);
+    return r == 0 && h->pager.pid > 0 ? molt_pager_push(&h->pager, err) : r;
 }
 
 /* Where this kernel can do it. It lives in the unit's control group, and ends with what it serves. */
@@ -156,7 +155,7 @@ static int start_pager(const struct molt_restore_spec *s, struct molt_pager *ret
     cgroup = molt__cgroup_parse(text);
     if (!cgroup || !strstr(cgroup, s->unit))
         return molt_error_set(err, MOLT_E_STATE, "not in the control group of %s", s->unit);
-    const struct molt_pager_opts o = {.dir = s->images, .result = result, .cgroup = cgroup};
+    const struct molt_pager_opts o = {.dir = s->images, .result = result, .cgroup = cgroup, .at_once = MOLT_PAGER_AT_ONCE};
 
     r = molt_pager_start(&o, ret, err);
     return r < 0 ? r : molt_write_file(mark, "", 0, 0600, err);
@@ -187,19 +186,23 @@ static int get_ready(const struct molt_restore_spec *s, struct helpers *h, struc
     return r < 0 ? r : molt_worker_start(s->toolbox, 0, WORKER_TIMEOUT_MS, &h->worker, err);
 }
 
-static int wait_go(const struct molt_restore_spec *s, struct molt_error **err)
+static bool hear(const struct helpers *h, const char *want)
 {
-    CLEANUP_FREE char *path = molt__restore_path(s->unit, "go");
-    /* Both directions, so that it never meets an end of file before the word is given. */
-    CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CLOEXEC);
     char word[3];
 
-    if (fd < 0)
+    return molt_read_all(h->words, word, sizeof(word)) == 1 && !memcmp(word, want, sizeof(word));
+}
+
+static int wait_go(const struct molt_restore_spec *s, struct helpers *h, struct molt_error **err)
+{
+    CLEANUP_FREE char *path = molt__restore_path(s->unit, "go");
+
+    /* Both directions, so that it never meets an end of file before the word is given. */
+    h->words = open(path, O_RDWR | O_CLOEXEC);
+    if (h->words < 0)
         return molt_error_errno(err, "open %s", path);
     tell(s->unit, "ready", NULL);
-    if (molt_read_all(fd, word, sizeof(word)) != 1 || memcmp(word, "go\n", 3))
-        return molt_error_set(err, MOLT_E_ABORTED, "told not to restore");
-    return 0;
+    return hear(h, "go\n") ? 0 : molt_error_set(err, MOLT_E_ABORTED, "told not to restore");
 }
 
 static int restore(const struct molt_restore_spec *s, struct helpers *h, struct molt_error **err)
@@ -221,21 +224,22 @@ int molt_restore_exec(const char *spec_path)
 {
     struct molt_restore_spec s = {0};
     CLEANUP_ERROR struct molt_error *err = NULL;
-    struct helpers h = {.worker = MOLT_WORKER_NONE, .pager = MOLT_PAGER_NONE, .stream = {-1, -1}};
+    struct helpers h = {.worker = MOLT_WORKER_NONE, .pager = MOLT_PAGER_NONE, .stream = {-1, -1}, .words = -1};
     const char *stage = "ready";
 
     if (molt__restore_spec_load(spec_path, &s, &err) < 0) {
         fprintf(stderr, "%s: %s\n", spec_path, molt_error_text(err));
         return 1;
     }
-    if (get_ready(&s, &h, &err) == 0 && wait_go(&s, &err) == 0) {
+    if (get_ready(&s, &h, &err) == 0 && wait_go(&s, &h, &err) == 0) {
         stage = "result";
         (void)restore(&s, &h, &err);
     }
     if (err)
         fprintf(stderr, "restore of %s: %s\n", s.unit, molt_error_text(err));
     tell(s.unit, stage, err);
-    if (!err)
+    /* systemd's work on a unit that has started would be done before the workload's own: it hears of it when the workload has what it needs. */
+    if (!err && hear(&h, "on\n") && write_pid(&s, &err) == 0)
         (void)molt_worker_end(&h.worker, "restore", WORKER_TIMEOUT_MS, NULL, NULL);
     molt_worker_kill(&h.worker);
     molt_restore_spec_clear(&s);

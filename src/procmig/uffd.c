@@ -12,10 +12,11 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fsio.h"
 #include "base/strbuf.h"
 
 /* Pages around a fault that come with it: they will be asked for next, and each fault costs more than the copies. */
-#define AROUND 16u
+#define AROUND 32u
 
 #define FEATURES (UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP)
 
@@ -157,6 +158,8 @@ static int put_all(struct molt__mm *mm, uint64_t addr, const unsigned char *src,
         if (errno == EEXIST) {
             wake(mm->fd, addr + done * MOLT_PAGE);
             done++;
+            if (!src)
+                break; /* who asked goes on; zeroes around it were only for the next one to ask */
         } else if ((errno == ENOENT || errno == EINVAL) && want > 1) {
             step = want / 2; /* more than one mapping, or a part that is unmapped */
         } else if (errno == ENOENT || errno == EINVAL) {
@@ -174,11 +177,16 @@ static int put_all(struct molt__mm *mm, uint64_t addr, const unsigned char *src,
     return DONE;
 }
 
-/* Part of a run. */
+/* Part of a run, of PIECE pages at most. What is copied has been read before: a page of the images that is mapped here, and not there yet, fails the kernel's
+ * copy, which is then made anew behind a fault of ours. */
 static int put_run(struct molt__mm *mm, const struct molt__page_files *files, const struct molt__run *part, uint64_t *count, struct molt_error **err)
 {
+    const size_t len = (size_t)(part->pages * MOLT_PAGE);
     uint64_t done = 0;
-    int r = put_all(mm, part->addr, files->v[part->file].map + part->off, part->pages, &done, count, err);
+
+    if (molt_pread_all(files->v[part->file].fd, files->room, len, part->off) != (ssize_t)len)
+        return molt_error_errno(err, "read pages of the images");
+    int r = put_all(mm, part->addr, files->room, part->pages, &done, count, err);
 
     molt__runs_cut(&mm->runs, part->addr, part->addr + done * MOLT_PAGE);
     return r;
@@ -232,16 +240,28 @@ int molt__mm_retry(struct molt__mm *mm, const struct molt__page_files *files, st
     return 0;
 }
 
+enum molt__rank molt__mm_rank(struct molt__mm *mm)
+{
+    if (mm->gone || mm->runs.n == 0)
+        return MOLT__RANKS;
+    for (;; mm->rank++) /* each run has a rank, so one is found */
+        for (size_t k = 0; k < mm->runs.n; k++, mm->hand++) {
+            mm->hand = mm->hand < mm->runs.n ? mm->hand : 0;
+            if (mm->runs.v[mm->hand].rank <= mm->rank)
+                return mm->rank;
+        }
+}
+
 int molt__mm_push(struct molt__mm *mm, const struct molt__page_files *files, uint64_t pages, bool discard, struct molt__mm_count *count, struct molt_error **err)
 {
-    if (mm->runs.n == 0)
+    const uint64_t most = pages < MOLT__PIECE ? pages : MOLT__PIECE;
+
+    if (molt__mm_rank(mm) == MOLT__RANKS)
         return 1;
-    if (mm->hand >= mm->runs.n)
-        mm->hand = 0;
     struct molt__run part = mm->runs.v[mm->hand];
 
-    if (part.pages > pages)
-        part.pages = pages;
+    if (part.pages > most)
+        part.pages = most;
     int r = put_run(mm, files, &part, &count->pages, err);
 
     if (r == DONE && discard)

@@ -17,6 +17,7 @@ struct molt__mm {
     uint64_t *pending;       /* faults that could not be answered yet */
     size_t n_pending, cap_pending;
     size_t hand;             /* run to go on with */
+    enum molt__rank rank;    /* of what goes on */
 };
 
 struct molt__mm_count {
@@ -30,7 +31,9 @@ int molt__uffd_possible(struct molt_error **err);
 int molt__mm_event(struct molt__mm *mm, const struct molt__page_files *files, struct molt__mm_count *count, struct molt__mm **ret_child, struct molt_error **err);
 /* Once more what could not be answered. */
 int molt__mm_retry(struct molt__mm *mm, const struct molt__page_files *files, struct molt__mm_count *count, struct molt_error **err);
-/* Puts the next pages there, at most `pages`: 1, 0: not now (an event waits, or memory is short). discard: frees them in the images. */
+/* The rank of what a push would bring; MOLT__RANKS: nothing is missing. */
+enum molt__rank molt__mm_rank(struct molt__mm *mm);
+/* Puts the next pages there, at most `pages` (and MOLT__PIECE): 1, 0: not now (an event waits, or memory is short). discard: frees them in the images. */
 int molt__mm_push(struct molt__mm *mm, const struct molt__page_files *files, uint64_t pages, bool discard, struct molt__mm_count *count, struct molt_error **err);
 bool molt__mm_whole(const struct molt__mm *mm);
 void molt__mm_free(struct molt__mm *mm);

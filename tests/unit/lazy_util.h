@@ -23,7 +23,7 @@ struct pe {
 
 struct vma {
     uint64_t start, end;
-    unsigned flags;
+    unsigned flags, prot; /* prot 0: to read and write */
 };
 
 static inline void put(const char *dir, const char *name, int number, const struct molt_strbuf *b)
@@ -62,6 +62,7 @@ static inline void put_mm(const char *dir, int pid, const struct vma *v, size_t 
 
         molt__pb_int(&e, 1, v[i].start);
         molt__pb_int(&e, 2, v[i].end);
+        molt__pb_int(&e, 5, v[i].prot ? v[i].prot : PROT_READ | PROT_WRITE);
         molt__pb_int(&e, 6, v[i].flags);
         molt__pb_int(&e, 7, 1);
         molt__pb_bytes(&mm, 14, e.s, e.len);

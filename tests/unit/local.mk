@@ -17,6 +17,10 @@ tests_unit_test_procmig_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 tests_unit_test_procmig_pins_SOURCES = tests/unit/test_procmig_pins.c
 tests_unit_test_procmig_pins_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_touched
+tests_unit_test_touched_SOURCES = tests/unit/test_touched.c
+tests_unit_test_touched_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_standins
 tests_unit_test_standins_SOURCES = tests/unit/test_standins.c
 tests_unit_test_standins_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)

@@ -51,7 +51,7 @@ static struct molt__runs runs_of(struct molt__page_files *files)
 /* Pages 0 to 7 are memory, 8 to 11 a file's, 12 to 15 memory again; the round before has all of them, the last images 2, 3 and 9. */
 static void lay_images(void)
 {
-    const struct vma vma[] = {{AT(0), AT(8), ANON}, {AT(8), AT(12), MAP_PRIVATE}, {AT(12), AT(16), ANON}};
+    const struct vma vma[] = {{AT(0), AT(8), ANON, 0}, {AT(8), AT(12), MAP_PRIVATE, 0}, {AT(12), AT(16), ANON, 0}};
     const struct pe old[] = {{AT(0), 16, PRESENT | LAZY}},
                     now[] = {{AT(0), 2, PARENT}, {AT(2), 2, PRESENT | LAZY}, {AT(4), 5, PARENT}, {AT(9), 1, PRESENT}, {AT(10), 6, PARENT}};
 
@@ -67,12 +67,15 @@ static void expect_run(const struct molt__runs *rs, size_t i, uint64_t addr, uin
     assert_true(i < rs->n);
     assert_int_equal(rs->v[i].addr, addr);
     assert_int_equal(rs->v[i].pages, pages);
-    assert_int_equal(*(const uint64_t *)(const void *)(files->v[rs->v[i].file].map + rs->v[i].off), first);
+    uint64_t there;
+
+    assert_int_equal(pread(files->v[rs->v[i].file].fd, &there, sizeof(there), (off_t)rs->v[i].off), sizeof(there));
+    assert_int_equal(there, first);
 }
 
 static void what_came_before_waits_and_the_last_does_not(void **state)
 {
-    struct molt__page_files files = {NULL, 0, 0};
+    struct molt__page_files files = {NULL, 0, 0, NULL};
     struct molt_lazy_count count;
 
     (void)state;
@@ -92,7 +95,7 @@ static void what_came_before_waits_and_the_last_does_not(void **state)
 
 static void a_last_dump_too_large_waits_too(void **state)
 {
-    struct molt__page_files files = {NULL, 0, 0};
+    struct molt__page_files files = {NULL, 0, 0, NULL};
     struct molt_lazy_count count;
 
     (void)state;
@@ -109,6 +112,50 @@ static void a_last_dump_too_large_waits_too(void **state)
 }
 
 /* Marked again (a second try) it is the same. */
+/* Two rounds: the first has all. A large mapping, of which the second round had one page more; a small one; one with a program. */
+static void the_likeliest_come_first(void **state)
+{
+    const uint64_t large = 1024;
+    const struct vma vma[] = {{AT(0), AT(large), ANON, 0}, {AT(large), AT(large + 4), ANON, 0}, {AT(large + 4), AT(large + 8), ANON, PROT_READ | PROT_EXEC}};
+    const struct pe all[] = {{AT(0), 8, PRESENT | LAZY}, {AT(large), 8, PRESENT | LAZY}},
+                    second[] = {{AT(0), 3, PARENT}, {AT(3), 1, PRESENT | LAZY}, {AT(4), 4, PARENT}, {AT(large), 8, PARENT}},
+                    now[] = {{AT(0), 8, PARENT}, {AT(large), 8, PARENT}};
+    const enum molt__rank want[] = {MOLT__COLD, MOLT__HOT, MOLT__COLD, MOLT__WARM, MOLT__HOT};
+    struct molt__page_files files = {NULL, 0, 0, NULL};
+    CLEANUP_FREE char *first = molt_xasprintf("%s/pre0", dir), *link = molt_xasprintf("%s/parent", before);
+    struct molt_lazy_count count;
+
+    (void)state;
+    assert_int_equal(molt_mkdir_p(first, 0700, NULL), 0);
+    assert_int_equal(symlink("../pre0", link), 0);
+    put_mm(dir, PID, vma, N(vma));
+    put_pagemap(first, PID, all, N(all));
+    put_pages(first, 100, 16);
+    put_pagemap(before, PID, second, N(second));
+    put_pages(before, 200, 1);
+    put_pagemap(dir, PID, now, N(now));
+    put_pages(dir, 300, 0);
+    assert_int_equal(molt_lazy_mark(dir, 1 << 20, &count, NULL), 0);
+    assert_int_equal(count.lazy, 16);
+    struct molt__runs rs = runs_of(&files);
+
+    assert_int_equal(rs.n, N(want));
+    for (size_t i = 0; i < N(want); i++)
+        assert_int_equal(rs.v[i].rank, want[i]);
+    expect_run(&rs, 1, AT(3), 1, &files, 200);
+    expect_run(&rs, 4, AT(large + 4), 4, &files, 112);
+    /* In that order, wherever they lie. */
+    struct molt__mm mm = {.fd = -1, .runs = rs};
+
+    for (size_t i = 0; i < N(want); i++) {
+        assert_int_equal(molt__mm_rank(&mm), i < 2 ? MOLT__HOT : i == 2 ? MOLT__WARM : MOLT__COLD);
+        molt__runs_cut(&mm.runs, mm.runs.v[mm.hand].addr, mm.runs.v[mm.hand].addr + mm.runs.v[mm.hand].pages * MOLT_PAGE);
+    }
+    assert_int_equal(molt__mm_rank(&mm), MOLT__RANKS);
+    free(mm.runs.v);
+    molt__page_files_close(&files);
+}
+
 static void marking_twice_is_marking_once(void **state)
 {
     CLEANUP_FREE char *path = molt_xasprintf("%s/pagemap-%d.img", dir, PID), *once = NULL, *twice = NULL;
@@ -136,7 +183,7 @@ static void images_that_cannot_be_are_refused(void **state)
     CLEANUP_ERROR struct molt_error *e = NULL;
     const struct pe backwards[] = {{AT(4), 1, PRESENT}, {AT(0), 1, PRESENT}}, none[] = {{AT(0), 1, PRESENT}, {AT(3), 0, PRESENT}},
                     round_the_end[] = {{UINT64_MAX - MOLT_PAGE + 1, 2, PRESENT}}, odd[] = {{AT(0) + 5, 1, PRESENT}};
-    const struct vma overlap[] = {{AT(0), AT(8), ANON}, {AT(7), AT(9), ANON}};
+    const struct vma overlap[] = {{AT(0), AT(8), ANON, 0}, {AT(7), AT(9), ANON, 0}};
     struct molt_lazy_count count;
     const struct {
         const struct pe *v;
@@ -157,7 +204,7 @@ static void images_that_cannot_be_are_refused(void **state)
 static void pages_that_nobody_has_are_refused(void **state)
 {
     const struct pe short_one[] = {{AT(0), 6, PRESENT}};
-    struct molt__page_files files = {NULL, 0, 0};
+    struct molt__page_files files = {NULL, 0, 0, NULL};
     struct molt__runs rs = {NULL, 0, 0};
     struct molt_lazy_count count;
 
@@ -178,7 +225,7 @@ static void pages_that_nobody_has_are_refused(void **state)
 
 static void runs_follow_what_is_unmapped_and_moved(void **state)
 {
-    struct molt__run all[] = {{AT(0), 10, 0, 0}, {AT(20), 10, 10 * MOLT_PAGE, 0}};
+    struct molt__run all[] = {{.addr = AT(0), .pages = 10}, {.addr = AT(20), .pages = 10, .off = 10 * MOLT_PAGE}};
     struct molt__runs rs = {molt_xcalloc(2, sizeof(*all)), 2, 2};
 
     (void)state;
@@ -212,6 +259,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(what_came_before_waits_and_the_last_does_not),
         TEST(a_last_dump_too_large_waits_too),
+        TEST(the_likeliest_come_first),
         TEST(marking_twice_is_marking_once),
         TEST(images_that_cannot_be_are_refused),
         TEST(pages_that_nobody_has_are_refused),

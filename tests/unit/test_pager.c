@@ -171,6 +171,9 @@ static void lay_images(pid_t pid)
 {
     const struct pe all[] = {{A, PAGES, PRESENT | LAZY}};
 
+    const struct vma vma[] = {{A, A + PAGES * MOLT_PAGE, MAP_ANONYMOUS | MAP_PRIVATE, 0}};
+
+    put_mm(dir, pid, vma, 1);
     put_pagemap(dir, pid, all, 1);
     put_pages(dir, FIRST, PAGES);
 }
@@ -253,7 +256,10 @@ static pid_t server_of(const struct molt_pager *p)
     size_t len;
 
     assert_int_equal(molt_read_file(path, 4096, &text, &len, NULL), 0);
-    return (pid_t)atoi(text);
+    pid_t pid = (pid_t)atoi(text);
+
+    assert_true(pid > 1); /* 0 would be all of us */
+    return pid;
 }
 
 /* Zeroes in the place of its memory would be worse than its end. */

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "procmig/touched.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fsio.h"
+#include "base/strbuf.h"
+#include "procmig/pins.h"
+#include "procmig/procfs.h"
+
+#define PAGE    4096u
+#define PRESENT (1ull << 63)
+#define ENTRIES 512u
+#define GAP     (16 * PAGE) /* what lies between two ranges is read along */
+#define TEXT    (256u << 10) /* of all paths */
+
+struct collect {
+    struct molt_json *list;
+    size_t ranges, text;
+    int pagemap;
+};
+
+/* A range of the file that is being looked at; len 0: none yet. */
+struct range {
+    uint64_t off, len;
+};
+
+static void flush(struct collect *c, const struct range *r, struct molt_json *to)
+{
+    if (r->len == 0)
+        return;
+    molt_json_append(to, molt_json_int((int64_t)r->off));
+    molt_json_append(to, molt_json_int((int64_t)r->len));
+    c->ranges++;
+}
+
+static void grow(struct collect *c, struct range *r, uint64_t off, struct molt_json *to)
+{
+    if (r->len > 0 && off <= r->off + r->len + GAP) {
+        r->len = off + PAGE - r->off;
+        return;
+    }
+    flush(c, r, to);
+    *r = (struct range){off, PAGE};
+}
+
+static void look(struct collect *c, const struct molt__map *m)
+{
+    CLEANUP_FREE char *path = molt__path_encode(m->path);
+    CLEANUP_JSON struct molt_json *ranges = molt_json_array();
+    struct range r = {0, 0};
+
+    for (uint64_t at = m->start; path && at < m->end && c->ranges < MOLT_TOUCHED_MAX;) {
+        uint64_t entry[ENTRIES], left = (m->end - at) / PAGE;
+        const size_t n = left < ENTRIES ? (size_t)left : ENTRIES;
+
+        if (molt_pread_all(c->pagemap, entry, n * sizeof(*entry), at / PAGE * sizeof(*entry)) != (ssize_t)(n * sizeof(*entry)))
+            break;
+        for (size_t i = 0; i < n; i++)
+            if (entry[i] & PRESENT)
+                grow(c, &r, m->off + (at - m->start) + i * PAGE, ranges);
+        at += n * PAGE;
+    }
+    flush(c, &r, ranges);
+    if (molt_json_size(ranges) == 0 || (c->text += strlen(path)) > TEXT)
+        return;
+    struct molt_json *o = molt_json_object();
+    molt_json_set_string(o, "path", path);
+    molt_json_set(o, "ranges", MOLT_STEAL_PTR(ranges));
+    molt_json_append(c->list, o);
+}
+
+static void look_at_process(struct collect *c, pid_t pid)
+{
+    CLEANUP_FREE char *text = NULL, *path = molt_xasprintf("/proc/%d/pagemap", (int)pid);
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char *save = NULL;
+
+    if (fd < 0 || molt__proc_text(pid, "maps", &text, NULL) < 0)
+        return;
+    c->pagemap = fd;
+    for (char *line = strtok_r(text, "\n", &save); line && c->ranges < MOLT_TOUCHED_MAX; line = strtok_r(NULL, "\n", &save)) {
+        struct molt__map m;
+
+        if (molt__map_parse(line, &m) && !m.deleted && !(m.shared && m.write))
+            look(c, &m);
+    }
+}
+
+struct molt_json *molt_touched_collect(const struct molt_workload *w)
+{
+    struct collect c = {.list = molt_json_array()};
+
+    for (size_t i = 0; i < w->procs; i++)
+        look_at_process(&c, w->proc[i].pid);
+    return c.list;
+}
+
+static uint64_t read_file(const char *path, const struct molt_json *ranges)
+{
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    struct stat st;
+    uint64_t sum = 0;
+
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+        return 0;
+    for (size_t i = 0; i + 1 < molt_json_size(ranges) && i / 2 < MOLT_TOUCHED_MAX; i += 2) {
+        const int64_t off = molt_json_intval(molt_json_at(ranges, i), -1), len = molt_json_intval(molt_json_at(ranges, i + 1), -1);
+
+        if (off >= 0 && len > 0 && off < st.st_size && posix_fadvise(fd, off, len, POSIX_FADV_WILLNEED) == 0)
+            sum += (uint64_t)(len < st.st_size - off ? len : st.st_size - off);
+    }
+    return sum;
+}
+
+uint64_t molt_touched_read(const struct molt_json *v)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < molt_json_size(v) && i < MOLT_TOUCHED_MAX; i++) {
+        const struct molt_json *o = molt_json_at(v, i);
+        CLEANUP_FREE char *path = molt__path_decode(molt_json_get_string(o, "path"));
+
+        if (path)
+            sum += read_file(path, molt_json_get(o, "ranges"));
+    }
+    return sum;
+}

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a process has used of a file that it maps, and that reading it brings it into the cache. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "procmig/procfs.h"
+#include "procmig/touched.h"
+
+#define PAGE  4096u
+#define PAGES 1024u
+
+static char path[64];
+
+static int make_file(void **state)
+{
+    CLEANUP_FREE char *zeroes = calloc(PAGES, PAGE);
+
+    (void)state;
+    strcpy(path, "/var/tmp/molt-touched.XXXXXX");
+    CLEANUP_CLOSE int fd = mkstemp(path);
+
+    return fd < 0 || write(fd, zeroes, PAGES * PAGE) != (ssize_t)(PAGES * PAGE) || fsync(fd) < 0 ? -1 : 0;
+}
+
+static int drop_file(void **state)
+{
+    (void)state;
+    return unlink(path);
+}
+
+static struct molt_json *collect_self(void)
+{
+    struct molt_proc self = {.pid = getpid()};
+    const struct molt_workload w = {.proc = &self, .procs = 1};
+
+    return molt_touched_collect(&w);
+}
+
+/* The file's ranges; NULL: it has none. */
+static const struct molt_json *ranges_of(const struct molt_json *v)
+{
+    CLEANUP_FREE char *coded = molt__path_encode(path);
+
+    for (size_t i = 0; i < molt_json_size(v); i++)
+        if (!strcmp(molt_json_get_string(molt_json_at(v, i), "path"), coded))
+            return molt_json_get(molt_json_at(v, i), "ranges");
+    return NULL;
+}
+
+static bool covers(const struct molt_json *ranges, uint64_t off)
+{
+    for (size_t i = 0; i + 1 < molt_json_size(ranges); i += 2) {
+        uint64_t from = (uint64_t)molt_json_intval(molt_json_at(ranges, i), 0), len = (uint64_t)molt_json_intval(molt_json_at(ranges, i + 1), 0);
+
+        if (off >= from && off < from + len)
+            return true;
+    }
+    return false;
+}
+
+static void what_was_used_is_told(void **state)
+{
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY);
+    /* From page 256 of the file on. */
+    unsigned char *map = mmap(NULL, (PAGES - 256) * PAGE, PROT_READ, MAP_PRIVATE, fd, 256 * PAGE);
+
+    (void)state;
+    assert_ptr_not_equal(map, MAP_FAILED);
+    assert_int_equal(madvise(map, (PAGES - 256) * PAGE, MADV_RANDOM), 0);
+    CLEANUP_JSON struct molt_json *before = collect_self();
+
+    assert_null(ranges_of(before));
+    assert_int_equal(*(volatile unsigned char *)map, 0);
+    assert_int_equal(*(volatile unsigned char *)(map + 512 * PAGE), 0);
+    CLEANUP_JSON struct molt_json *after = collect_self();
+    const struct molt_json *ranges = ranges_of(after);
+
+    assert_non_null(ranges);
+    assert_true(covers(ranges, 256 * PAGE));
+    assert_true(covers(ranges, 768 * PAGE));
+    assert_false(covers(ranges, 0));
+    assert_false(covers(ranges, 512 * PAGE)); /* far from both */
+    munmap(map, (PAGES - 256) * PAGE);
+}
+
+static bool cached(unsigned page)
+{
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY);
+    unsigned char *map = mmap(NULL, PAGES * PAGE, PROT_READ, MAP_SHARED, fd, 0), in = 0;
+
+    assert_ptr_not_equal(map, MAP_FAILED);
+    assert_int_equal(mincore(map + page * PAGE, PAGE, &in), 0);
+    munmap(map, PAGES * PAGE);
+    return in & 1;
+}
+
+static void what_is_told_is_read(void **state)
+{
+    CLEANUP_JSON struct molt_json *v = molt_json_array();
+    struct molt_json *o = molt_json_object(), *ranges = molt_json_array();
+    CLEANUP_FREE char *coded = molt__path_encode(path);
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY);
+    const int64_t numbers[] = {64 * PAGE, 8 * PAGE, (PAGES - 1) * PAGE, 1 << 30, -5, 10, 5, -10, 7};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+        molt_json_append(ranges, molt_json_int(numbers[i]));
+    molt_json_set_string(o, "path", coded);
+    molt_json_set(o, "ranges", ranges);
+    molt_json_append(v, o);
+    molt_json_append(v, molt_json_string("no object"));
+    if (posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) < 0 || cached(64))
+        skip(); /* a file system that keeps it */
+    assert_int_equal(molt_touched_read(v), 9 * PAGE); /* what goes past the end, to the end */
+    for (int i = 0; i < 200 && !(cached(64) && cached(71) && cached(PAGES - 1)); i++)
+        usleep(10000);
+    assert_true(cached(64) && cached(71) && cached(PAGES - 1));
+}
+
+static void what_is_no_file_is_passed_over(void **state)
+{
+    static const char *const bad[] = {"/dev/zero", "/proc/self", "/nonexistent", "relative", ""};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        CLEANUP_JSON struct molt_json *v = molt_json_array();
+        struct molt_json *o = molt_json_object(), *ranges = molt_json_array();
+
+        molt_json_append(ranges, molt_json_int(0));
+        molt_json_append(ranges, molt_json_int(PAGE));
+        molt_json_set_string(o, "path", bad[i]);
+        molt_json_set(o, "ranges", ranges);
+        molt_json_append(v, o);
+        assert_int_equal(molt_touched_read(v), 0);
+    }
+    assert_int_equal(molt_touched_read(NULL), 0);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, make_file, drop_file)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(what_was_used_is_told),
+        TEST(what_is_told_is_read),
+        TEST(what_is_no_file_is_passed_over),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
