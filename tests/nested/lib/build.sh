@@ -30,11 +30,11 @@ packages_hash() {
 }
 
 images_hash() {
-    hash_of "$(basename "$DOM0_TAR")" "$(basename "$GUEST_TAR")" "$(basename "$SMALL_TAR")" "$(basename "$KINDS_TAR")" \
+    hash_of "$(basename "$DOM0_TAR")" "$(basename "$GUEST_TAR")" "$(basename "$SMALL_TAR")" "$(basename "$KINDS_TAR")" "$(basename "$JVMS_TAR")" \
         "$NESTED/service" "$NESTED/client" "$NESTED/kinds" "$(packages_hash)" \
         "$(debian_sources "$SUITE-updates" "$SUITE-security")" "$(apt_habits)" "$(cat "$KEY.pub" "$CACHE/hostkey.pub")" \
         "$DOM0_DISK $GUEST_DISK $GUEST_ADDRESS $GUEST_MAC $BRIDGE_ADDRESS $QEMU_DNS $IMAGES_IN_DOM0 $FASTER_KERNEL ${MASKED[*]} $WEB2_ROOT $WEB2_BOOT $WEB2_SWAP $WEB2_DATA" \
-        "$(declare -f configure_common make_guest_disk lean_boot lean_sources package_lists make_partitioned_guest partition partition_table make_dom0_disk disk_of_root install_package kinds_unit kinds_database kinds_pgbench make_kinds_guest add_kinds_to_dom0)" "$KINDS_DISK $KINDS_ADDRESS6 $KINDS_BRIDGE6" \
+        "$(declare -f configure_common configure_guest hand_out_guest make_jvms_guest add_jvms_to_dom0 make_guest_disk lean_boot lean_sources package_lists make_partitioned_guest partition partition_table make_dom0_disk disk_of_root install_package kinds_unit kinds_database kinds_pgbench make_kinds_guest add_kinds_to_dom0)" "$KINDS_DISK $KINDS_ADDRESS6 $KINDS_BRIDGE6" \
         "$(emulator_version)" "$(declare -f launch boot_dom0 boot_web1 warm_service freeze_to)"
 }
 
@@ -55,8 +55,9 @@ build_disks() {
         mkdir -p "$out.part" "$CACHE/scratch"
         step "guest disk" make_guest_disk "$out.part"
         step "disk of the guest with many kinds" make_kinds_guest "$out.part"
+        step "disk of the guest with old JVMs" make_jvms_guest "$out.part"
         step "dom0 disk" make_dom0_disk "$out.part"
-        rm -rf "$out.part/guest" "$out.part/guest2" "$out.part/guest3" "$out.part/pgbench"
+        rm -rf "$out.part/guest" "$out.part/guest2" "$out.part/guest3" "$out.part/guest4" "$out.part/pgbench"
         mkdir "$out.part/snapshots"
         mv "$out.part" "$out"
     fi
@@ -157,6 +158,6 @@ clean() {
         NAME=$(basename "$d")
         end_qemu
     done
-    for d in guest kinds dom0 small; do drop_root "$CACHE/scratch/$d"; done
+    for d in guest kinds jvms dom0 small; do drop_root "$CACHE/scratch/$d"; done
     rm -rf "${CACHE:?}"/{roots,images,hosts,log,scratch,packages,build,small,qemu,key,key.pub,hostkey,hostkey.pub,lock}
 }

@@ -112,21 +112,27 @@ package_lists() {
     echo "$resolver" >"$ROOT/etc/resolv.conf"
 }
 
-make_guest_disk() {
-    local out=$1 ROOT=$CACHE/scratch/guest
-    unpack_root "$GUEST_TAR" "$ROOT"
-    configure_common web1
+# configure_guest NAME [ADDRESS6]: a guest on one disk.
+configure_guest() {
+    configure_common "$1"
     put /etc/systemd/network/eth0.network <<END
 [Match]
 Name=eth0
 [Network]
 Address=$GUEST_ADDRESS/24
-Gateway=$BRIDGE_ADDRESS
+${2:+Address=$2/64
+}Gateway=$BRIDGE_ADDRESS
 LinkLocalAddressing=no
 IPv6AcceptRA=no
 END
     echo '/dev/xvda / ext4 errors=remount-ro 0 0' | put /etc/fstab
     printf 'xen-gntalloc\nxen-gntdev\nxen-evtchn\n' | put /etc/modules-load.d/xen.conf
+}
+
+make_guest_disk() {
+    local out=$1 ROOT=$CACHE/scratch/guest
+    unpack_root "$GUEST_TAR" "$ROOT"
+    configure_guest web1
     echo counter.service | put /etc/xenmolt/workload
     chroot "$ROOT" useradd --system --home-dir /var/lib/counter --shell /usr/sbin/nologin counter
     mkdir -p "$ROOT/opt/counter"
@@ -327,6 +333,7 @@ END
         -e "s|^disk = .*|disk = [ \"format=qcow2,vdev=xvda,access=rw,target=$IMAGES_IN_DOM0/web2/web2.qcow2\", \"format=raw,backendtype=qdisk,vdev=xvdb,access=rw,target=$IMAGES_IN_DOM0/web2/web2-data.raw\" ]|" \
         "$ROOT/etc/xen/web1.cfg" | put /etc/xen/web2.cfg
     add_kinds_to_dom0 "$out"
+    add_jvms_to_dom0 "$out"
     mkdir -p "$ROOT$IMAGES_IN_DOM0"/web{1,2}
     cp "$out"/guest/* "$ROOT$IMAGES_IN_DOM0/web1/"
     cp --sparse=always "$out"/guest2/* "$ROOT$IMAGES_IN_DOM0/web2/"

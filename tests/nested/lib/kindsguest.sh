@@ -65,19 +65,7 @@ kinds_pgbench() {
 make_kinds_guest() {
     local out=$1 ROOT=$CACHE/scratch/kinds SUITE=$KINDS_SUITE v
     unpack_root "$KINDS_TAR" "$ROOT"
-    configure_common web3
-    put /etc/systemd/network/eth0.network <<END
-[Match]
-Name=eth0
-[Network]
-Address=$GUEST_ADDRESS/24
-Address=$KINDS_ADDRESS6/64
-Gateway=$BRIDGE_ADDRESS
-LinkLocalAddressing=no
-IPv6AcceptRA=no
-END
-    echo '/dev/xvda / ext4 errors=remount-ro 0 0' | put /etc/fstab
-    printf 'xen-gntalloc\nxen-gntdev\nxen-evtchn\n' | put /etc/modules-load.d/xen.conf
+    configure_guest web3 $KINDS_ADDRESS6
     chroot "$ROOT" useradd --system --home-dir /var/lib --shell /usr/sbin/nologin kinds
     mkdir -p "$ROOT/opt/kinds"
     gcc -O2 -Wall -D_GNU_SOURCE -o "$ROOT/opt/kinds/kinds" "$NESTED/kinds/kinds.c" -pthread
@@ -93,10 +81,15 @@ END
     install_package "$PACKAGES/xenmolt-agent.deb"
     kinds_pgbench "$out/pgbench"
     close_root "$ROOT"
-    mkdir -p "$out/guest3"
-    cp "$ROOT"/boot/vmlinuz-* "$out/guest3/vmlinuz"
-    cp "$ROOT"/boot/initrd.img-* "$out/guest3/initrd.img"
-    disk_of_root "$ROOT" "$out/guest3/web3.qcow2" "$KINDS_DISK" web3
+    hand_out_guest "$out/guest3" web3
+}
+
+# hand_out_guest DIR NAME: its kernel, initrd and disk. Consumes ROOT.
+hand_out_guest() {
+    mkdir -p "$1"
+    cp "$ROOT"/boot/vmlinuz-* "$1/vmlinuz"
+    cp "$ROOT"/boot/initrd.img-* "$1/initrd.img"
+    disk_of_root "$ROOT" "$1/$2.qcow2" "$KINDS_DISK" "$2"
     drop_root "$ROOT"
 }
 

@@ -81,6 +81,7 @@ guest_suites() { dom0_suites; }
 roots_paths() {
     DOM0_TAR=$CACHE/roots/dom0-$(hash_of "$DOM0_PACKAGES" "$(dom0_suites)" "${LEAN[*]}" "$(declare -f make_root)").tar
     GUEST_TAR=$CACHE/roots/guest-$(hash_of "$GUEST_PACKAGES" "$OLD_SOURCES" "$(guest_suites)" "${LEAN[*]}" "$(declare -f make_root)").tar
+    JVMS_TAR=$CACHE/roots/jvms-$(hash_of "$JVMS_PACKAGES" "$(jvms_suites)" "${LEAN[*]}" "$(declare -f make_root)").tar
     KINDS_TAR=$CACHE/roots/kinds-$(hash_of "$KINDS_PACKAGES" "$(kinds_suites)" "${LEAN[*]}" "$(declare -f make_root)").tar
 }
 
@@ -89,11 +90,12 @@ build_roots() {
     roots_paths
     local f
     for f in "$CACHE"/roots/*; do
-        case $f in "$DOM0_TAR"|"$GUEST_TAR"|"$KINDS_TAR") ;; *) rm -f "$f" ;; esac
+        case $f in "$DOM0_TAR"|"$GUEST_TAR"|"$KINDS_TAR"|"$JVMS_TAR") ;; *) rm -f "$f" ;; esac
     done
     # shellcheck disable=SC2046
     [ -f "$GUEST_TAR" ] || step "guest root" make_root "$GUEST_TAR" "$GUEST_PACKAGES" "$OLD_SOURCES" $(guest_suites)
     [ -f "$KINDS_TAR" ] || step "root of the guest with many kinds" make_kinds_root
+    [ -f "$JVMS_TAR" ] || step "root of the guest with old JVMs" make_jvms_root
     # shellcheck disable=SC2046
     [ -f "$DOM0_TAR" ] || step "dom0 root" make_root "$DOM0_TAR" "$DOM0_PACKAGES" "" $(dom0_suites)
 }
