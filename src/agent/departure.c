@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 
 #include "agent/address.h"
 #include "agent/agent.h"
@@ -14,6 +15,7 @@
 #include "procmig/bystanders.h"
 #include "procmig/dump.h"
 
+#define HURRY         (-15) /* a nice value */
 #define BYSTANDERS_MS 1000
 #define BYSTANDERS    MOLT_AGENT_RUN "/frozen"
 
@@ -28,8 +30,15 @@ static void disarm(struct unit_move *m)
     m->dump = NULL;
 }
 
+/* From where CRIU waits for the freeze on: until everything stands still the guest's processor belongs to whoever brings that about. CRIU inherits it. */
+static void hurry(bool on)
+{
+    (void)setpriority(PRIO_PROCESS, 0, on ? HURRY : 0);
+}
+
 void departure_disarm(struct session *s)
 {
+    hurry(false);
     for (size_t i = 0; i < s->units->n; i++)
         disarm(s->units->v[i]);
 }
@@ -121,7 +130,11 @@ static int arm(struct molt_request *rq, struct unit_move *m, const struct molt_j
 int h_dump_arm(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     (void)reply;
-    return units_each(rq, arm, err);
+    hurry(true);
+    int r = units_each(rq, arm, err);
+    if (r < 0)
+        hurry(false);
+    return r;
 }
 
 /* What a frozen process would have to answer for: CRIU looks at files of the workload that lie there. */

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -17,6 +18,7 @@
 #include "procmig/restore_internal.h"
 #include "procmig/worker.h"
 
+#define HURRY              (-15) /* a nice value */
 #define SOCKETS_MAX        1024
 #define RESTORE_TIMEOUT_MS 300000
 #define WORKER_TIMEOUT_MS  30000
@@ -183,6 +185,7 @@ static int get_ready(const struct molt_restore_spec *s, struct helpers *h, struc
     r = molt_criu_warm(s->toolbox, err);
     if (r == 0)
         r = start_pager(s, &h->pager, err);
+    (void)setpriority(PRIO_PROCESS, 0, HURRY); /* CRIU inherits it, and gives each process its own */
     return r < 0 ? r : molt_worker_start(s->toolbox, 0, WORKER_TIMEOUT_MS, &h->worker, err);
 }
 

@@ -11,6 +11,10 @@ pids() { guest "systemctl show -P MainPID $UNITS" | xargs; }
 ask() { dom0 "exec 3<>/dev/tcp/$ADDRESS/$1; echo '$2' >&3; timeout 60 head -n1 <&3"; }
 
 begin dom0-ready
+if ! dom0 "test -f /etc/xen/web4.cfg"; then
+    skip "there is no web4: the mirror had no packages of Debian 11 when the host was built"
+    exit 0
+fi
 dom0 "xl create -q /etc/xen/web4.cfg" || give_up "web4 could not be started"
 dom0 "for i in \$(seq 300); do ssh -o ConnectTimeout=5 $ADDRESS true 2>/dev/null && exit 0; sleep 1; done; exit 1" || give_up "web4 does not answer"
 check "both services run" guest "timeout 400 systemctl is-system-running --wait >/dev/null; systemctl is-active $UNITS" || exit 1

@@ -30,7 +30,7 @@ packages_hash() {
 }
 
 images_hash() {
-    hash_of "$(basename "$DOM0_TAR")" "$(basename "$GUEST_TAR")" "$(basename "$SMALL_TAR")" "$(basename "$KINDS_TAR")" "$(basename "$JVMS_TAR")" \
+    hash_of "$(basename "$DOM0_TAR")" "$(basename "$GUEST_TAR")" "$(basename "$SMALL_TAR")" "$(basename "$KINDS_TAR")" "$(ls "$JVMS_TAR" 2>/dev/null)" \
         "$NESTED/service" "$NESTED/client" "$NESTED/kinds" "$(packages_hash)" \
         "$(debian_sources "$SUITE-updates" "$SUITE-security")" "$(apt_habits)" "$(cat "$KEY.pub" "$CACHE/hostkey.pub")" \
         "$DOM0_DISK $GUEST_DISK $GUEST_ADDRESS $GUEST_MAC $BRIDGE_ADDRESS $QEMU_DNS $IMAGES_IN_DOM0 $FASTER_KERNEL ${MASKED[*]} $WEB2_ROOT $WEB2_BOOT $WEB2_SWAP $WEB2_DATA" \
@@ -55,7 +55,7 @@ build_disks() {
         mkdir -p "$out.part" "$CACHE/scratch"
         step "guest disk" make_guest_disk "$out.part"
         step "disk of the guest with many kinds" make_kinds_guest "$out.part"
-        step "disk of the guest with old JVMs" make_jvms_guest "$out.part"
+        [ ! -f "$JVMS_TAR" ] || step "disk of the guest with old JVMs" make_jvms_guest "$out.part"
         step "dom0 disk" make_dom0_disk "$out.part"
         rm -rf "$out.part/guest" "$out.part/guest2" "$out.part/guest3" "$out.part/guest4" "$out.part/pgbench"
         mkdir "$out.part/snapshots"

@@ -5,11 +5,15 @@ JVMS_SUITE=bullseye
 JVMS_PACKAGES=systemd-sysv,dbus,udev,kmod,linux-image-cloud-amd64,initramfs-tools,lz4,openssh-server,iproute2,\
 procps,e2fsprogs,libnl-3-200,libxxhash0,openjdk-11-jre-headless,openjdk-17-jre-headless
 
-jvms_suites() { echo "$JVMS_SUITE $JVMS_SUITE-security"; }
+jvms_suites() { echo "$JVMS_SUITE"; } # the release alone: what is out of support loses packages of its other archives
+# A mirror may have given it up: then there is no web4, and its case says so.
 make_jvms_root() {
     local SUITE=$JVMS_SUITE
     # shellcheck disable=SC2046
-    make_root "$JVMS_TAR" "$JVMS_PACKAGES" "" $(jvms_suites)
+    if ! (make_root "$JVMS_TAR" "$JVMS_PACKAGES" "" $(jvms_suites)); then
+        rm -f "$JVMS_TAR" "$JVMS_TAR".*
+        echo "no root of $JVMS_SUITE: no web4"
+    fi
 }
 
 make_jvms_guest() {
@@ -30,6 +34,7 @@ make_jvms_guest() {
 
 # add_jvms_to_dom0 OUT: behind add_kinds_to_dom0.
 add_jvms_to_dom0() {
+    [ -d "$1/guest4" ] || return 0
     mkdir -p "$ROOT$IMAGES_IN_DOM0/web4"
     cp "$1"/guest4/* "$ROOT$IMAGES_IN_DOM0/web4/"
     sed -e 's/web1/web4/g' "$ROOT/etc/xen/web1.cfg" | put /etc/xen/web4.cfg
