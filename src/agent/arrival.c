@@ -16,12 +16,14 @@
 #include "base/strbuf.h"
 #include "base/subprocess.h"
 #include "procmig/gate.h"
+#include "procmig/lazy.h"
 #include "procmig/overlay.h"
 #include "procmig/predump.h"
 #include "procmig/procfs.h"
 #include "procmig/restore.h"
 #include "procmig/touched.h"
 
+#define AT_ONCE    MOLT_AGENT_ETC "/restore-at-once"
 #define ADOPT_MS   60000
 #define HASHES_MS  600000
 #define PAGED_MS   600000 /* as long as it takes: a heap of 64 GB, at a tenth of what memory does */
@@ -139,6 +141,21 @@ static int unmask_all(const struct molt_json *units, struct molt_error **err)
     return stale ? molt_restore_reload(err) : 0;
 }
 
+/* What the admin says of restore-at-once; MOLT_LAZY_BEFORE_MB where nothing, or nothing that can be understood. */
+static int64_t before_mb(struct session *s)
+{
+    CLEANUP_FREE char *text = NULL;
+    char *end;
+    if (molt_read_file(AT_ONCE, 64, &text, NULL, NULL) < 0)
+        return MOLT_LAZY_BEFORE_MB;
+    long n = strtol(text, &end, 10);
+    if (end == text || end[strspn(end, " \n")] || n < 0 || n > 1 << 20) {
+        molt_warn(s->log, AT_ONCE ": not a number of MiB: %.20s", text);
+        return MOLT_LAZY_BEFORE_MB;
+    }
+    return n;
+}
+
 static int lay(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
 {
     (void)rq;
@@ -150,6 +167,7 @@ static int lay(struct molt_request *rq, struct unit_move *m, const struct molt_j
     if (cwd && volumes_cover(cwd)) /* it comes with its file system */
         molt_json_set_string(v, "cwd", NULL);
     molt_json_set_int(v, "schema", 1);
+    molt_json_set_int(v, "before_mb", before_mb(rq->ctx));
     molt_json_set_string(v, "images", m->images);
     molt_json_set_string(v, "agent", MOLT_AGENT_PROGRAM);
     struct molt_restore_spec spec = {0};

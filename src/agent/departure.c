@@ -31,14 +31,16 @@ static void disarm(struct unit_move *m)
 }
 
 /* From where CRIU waits for the freeze on: until everything stands still the guest's processor belongs to whoever brings that about. CRIU inherits it. */
-static void hurry(bool on)
+static void hurry(const struct session *s, bool on)
 {
     (void)setpriority(PRIO_PROCESS, 0, on ? HURRY : 0);
+    if (s->peer_server > 0) /* the last pass of the merge goes beside CRIU, and is waited for as well */
+        (void)setpriority(PRIO_PROCESS, (id_t)s->peer_server, on ? HURRY : 0);
 }
 
 void departure_disarm(struct session *s)
 {
-    hurry(false);
+    hurry(s, false);
     for (size_t i = 0; i < s->units->n; i++)
         disarm(s->units->v[i]);
 }
@@ -130,10 +132,10 @@ static int arm(struct molt_request *rq, struct unit_move *m, const struct molt_j
 int h_dump_arm(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     (void)reply;
-    hurry(true);
+    hurry(rq->ctx, true);
     int r = units_each(rq, arm, err);
     if (r < 0)
-        hurry(false);
+        hurry(rq->ctx, false);
     return r;
 }
 

@@ -245,8 +245,19 @@ static uint64_t piece(const struct ranges *rs, size_t *from, uint64_t addr, uint
     return edge < end ? edge : end;
 }
 
-/* own_lazy: also what the last images have themselves. b: NULL: only counted. */
-static void mark(const struct pagemap *pm, const struct ranges *lazy, bool own_lazy, struct molt_strbuf *b, struct molt_lazy_count *count)
+static enum molt__rank rank_of(const struct range *v)
+{
+    return v->exec ? MOLT__HOT : v->end - v->start <= WARM_MAX ? MOLT__WARM : MOLT__COLD;
+}
+
+/* What may come later. */
+struct choice {
+    bool own;    /* what the last images have themselves */
+    int at_once; /* of what came before, the ranks up to here do not; -1: all of it may */
+};
+
+/* b: NULL: only counted. before: pages that came before, by rank; may be NULL. */
+static void mark(const struct pagemap *pm, const struct ranges *lazy, struct choice later, struct molt_strbuf *b, struct molt_lazy_count *count, uint64_t *before)
 {
     size_t from = 0;
 
@@ -258,7 +269,9 @@ static void mark(const struct pagemap *pm, const struct ranges *lazy, bool own_l
             bool within;
 
             next = piece(lazy, &from, at, end, &within);
-            const bool leave = within && ((e->flags & FLAG_PARENT) || (own_lazy && (e->flags & FLAG_LAZY)));
+            const enum molt__rank rank = within ? rank_of(&lazy->v[from]) : MOLT__HOT;
+            const bool parent = e->flags & FLAG_PARENT;
+            const bool leave = within && ((parent && (int)rank > later.at_once) || (later.own && (e->flags & FLAG_LAZY)));
             const struct entry part = {.addr = at, .pages = (next - at) / MOLT_PAGE, .in_parent = e->in_parent,
                                        .flags = leave ? e->flags | FLAG_LAZY : e->flags & ~FLAG_LAZY};
 
@@ -266,6 +279,8 @@ static void mark(const struct pagemap *pm, const struct ranges *lazy, bool own_l
                 count->lazy += part.pages;
             else if (within)
                 count->eager += part.pages;
+            if (within && parent && before)
+                before[rank] += part.pages;
             if (b)
                 put_entry(b, &part);
         }
@@ -315,7 +330,7 @@ static int load_processes(const char *dir, struct processes *ps, struct molt_err
     return r;
 }
 
-static int write_marked(const char *dir, const struct process *p, bool own_lazy, struct molt_lazy_count *count, struct molt_error **err)
+static int write_marked(const char *dir, const struct process *p, struct choice later, struct molt_lazy_count *count, struct molt_error **err)
 {
     CLEANUP_FREE char *path = molt_xasprintf("%s/pagemap-%d.img", dir, (int)p->pid);
     CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT, head = MOLT_STRBUF_INIT;
@@ -323,20 +338,25 @@ static int write_marked(const char *dir, const struct process *p, bool own_lazy,
     molt__pb_int(&head, HEAD_PAGES_ID, p->pm.pages_id);
     molt__image_begin(&b, MOLT_IMAGE_PAGEMAP);
     molt__image_put(&b, head.s, head.len);
-    mark(&p->pm, &p->lazy, own_lazy, &b, count);
+    mark(&p->pm, &p->lazy, later, &b, count, NULL);
     return molt_write_file(path, b.s, b.len, 0600, err);
 }
 
-int molt_lazy_mark(const char *dir, uint64_t eager_max, struct molt_lazy_count *ret, struct molt_error **err)
+int molt_lazy_mark(const char *dir, uint64_t eager_max, uint64_t before_max, struct molt_lazy_count *ret, struct molt_error **err)
 {
     struct molt_lazy_count own = {0, 0}, count = {0, 0};
+    struct choice later = {.own = false, .at_once = -1};
+    uint64_t before[MOLT__RANKS] = {0}, sum = 0;
     struct processes ps = {NULL, 0, 0};
     int r = load_processes(dir, &ps, err);
 
     for (size_t i = 0; r == 0 && i < ps.n; i++)
-        mark(&ps.v[i].pm, &ps.v[i].lazy, false, NULL, &own);
+        mark(&ps.v[i].pm, &ps.v[i].lazy, later, NULL, &own, before);
+    later.own = own.eager > eager_max / MOLT_PAGE;
+    for (int rank = 0; rank < MOLT__RANKS && (sum += before[rank]) <= before_max / MOLT_PAGE; rank++)
+        later.at_once = rank;
     for (size_t i = 0; r == 0 && i < ps.n; i++)
-        r = write_marked(dir, &ps.v[i], own.eager > eager_max / MOLT_PAGE, &count, err);
+        r = write_marked(dir, &ps.v[i], later, &count, err);
     processes_free(&ps);
     if (r == 0)
         *ret = count;
@@ -440,11 +460,6 @@ static int find(const struct level *level, unsigned levels, uint64_t addr, uint6
         pages -= n;
     }
     return 0;
-}
-
-static enum molt__rank rank_of(const struct range *v)
-{
-    return v->exec ? MOLT__HOT : v->end - v->start <= WARM_MAX ? MOLT__WARM : MOLT__COLD;
 }
 
 /* An entry of the pagemap may go over more than one mapping. */

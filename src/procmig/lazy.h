@@ -17,13 +17,16 @@
 #define MOLT__PIECE 64u /* pages that are brought at a time, at most */
 /* The last images' own pages are restored at once up to here, in bytes: what was just written will be used again. */
 #define MOLT_LAZY_EAGER_MAX (64u << 20)
+/* So is what came before, where it is no more than this: for so little, what a page costs that is asked for is more than it saves in the pause. MiB. */
+#define MOLT_LAZY_BEFORE_MB 32
 
 struct molt_lazy_count {
     uint64_t eager, lazy; /* pages; of memory that CRIU could leave out at all */
 };
 
-/* Rewrites the pagemaps of a dump's images in `dir`. The images of the rounds before, which they name by their links, stay as they are. */
-int molt_lazy_mark(const char *dir, uint64_t eager_max, struct molt_lazy_count *ret, struct molt_error **err);
+/* Rewrites the pagemaps of a dump's images in `dir`. The images of the rounds before, which they name by their links, stay as they are. before_max: how many
+ * bytes of what came before are restored at once, too: all of it, or else what is of programs and small mappings, or programs alone. */
+int molt_lazy_mark(const char *dir, uint64_t eager_max, uint64_t before_max, struct molt_lazy_count *ret, struct molt_error **err);
 
 /* How soon pages that nobody asked for are brought: those of programs (a JVM's compiled code is read, never written again), and those that more than one
  * round had (they were written while the rounds went on); those of small mappings; all others. */

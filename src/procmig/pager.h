@@ -29,7 +29,7 @@ struct molt_pager_opts {
     const char *result; /* a file to appear when all is over: {"ok", "pages", "zero_pages", "faults", "ms", "error"}; NULL: none */
     const char *cgroup; /* of the workload, to be killed whole; NULL: only the processes that CRIU named */
     bool keep;          /* the images are needed afterwards */
-    uint64_t at_once;   /* bytes that go without waiting for calm, the likeliest ones; their place in the images is not freed */
+    uint64_t at_once;   /* bytes that go without waiting for calm, of those that are likely (lazy.h: not MOLT__COLD); their place in the images is not freed */
 };
 
 int molt_pager_possible(struct molt_error **err);

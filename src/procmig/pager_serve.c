@@ -190,7 +190,7 @@ static int until_calm(const struct pager *p)
 }
 
 /* Of those that miss something likeliest the next in turn, or NULL. */
-static struct molt__mm *next_mm(struct pager *p)
+static struct molt__mm *next_mm(struct pager *p, enum molt__rank *ret_rank)
 {
     enum molt__rank best = MOLT__RANKS;
     struct molt__mm *found = NULL;
@@ -205,19 +205,23 @@ static struct molt__mm *next_mm(struct pager *p)
         }
     }
     p->next++;
+    *ret_rank = best;
     return found;
 }
 
 /* 1, 0: nothing could be done now, or is to be done. */
 static int push(struct pager *p, struct molt_error **err)
 {
-    const bool calm = until_calm(p) == 0, at_once = p->count.pages < p->at_once;
-    struct molt__mm *mm = p->pushing && (calm || at_once) ? next_mm(p) : NULL;
+    enum molt__rank rank = MOLT__RANKS;
+    struct molt__mm *mm = p->pushing ? next_mm(p, &rank) : NULL;
+    const bool calm = until_calm(p) == 0, at_once = rank < MOLT__COLD && p->count.pages < p->at_once;
 
-    if (!at_once && p->hurries)
+    if (p->hurries && !at_once)
         hurry(p, false);
+    if (!mm || !(calm || at_once))
+        return 0;
     /* What goes at once is not much: its place in the images is not worth the time now. */
-    return mm ? molt__mm_push(mm, &p->files, p->hurries || !calm ? BUSY_PIECE : MOLT__PIECE, p->discard && !at_once, &p->count, err) : 0;
+    return molt__mm_push(mm, &p->files, p->hurries || !calm ? BUSY_PIECE : MOLT__PIECE, p->discard && !at_once, &p->count, err);
 }
 
 static int retry(struct pager *p, bool *ret_waits, struct molt_error **err)

@@ -239,7 +239,7 @@ static int restore(const char *dir, const char *toolbox, const struct molt_json 
     const struct molt_pager_opts o = {.dir = dir, .keep = true};
     const bool lazy = molt_pager_possible(NULL) == 0;
     struct molt_lazy_count count;
-    int r = lazy ? molt_lazy_mark(dir, MOLT_LAZY_EAGER_MAX, &count, err) : 0;
+    int r = lazy ? molt_lazy_mark(dir, MOLT_LAZY_EAGER_MAX, 0, &count, err) : 0;
 
     if (r == 0 && lazy)
         r = molt_pager_start(&o, pager, err);

@@ -19,10 +19,12 @@
 #include "base/fsio.h"
 #include "base/strbuf.h"
 #include "base/subprocess.h"
+#include "procmig/lazy.h"
 #include "procmig/procfs.h"
 #include "procmig/restore_internal.h"
 
 #define SPEC_SCHEMA  1
+#define BEFORE_MB_MAX (1 << 20)
 #define IDENT_CHARS  "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._@:-+"
 
 char *molt__restore_path(const char *unit, const char *file)
@@ -64,6 +66,7 @@ struct molt_json *molt_restore_spec_json(const struct molt_restore_spec *s)
     molt_json_set_int(v, "main_pid", s->main_pid);
     molt_json_set(v, "ids", ids);
     molt_json_set_bool(v, "overlay", s->overlay);
+    molt_json_set_int(v, "before_mb", (int64_t)s->before_mb);
     return v;
 }
 
@@ -72,8 +75,8 @@ int molt_restore_spec_parse(const struct molt_json *v, struct molt_restore_spec 
     const struct molt_json *ids = molt_json_get(v, "ids");
     const char *cwd = molt_json_get_string(v, "cwd"), *toolbox = molt_json_get_string(v, "toolbox");
     struct molt_restore_spec got = {0};
-    int64_t pid = molt_json_get_int(v, "main_pid", 0);
-    bool ok = molt_json_get_int(v, "schema", 0) == SPEC_SCHEMA && pid > 1 && pid <= INT_MAX &&
+    int64_t pid = molt_json_get_int(v, "main_pid", 0), before = molt_json_get_int(v, "before_mb", MOLT_LAZY_BEFORE_MB);
+    bool ok = before >= 0 && before <= BEFORE_MB_MAX && molt_json_get_int(v, "schema", 0) == SPEC_SCHEMA && pid > 1 && pid <= INT_MAX &&
               molt_json_type(ids) == MOLT_JSON_ARRAY && molt_json_size(ids) <= MOLT_TASKS_MAX &&
               molt_unit_name(molt_json_get_string(v, "unit"), &got.unit, NULL) == 0;
 
@@ -85,6 +88,7 @@ int molt_restore_spec_parse(const struct molt_json *v, struct molt_restore_spec 
     ok = ok && got.images && got.toolbox && got.agent && (!cwd || !strcmp(cwd, "/") || got.cwd);
     if (ok) {
         got.main_pid = (pid_t)pid;
+        got.before_mb = (uint64_t)before;
         got.overlay = molt_json_get_bool(v, "overlay", false);
         got.id = molt_xcalloc(molt_json_size(ids) + 1, sizeof(*got.id));
         for (size_t i = 0; i < molt_json_size(ids) && ok; i++) {

@@ -33,6 +33,7 @@ struct molt_restore_spec {
     size_t ids;
     char *cwd;    /* working directory that must exist, or NULL */
     bool overlay; /* enter the saved overlay of the unit */
+    uint64_t before_mb; /* MiB of memory from before the last dump that are restored in the pause (lazy.h) */
 };
 
 void molt_restore_spec_clear(struct molt_restore_spec *s);

@@ -122,6 +122,7 @@ static int wait_answer(struct molt_worker *w, const char *log, struct molt_error
 struct helpers {
     struct molt_worker worker;
     struct molt_pager pager; /* NONE: all of the memory is restored at once */
+    bool lazy;               /* the pager has something to bring */
     int stream[2];
     int words; /* the agent's: "go\n", and "on\n" when the workload is whole */
 };
@@ -131,13 +132,13 @@ static int run_restore(const struct molt_restore_spec *s, struct helpers *h, con
     CLEANUP_STRBUF struct molt_strbuf request = MOLT_STRBUF_INIT;
     CLEANUP_FREE char *log = molt_xasprintf("%s/" RESTORE_LOG, s->images);
     CLEANUP_CLOSE int dirfd = open(s->images, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int r = dirfd < 0 ? molt_error_errno(err, "open %s", s->images) : restore_request(&request, meta, h->stream, dirfd, h->pager.pid > 0, err);
+    int r = dirfd < 0 ? molt_error_errno(err, "open %s", s->images) : restore_request(&request, meta, h->stream, dirfd, h->lazy, err);
 
     if (r == 0)
         r = molt_worker_ask(&h->worker, MOLT_CRIU_RESTORE, &request, err);
     if (r == 0)
         r = wait_answer(&h->worker, log, err);
-    return r == 0 && h->pager.pid > 0 ? molt_pager_push(&h->pager, err) : r;
+    return r == 0 && h->lazy ? molt_pager_push(&h->pager, err) : r;
 }
 
 /* Where this kernel can do it. It lives in the unit's control group, and ends with what it serves. */
@@ -208,16 +209,27 @@ static int wait_go(const struct molt_restore_spec *s, struct helpers *h, struct 
     return hear(h, "go\n") ? 0 : molt_error_set(err, MOLT_E_ABORTED, "told not to restore");
 }
 
+/* Nothing comes later. */
+static void forget_paging(const char *unit)
+{
+    CLEANUP_FREE char *mark = molt__restore_path(unit, MOLT__PAGING);
+
+    (void)unlink(mark);
+}
+
 static int restore(const struct molt_restore_spec *s, struct helpers *h, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *meta = NULL;
-    struct molt_lazy_count count;
+    struct molt_lazy_count count = {0, 0};
     int r = load_meta(s->images, &meta, err);
 
     if (r == 0)
         r = molt__carry_place(molt_json_get(meta, "carry"), s->images, err);
     if (r == 0 && h->pager.pid > 0)
-        r = molt_lazy_mark(s->images, MOLT_LAZY_EAGER_MAX, &count, err);
+        r = molt_lazy_mark(s->images, MOLT_LAZY_EAGER_MAX, s->before_mb << 20, &count, err);
+    h->lazy = count.lazy > 0;
+    if (!h->lazy)
+        forget_paging(s->unit);
     if (r == 0)
         r = run_restore(s, h, meta, err);
     return r;
@@ -242,6 +254,8 @@ int molt_restore_exec(const char *spec_path)
         fprintf(stderr, "restore of %s: %s\n", s.unit, molt_error_text(err));
     tell(s.unit, stage, err);
     /* systemd's work on a unit that has started would be done before the workload's own: it hears of it when the workload has what it needs. */
+    if (!h.lazy)
+        molt_pager_end(&h.pager);
     if (!err && hear(&h, "on\n") && write_pid(&s, &err) == 0)
         (void)molt_worker_end(&h.worker, "restore", WORKER_TIMEOUT_MS, NULL, NULL);
     molt_worker_kill(&h.worker);

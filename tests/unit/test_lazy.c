@@ -80,7 +80,7 @@ static void what_came_before_waits_and_the_last_does_not(void **state)
 
     (void)state;
     lay_images();
-    assert_int_equal(molt_lazy_mark(dir, 1 << 20, &count, NULL), 0);
+    assert_int_equal(molt_lazy_mark(dir, 1 << 20, 0, &count, NULL), 0);
     assert_int_equal(count.eager, 2);
     assert_int_equal(count.lazy, 10); /* 0, 1, 4 to 7, 12 to 15: a file's never */
     struct molt__runs rs = runs_of(&files);
@@ -100,7 +100,7 @@ static void a_last_dump_too_large_waits_too(void **state)
 
     (void)state;
     lay_images();
-    assert_int_equal(molt_lazy_mark(dir, MOLT_PAGE, &count, NULL), 0);
+    assert_int_equal(molt_lazy_mark(dir, MOLT_PAGE, 0, &count, NULL), 0);
     assert_int_equal(count.eager, 0);
     assert_int_equal(count.lazy, 12);
     struct molt__runs rs = runs_of(&files);
@@ -135,7 +135,7 @@ static void the_likeliest_come_first(void **state)
     put_pages(before, 200, 1);
     put_pagemap(dir, PID, now, N(now));
     put_pages(dir, 300, 0);
-    assert_int_equal(molt_lazy_mark(dir, 1 << 20, &count, NULL), 0);
+    assert_int_equal(molt_lazy_mark(dir, 1 << 20, 0, &count, NULL), 0);
     assert_int_equal(count.lazy, 16);
     struct molt__runs rs = runs_of(&files);
 
@@ -156,6 +156,27 @@ static void the_likeliest_come_first(void **state)
     molt__page_files_close(&files);
 }
 
+/* As much as is allowed, by classes: all, or programs and small mappings, or programs. */
+static void of_what_came_before_a_little_does_not_wait(void **state)
+{
+    const uint64_t large = 1024, allowed[] = {16, 15, 8, 7, 4, 3, 0}, lazy[] = {0, 8, 8, 12, 12, 16, 16};
+    const struct vma vma[] = {{AT(0), AT(large), ANON, 0}, {AT(large), AT(large + 4), ANON, 0}, {AT(large + 4), AT(large + 8), ANON, PROT_READ | PROT_EXEC}};
+    const struct pe all[] = {{AT(0), 8, PRESENT | LAZY}, {AT(large), 8, PRESENT | LAZY}}, now[] = {{AT(0), 8, PARENT}, {AT(large), 8, PARENT}};
+    struct molt_lazy_count count;
+
+    (void)state;
+    put_mm(dir, PID, vma, N(vma));
+    put_pagemap(before, PID, all, N(all));
+    put_pages(before, 100, 16);
+    put_pages(dir, 300, 0);
+    for (size_t i = 0; i < N(allowed); i++) {
+        put_pagemap(dir, PID, now, N(now));
+        assert_int_equal(molt_lazy_mark(dir, 1 << 20, allowed[i] * MOLT_PAGE, &count, NULL), 0);
+        assert_int_equal(count.lazy, lazy[i]);
+        assert_int_equal(count.eager, 16 - lazy[i]);
+    }
+}
+
 static void marking_twice_is_marking_once(void **state)
 {
     CLEANUP_FREE char *path = molt_xasprintf("%s/pagemap-%d.img", dir, PID), *once = NULL, *twice = NULL;
@@ -164,9 +185,9 @@ static void marking_twice_is_marking_once(void **state)
 
     (void)state;
     lay_images();
-    assert_int_equal(molt_lazy_mark(dir, 1 << 20, &count, NULL), 0);
+    assert_int_equal(molt_lazy_mark(dir, 1 << 20, 0, &count, NULL), 0);
     assert_int_equal(molt_read_file(path, 1 << 20, &once, &n, NULL), 0);
-    assert_int_equal(molt_lazy_mark(dir, 1 << 20, &count, NULL), 0);
+    assert_int_equal(molt_lazy_mark(dir, 1 << 20, 0, &count, NULL), 0);
     assert_int_equal(molt_read_file(path, 1 << 20, &twice, &m, NULL), 0);
     assert_int_equal(n, m);
     assert_memory_equal(once, twice, n);
@@ -194,11 +215,11 @@ static void images_that_cannot_be_are_refused(void **state)
     lay_images();
     for (size_t i = 0; i < N(bad); i++) {
         put_pagemap(dir, PID, bad[i].v, bad[i].n);
-        refused(molt_lazy_mark(dir, 1 << 20, &count, &e), &e);
+        refused(molt_lazy_mark(dir, 1 << 20, 0, &count, &e), &e);
     }
     lay_images();
     put_mm(dir, PID, overlap, N(overlap));
-    refused(molt_lazy_mark(dir, 1 << 20, &count, &e), &e);
+    refused(molt_lazy_mark(dir, 1 << 20, 0, &count, &e), &e);
 }
 
 static void pages_that_nobody_has_are_refused(void **state)
@@ -211,12 +232,12 @@ static void pages_that_nobody_has_are_refused(void **state)
     (void)state;
     lay_images();
     put_pagemap(before, PID, short_one, 1);
-    assert_int_equal(molt_lazy_mark(dir, 1 << 20, &count, NULL), 0);
+    assert_int_equal(molt_lazy_mark(dir, 1 << 20, 0, &count, NULL), 0);
     assert_int_equal(molt__lazy_runs(dir, PID, &files, &rs, NULL), MOLT_E_PROTOCOL);
     molt__page_files_close(&files);
     lay_images();
     put_pages(before, 100, 10); /* and its pagemap says 16 */
-    assert_int_equal(molt_lazy_mark(dir, 1 << 20, &count, NULL), 0);
+    assert_int_equal(molt_lazy_mark(dir, 1 << 20, 0, &count, NULL), 0);
     rs.n = 0;
     assert_int_equal(molt__lazy_runs(dir, PID, &files, &rs, NULL), MOLT_E_PROTOCOL);
     free(rs.v);
@@ -260,6 +281,7 @@ int main(void)
         TEST(what_came_before_waits_and_the_last_does_not),
         TEST(a_last_dump_too_large_waits_too),
         TEST(the_likeliest_come_first),
+        TEST(of_what_came_before_a_little_does_not_wait),
         TEST(marking_twice_is_marking_once),
         TEST(images_that_cannot_be_are_refused),
         TEST(pages_that_nobody_has_are_refused),

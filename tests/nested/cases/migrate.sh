@@ -30,6 +30,7 @@ there "usermod -u $uid counter"
 expect 2 "the same domain twice" "xenmolt app-migrate -n web1 web1 counter"
 expect 9 "a unit that is not there" "xenmolt app-migrate -n web1 web3 nosuch"
 expect 0 "all is well" "$MIGRATE -n web1 web3 counter"
+there "echo 0 >/etc/xenmolt/restore-at-once" # so little memory would all be restored in the pause
 PID_BEFORE=$(main_pid)
 left_there >"$scratch/left"
 
