@@ -30,17 +30,16 @@ static void disarm(struct unit_move *m)
     m->dump = NULL;
 }
 
-/* From where CRIU waits for the freeze on: until everything stands still the guest's processor belongs to whoever brings that about. CRIU inherits it. */
-static void hurry(const struct session *s, bool on)
+/* From where CRIU waits for the freeze on, until the workload stands still: against a busy workload. CRIU inherits it, and loses it when it goes on: the
+ * last pass of the merge and what is recorded for it go beside it then, and are waited for as well. */
+static void hurry(bool on)
 {
     (void)setpriority(PRIO_PROCESS, 0, on ? HURRY : 0);
-    if (s->peer_server > 0) /* the last pass of the merge goes beside CRIU, and is waited for as well */
-        (void)setpriority(PRIO_PROCESS, (id_t)s->peer_server, on ? HURRY : 0);
 }
 
 void departure_disarm(struct session *s)
 {
-    hurry(s, false);
+    hurry(false);
     for (size_t i = 0; i < s->units->n; i++)
         disarm(s->units->v[i]);
 }
@@ -132,10 +131,10 @@ static int arm(struct molt_request *rq, struct unit_move *m, const struct molt_j
 int h_dump_arm(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     (void)reply;
-    hurry(rq->ctx, true);
+    hurry(true);
     int r = units_each(rq, arm, err);
     if (r < 0)
-        hurry(rq->ctx, false);
+        hurry(false);
     return r;
 }
 
@@ -255,6 +254,7 @@ int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error *
     struct session *s = rq->ctx;
     bool early = molt_json_get_bool(rq->args, "early", false) && !has_user_file_system();
     int r = begin_all(rq, err);
+    hurry(false);
     if (r == 0 && !early)
         r = end_all(s, reply, err);
     if (r < 0) {

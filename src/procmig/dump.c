@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -468,6 +469,8 @@ int molt_dump_go_on(struct molt_dump *d, const struct molt_workload *w, struct m
 {
     int r = molt_dump_look(d, w, err);
 
+    if (r == 0)
+        (void)setpriority(PRIO_PROCESS, (id_t)d->worker.pid, 0); /* whatever whoever started it has: others work beside it from here on */
     if (r == 0)
         r = tell_sockets(d, err);
 

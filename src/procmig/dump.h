@@ -43,7 +43,7 @@ int molt_dump_begin(struct molt_dump *d, struct molt_error **err);
 /* w: what stands still (molt_workload_refresh). CRIU is to know of the journal's streams, when nothing can open or close one any more. Done by
  * molt_dump_go_on where it was not. */
 int molt_dump_look(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err);
-/* criu goes on by itself, to its end. */
+/* criu goes on by itself, to its end, at a nice value of 0. */
 int molt_dump_go_on(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err);
 /* Waits for the images, and no longer: they can be taken elsewhere while criu leaves the processes that they are of. On failure MOLT_DUMP_FAILED appears. */
 int molt_dump_written(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err);
