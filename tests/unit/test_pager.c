@@ -167,11 +167,11 @@ static pid_t start(int what, int *ret_go)
     return pid;
 }
 
-static void lay_images(pid_t pid)
+static void lay_images(pid_t pid, unsigned prot)
 {
     const struct pe all[] = {{A, PAGES, PRESENT | LAZY}};
 
-    const struct vma vma[] = {{A, A + PAGES * MOLT_PAGE, MAP_ANONYMOUS | MAP_PRIVATE, 0}};
+    const struct vma vma[] = {{A, A + PAGES * MOLT_PAGE, MAP_ANONYMOUS | MAP_PRIVATE, prot}};
 
     put_mm(dir, pid, vma, 1);
     put_pagemap(dir, pid, all, 1);
@@ -191,20 +191,25 @@ static struct molt_json *wait_result(void)
     return v;
 }
 
-static struct molt_pager serve(int what, pid_t *ret_pid)
+static struct molt_pager serve_with(int what, unsigned prot, uint64_t at_once, pid_t *ret_pid)
 {
-    const struct molt_pager_opts o = {.dir = dir, .result = result};
+    const struct molt_pager_opts o = {.dir = dir, .result = result, .at_once = at_once};
     struct molt_pager p = MOLT_PAGER_NONE;
     int go;
 
     if (molt_pager_possible(NULL) < 0)
         skip(); /* this kernel, or its container, has no userfaultfd */
     *ret_pid = start(what, &go);
-    lay_images(*ret_pid);
+    lay_images(*ret_pid, prot);
     assert_int_equal(molt_pager_start(&o, &p, NULL), 0);
     assert_int_equal(write(go, "g", 1), 1);
     close(go);
     return p;
+}
+
+static struct molt_pager serve(int what, pid_t *ret_pid)
+{
+    return serve_with(what, PROT_READ | PROT_WRITE, 0, ret_pid);
 }
 
 static void all_of_it_arrives(void **state)
@@ -247,6 +252,30 @@ static void it_is_brought_without_being_asked_for(void **state)
     assert_int_equal(kill(pid, 0), 0);
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
+    molt_pager_end(&p);
+}
+
+/* A mapping with a program; the process asks for its pages all the while. What has gone at once is still in the images, and is so much. */
+static void what_is_likely_does_not_wait_for_calm(void **state)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/pages-1.img", dir);
+    const uint64_t at_once = PAGES / 2 * MOLT_PAGE;
+    struct molt_pager p;
+    struct stat st;
+    int status;
+    pid_t pid;
+
+    (void)state;
+    p = serve_with(LIVE, PROT_READ | PROT_WRITE | PROT_EXEC, at_once, &pid);
+    molt_sleep_ms(50);
+    assert_int_equal(molt_pager_push(&p, NULL), 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    CLEANUP_JSON struct molt_json *v = wait_result();
+
+    assert_true(molt_json_get_bool(v, "ok", false));
+    assert_int_equal(stat(path, &st), 0);
+    assert_true((uint64_t)st.st_blocks * 512 >= at_once / 2);
     molt_pager_end(&p);
 }
 
@@ -320,6 +349,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(all_of_it_arrives),
         TEST(it_is_brought_without_being_asked_for),
+        TEST(what_is_likely_does_not_wait_for_calm),
         TEST(a_server_that_dies_takes_it_along),
         TEST(a_restore_that_is_given_up_leaves_nothing),
         TEST(a_criu_that_leaves_early_ends_it),
