@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # One process over three levels of the system, never restarted and never without its clients: Debian 12 as installed, Debian 12 with what debian-security
 # brings and another build of a library that it uses (guest-upgrade), Debian 13 (app-migrate). It keeps what it was started with.
+# Not in the list of the whole run until it has been seen: tests/run nested levels
 . "$(dirname "$0")/../lib/case.sh"
 . "$NESTED/lib/twoguests.sh"
 
