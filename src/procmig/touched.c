@@ -10,13 +10,13 @@
 #include "base/cleanup.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
+#include "procmig/lazy.h"
 #include "procmig/pins.h"
 #include "procmig/procfs.h"
 
-#define PAGE    4096u
 #define PRESENT (1ull << 63)
 #define ENTRIES 512u
-#define GAP     (16 * PAGE) /* what lies between two ranges is read along */
+#define GAP     (16 * MOLT_PAGE) /* what lies between two ranges is read along */
 #define TEXT    (256u << 10) /* of all paths */
 
 struct collect {
@@ -42,11 +42,11 @@ static void flush(struct collect *c, const struct range *r, struct molt_json *to
 static void grow(struct collect *c, struct range *r, uint64_t off, struct molt_json *to)
 {
     if (r->len > 0 && off <= r->off + r->len + GAP) {
-        r->len = off + PAGE - r->off;
+        r->len = off + MOLT_PAGE - r->off;
         return;
     }
     flush(c, r, to);
-    *r = (struct range){off, PAGE};
+    *r = (struct range){off, MOLT_PAGE};
 }
 
 static void look(struct collect *c, const struct molt__map *m)
@@ -56,15 +56,15 @@ static void look(struct collect *c, const struct molt__map *m)
     struct range r = {0, 0};
 
     for (uint64_t at = m->start; path && at < m->end && c->ranges < MOLT_TOUCHED_MAX;) {
-        uint64_t entry[ENTRIES], left = (m->end - at) / PAGE;
+        uint64_t entry[ENTRIES], left = (m->end - at) / MOLT_PAGE;
         const size_t n = left < ENTRIES ? (size_t)left : ENTRIES;
 
-        if (molt_pread_all(c->pagemap, entry, n * sizeof(*entry), at / PAGE * sizeof(*entry)) != (ssize_t)(n * sizeof(*entry)))
+        if (molt_pread_all(c->pagemap, entry, n * sizeof(*entry), at / MOLT_PAGE * sizeof(*entry)) != (ssize_t)(n * sizeof(*entry)))
             break;
         for (size_t i = 0; i < n; i++)
             if (entry[i] & PRESENT)
-                grow(c, &r, m->off + (at - m->start) + i * PAGE, ranges);
-        at += n * PAGE;
+                grow(c, &r, m->off + (at - m->start) + i * MOLT_PAGE, ranges);
+        at += n * MOLT_PAGE;
     }
     flush(c, &r, ranges);
     if (molt_json_size(ranges) == 0 || (c->text += strlen(path)) > TEXT)

@@ -177,7 +177,7 @@ static int put_all(struct molt__mm *mm, uint64_t addr, const unsigned char *src,
     return DONE;
 }
 
-/* Part of a run, of PIECE pages at most. What is copied has been read before: a page of the images that is mapped here, and not there yet, fails the kernel's
+/* Part of a run, of MOLT__PIECE pages at most. What is copied has been read before: a page of the images that is mapped here, and not there yet, fails the kernel's
  * copy, which is then made anew behind a fault of ours. */
 static int put_run(struct molt__mm *mm, const struct molt__page_files *files, const struct molt__run *part, uint64_t *count, struct molt_error **err)
 {
