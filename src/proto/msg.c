@@ -106,6 +106,9 @@ static int take_reply(const struct molt_msg *m, struct molt_json **ret, struct m
 
 static int ask(struct molt_chan *c, const char *op, const struct molt_json *args, uint32_t *ret_seq, struct molt_error **err)
 {
+    /* Its answers would be taken for this one's. */
+    if (c->broken)
+        return molt_error_set(err, MOLT_E_TIMEOUT, "a call before this one got no answer");
     *ret_seq = (uint32_t)(c->bytes_out + 1); /* differs from call to call: bytes_out grows with each */
     CLEANUP_JSON struct molt_json *rq = args ? molt_json_copy(args) : molt_json_object();
     molt_json_set_string(rq, "op", op);

@@ -47,7 +47,8 @@ struct molt_call {
     int timeout_ms; /* between two messages of the answer; 0: the channel's default */
 };
 /* Sends {"op": op, ...args} and reads until the reply. *ret_reply (may be NULL) is the reply's object. An error reply
- * becomes an error with the peer's code and text (both bounded). args may be NULL; it is not consumed. */
+ * becomes an error with the peer's code and text (both bounded). args may be NULL; it is not consumed. Behind a call
+ * that ended without its reply each fails at once (MOLT_E_TIMEOUT): the channel is to be closed. */
 int molt_call(struct molt_chan *c, const char *op, const struct molt_json *args, const struct molt_call *call,
               struct molt_json **ret_reply, struct molt_error **err);
 /* The same in two parts, for what is to go on at two peers at once: nothing else may be asked on c in between. No upload. */

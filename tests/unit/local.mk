@@ -145,6 +145,10 @@ check_PROGRAMS += tests/bench/mergebench
 tests_bench_mergebench_SOURCES = tests/bench/mergebench.c
 tests_bench_mergebench_LDADD = libmoltmerge.la libmoltbase.la $(ZLIB_LIBS) $(YAJL_LIBS) -lpthread
 
+UNIT_TESTS += tests/unit/test_msg
+tests_unit_test_msg_SOURCES = tests/unit/test_msg.c
+tests_unit_test_msg_LDADD = libmoltproto.la libmoltbase.la $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_wait
 tests_unit_test_wait_SOURCES = tests/unit/test_wait.c tests/unit/test_merge_util.h libxl-ext/upgrade_wait.c libxl-ext/upgrade.h
 tests_unit_test_wait_LDADD = libmoltmerge.la libmoltengine.la libmoltproto.la libmoltbase.la $(UNIT_LIBS)
