@@ -10,7 +10,7 @@
 
 #include "xenstore/identity.h"
 
-__attribute__((noreturn)) static void guard(const char *op_id, const struct molt_hold_vif *v, int n, int fd)
+__attribute__((noreturn)) static void guard(const char *op_id, void (*give_back)(const char *op_id, const void *ctx), const void *ctx, int fd)
 {
     struct molt_store store;
     char byte;
@@ -25,13 +25,12 @@ __attribute__((noreturn)) static void guard(const char *op_id, const struct molt
         ;
     if (got == 1 || molt_store_open(&store, NULL) < 0)
         _exit(0); /* told to go */
-    /* Without what op-recover may have removed already this still puts the vifs back. */
-    if (molt_identity_owner(&store, op_id, NULL) == 0 && molt_hold_release(op_id, v, n, NULL, NULL) == 0)
-        molt_hold_remove(op_id, v, n, NULL);
+    if (molt_identity_owner(&store, op_id, NULL) == 0)
+        give_back(op_id, ctx);
     _exit(0);
 }
 
-int molt_guard_start(const char *op_id, const struct molt_hold_vif *v, int n, int *ret_fd, struct molt_error **err)
+int molt_guard_start(const char *op_id, void (*give_back)(const char *op_id, const void *ctx), const void *ctx, int *ret_fd, struct molt_error **err)
 {
     int p[2];
     /* A socket rather than a pipe: telling a guard that is gone must not raise SIGPIPE in the caller's program. */
@@ -46,7 +45,7 @@ int molt_guard_start(const char *op_id, const struct molt_hold_vif *v, int n, in
     if (pid == 0) {
         close(p[1]);
         if (fork() == 0) /* nobody's child: the command need not wait for it */
-            guard(op_id, v, n, p[0]);
+            guard(op_id, give_back, ctx, p[0]);
         _exit(0);
     }
     close(p[0]);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "hold.h"
+#include "hold_internal.h"
 
-#include <net/if.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -10,12 +10,9 @@
 #include "base/fsio.h"
 #include "base/strbuf.h"
 
-#define DRAIN_MS 2000 /* a link that never rests is not waited for longer */
-#define STILL_MS 100  /* nothing moves: a packet was lost between the two ends, the counters never meet */
-
-struct ends {
-    char port[IFNAMSIZ], out[IFNAMSIZ];
-};
+#define DRAIN_MS 5000 /* a link that never rests is not waited for longer */
+#define STILL_MS 1000 /* nothing moves: a packet was lost between the two ends, the counters never meet; a busy dom0 is slow */
+#define BACKLOG  "/proc/sys/net/core/netdev_max_backlog" /* the host's, not a network namespace's */
 
 static const char *tail_of(const char *op_id)
 {
@@ -23,15 +20,15 @@ static const char *tail_of(const char *op_id)
     return dash ? dash + 1 : op_id;
 }
 
-static struct ends names(const char *op_id, int i)
+struct molt__ends molt__hold_ends(const char *op_id, int i)
 {
-    struct ends e;
-    snprintf(e.port, sizeof(e.port), "xmh%.8s.%d", tail_of(op_id), i % 1000);
-    snprintf(e.out, sizeof(e.out), "xmp%.8s.%d", tail_of(op_id), i % 1000);
+    struct molt__ends e;
+    snprintf(e.port, sizeof(e.port), "xmh%.8s.%u", tail_of(op_id), (unsigned)i % 1000);
+    snprintf(e.out, sizeof(e.out), "xmp%.8s.%u", tail_of(op_id), (unsigned)i % 1000);
     return e;
 }
 
-static int need_link(struct nl_sock *s, const char *name, struct molt_link *ret, struct molt_error **err)
+int molt__need_link(struct nl_sock *s, const char *name, struct molt_link *ret, struct molt_error **err)
 {
     int r = molt_rtnl_link(s, name, ret, err);
     return r == 0 && ret->index == 0 ? molt_error_set(err, MOLT_E_INTERNAL, "there is no interface %s", name) : r;
@@ -48,9 +45,9 @@ int molt_vif_to_bridge(const char *ifname, const char *bridge, struct molt_error
     struct molt_link l, b = {0};
     int r = molt_rtnl_open(&s, err);
     if (r == 0)
-        r = need_link(s, ifname, &l, err);
+        r = molt__need_link(s, ifname, &l, err);
     if (r == 0 && bridge)
-        r = need_link(s, bridge, &b, err);
+        r = molt__need_link(s, bridge, &b, err);
     if (r == 0)
         r = move(s, &l, b.index, err);
     return r < 0 ? molt_error_prefix(err, "%s", ifname) : 0;
@@ -65,6 +62,46 @@ static bool vlan_aware(const char *bridge)
     return molt_read_file(path, 16, &text, NULL, NULL) == 0 && text[0] == '1';
 }
 
+/* All that comes in there is one CPU's: packets that two CPUs took from the queue, each with a backlog of its own, would overtake one another. */
+static void keep_order(const char *name)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("/sys/class/net/%s/queues/rx-0/rps_cpus", name);
+    (void)molt_write_file(path, "1\n", 2, 0644, NULL); /* a kernel without RPS has one CPU */
+}
+
+static long backlog(void)
+{
+    CLEANUP_FREE char *text = NULL;
+    return molt_read_file(BACKLOG, 32, &text, NULL, NULL) == 0 ? atol(text) : -1;
+}
+
+static void set_backlog(long packets)
+{
+    char text[32];
+    int n = snprintf(text, sizeof(text), "%ld\n", packets);
+    (void)molt_write_file(BACKLOG, text, (size_t)n, 0644, NULL); /* a loss that it might have prevented is told by the counters */
+}
+
+/* What it was stands at the interface, for whoever removes that. */
+static void grow_backlog(struct nl_sock *s, int index)
+{
+    char text[32];
+    long was = backlog();
+    if (was <= 0 || was >= MOLT_HOLD_BACKLOG)
+        return;
+    snprintf(text, sizeof(text), "backlog %ld", was);
+    if (molt_rtnl_note(s, index, text, NULL) == 0)
+        set_backlog(MOLT_HOLD_BACKLOG);
+}
+
+static void restore_backlog(struct nl_sock *s, const char *name)
+{
+    CLEANUP_FREE char *text = molt_rtnl_get_note(s, name);
+    long was;
+    if (text && sscanf(text, "backlog %ld", &was) == 1 && was > 0 && backlog() == MOLT_HOLD_BACKLOG)
+        set_backlog(was);
+}
+
 /* dom0 itself must not speak on them, not even to look for neighbours. */
 static void silence(const char *name)
 {
@@ -72,10 +109,25 @@ static void silence(const char *name)
     molt_write_file(path, "1", 1, 0644, NULL);
 }
 
-static int prepare_one(struct nl_sock *s, const struct ends *e, const struct molt_hold_vif *v, struct molt_error **err)
+int molt__hold_pair(struct nl_sock *s, const struct molt__ends *e, unsigned mtu, struct molt_link *port, struct molt_link *out, struct molt_error **err)
+{
+    int r = molt_rtnl_veth_add(s, e->port, e->out, mtu, err);
+    if (r == 0)
+        r = molt__need_link(s, e->port, port, err);
+    if (r == 0)
+        r = molt__need_link(s, e->out, out, err);
+    silence(e->port);
+    silence(e->out);
+    keep_order(e->out);
+    if (r == 0)
+        grow_backlog(s, port->index); /* a second pair finds it grown */
+    return r < 0 ? r : molt_rtnl_plug_add(s, port->index, MOLT_HOLD_LIMIT, err);
+}
+
+static int prepare_one(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v, struct molt_error **err)
 {
     struct molt_link vif, bridge, port, out;
-    int r = need_link(s, v->vif, &vif, err);
+    int r = molt__need_link(s, v->vif, &vif, err);
     if (r == 0)
         r = molt_rtnl_link(s, v->bridge, &bridge, err);
     if (r == 0 && !bridge.bridge)
@@ -84,15 +136,7 @@ static int prepare_one(struct nl_sock *s, const struct ends *e, const struct mol
         return molt_error_set(err, MOLT_E_UNSUPPORTED, "bridge %s knows VLANs", v->bridge);
     /* The same size as the vif's: a smaller port would make the bridge smaller, too. */
     if (r == 0)
-        r = molt_rtnl_veth_add(s, e->port, e->out, vif.mtu, err);
-    if (r == 0)
-        r = need_link(s, e->port, &port, err);
-    if (r == 0)
-        r = need_link(s, e->out, &out, err);
-    silence(e->port);
-    silence(e->out);
-    if (r == 0)
-        r = molt_rtnl_plug_add(s, port.index, MOLT_HOLD_LIMIT, err);
+        r = molt__hold_pair(s, e, vif.mtu, &port, &out, err);
     /* Set anew at the release; asked for now because the kernel may have to load modules for it, or may have none. */
     if (r == 0)
         r = molt_rtnl_redirect_add(s, out.index, v->mac, vif.index, err);
@@ -108,7 +152,7 @@ int molt_hold_prepare(const char *op_id, const struct molt_hold_vif *v, int n, s
     if (r == 0)
         r = molt_rtnl_open(&s, err);
     for (int i = 0; r == 0 && i < n; i++) {
-        struct ends e = names(op_id, i);
+        struct molt__ends e = molt__hold_ends(op_id, i);
         if ((r = prepare_one(s, &e, &v[i], err)) < 0)
             molt_error_prefix(err, "%s", v[i].vif);
     }
@@ -120,14 +164,14 @@ int molt_hold_prepare(const char *op_id, const struct molt_hold_vif *v, int n, s
 /* ---- engage and release ---- */
 
 /* Ours joins before the vif leaves, so that no packet finds neither; from the pinned entry on they come to ours. */
-static int engage_one(struct nl_sock *s, const struct ends *e, const struct molt_hold_vif *v, struct molt_error **err)
+static int engage_one(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v, struct molt_error **err)
 {
     struct molt_link vif, bridge, port;
-    int r = need_link(s, v->vif, &vif, err);
+    int r = molt__need_link(s, v->vif, &vif, err);
     if (r == 0)
         r = molt_rtnl_link(s, e->port, &port, err);
     if (r == 0 && port.index) {
-        r = need_link(s, v->bridge, &bridge, err);
+        r = molt__need_link(s, v->bridge, &bridge, err);
         if (r == 0)
             r = molt_rtnl_plug(s, port.index, false, err);
         if (r == 0)
@@ -144,9 +188,9 @@ static int engage_one(struct nl_sock *s, const struct ends *e, const struct molt
 static int place_one(struct nl_sock *s, const struct molt_hold_vif *v, struct molt_error **err)
 {
     struct molt_link vif, bridge;
-    int r = need_link(s, v->vif, &vif, err);
+    int r = molt__need_link(s, v->vif, &vif, err);
     if (r == 0)
-        r = need_link(s, v->bridge, &bridge, err);
+        r = molt__need_link(s, v->bridge, &bridge, err);
     if (r < 0 || vif.master == bridge.index)
         return r;
     if ((r = molt_rtnl_down(s, vif.index, err)) == 0 && (r = move(s, &vif, bridge.index, err)) < 0)
@@ -165,13 +209,13 @@ int molt_hold_place(const struct molt_hold_vif *v, int n, struct molt_error **er
 }
 
 /* The vif may send at once. What comes for it takes the way through ours until remove: so nothing overtakes. */
-static int release_one(struct nl_sock *s, const struct ends *e, const struct molt_hold_vif *v, struct molt_hold_stats *st, struct molt_error **err)
+static int release_one(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v, struct molt_hold_stats *st, struct molt_error **err)
 {
     struct molt_link vif, bridge, port, out;
     struct molt_queue q = {0};
-    int r = need_link(s, v->vif, &vif, err);
+    int r = molt__need_link(s, v->vif, &vif, err);
     if (r == 0)
-        r = need_link(s, v->bridge, &bridge, err);
+        r = molt__need_link(s, v->bridge, &bridge, err);
     if (r == 0)
         r = move(s, &vif, bridge.index, err);
     if (r == 0)
@@ -180,10 +224,10 @@ static int release_one(struct nl_sock *s, const struct ends *e, const struct mol
         r = molt_rtnl_link(s, e->port, &port, err);
     if (r < 0 || !port.index || !port.master)
         return r;
-    if ((r = need_link(s, e->out, &out, err)) == 0)
+    if ((r = molt__need_link(s, e->out, &out, err)) == 0)
         r = molt_rtnl_plug(s, port.index, false, err); /* it is open when this is a second try */
     if (r == 0)
-        r = molt_rtnl_redirect_to(s, out.index, vif.index, err);
+        r = molt_rtnl_redirect_to(s, out.index, NULL, vif.index, err);
     if (r == 0)
         r = molt_rtnl_queue(s, port.index, false, &q, err);
     if (r == 0)
@@ -195,7 +239,7 @@ static int release_one(struct nl_sock *s, const struct ends *e, const struct mol
 }
 
 /* Guard and recovery may be at it together: what failed because the other one had ended it did not fail. */
-static bool gone(struct nl_sock *s, const struct ends *e)
+static bool gone(struct nl_sock *s, const struct molt__ends *e)
 {
     struct molt_link l;
     return molt_rtnl_link(s, e->port, &l, NULL) == 0 && l.index == 0;
@@ -206,7 +250,7 @@ int molt_hold_engage(const char *op_id, const struct molt_hold_vif *v, int n, st
     CLEANUP_RTNL struct nl_sock *s = NULL;
     int r = molt_rtnl_open(&s, err);
     for (int i = 0; r == 0 && i < n; i++) {
-        struct ends e = names(op_id, i);
+        struct molt__ends e = molt__hold_ends(op_id, i);
         if ((r = engage_one(s, &e, &v[i], err)) < 0)
             molt_error_prefix(err, "hold %s", v[i].vif);
     }
@@ -219,7 +263,7 @@ int molt_hold_release(const char *op_id, const struct molt_hold_vif *v, int n, s
     struct molt_hold_stats st = {0};
     int r = molt_rtnl_open(&s, err);
     for (int i = 0; r == 0 && i < n; i++) {
-        struct ends e = names(op_id, i);
+        struct molt__ends e = molt__hold_ends(op_id, i);
         if ((r = release_one(s, &e, &v[i], &st, err)) < 0 && gone(s, &e)) {
             molt_error_clear(err);
             r = release_one(s, &e, &v[i], &st, err);
@@ -234,8 +278,7 @@ int molt_hold_release(const char *op_id, const struct molt_hold_vif *v, int n, s
 
 /* ---- remove ---- */
 
-/* Until what left the queue has come in at the other end, and none waits. */
-static int drain(struct nl_sock *s, int port, int out, struct molt_error **err)
+int molt__hold_drain(struct nl_sock *s, int port, int out, struct molt_error **err)
 {
     int64_t now = molt_mono_ms(), end = now + DRAIN_MS, moved = now;
     uint64_t seen = 0;
@@ -255,7 +298,7 @@ static int drain(struct nl_sock *s, int port, int out, struct molt_error **err)
     }
 }
 
-static int straighten(struct nl_sock *s, const struct ends *e, const struct molt_hold_vif *v, struct molt_error **err)
+static int straighten(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v, struct molt_error **err)
 {
     struct molt_link vif, port, out;
     int r = molt_rtnl_link(s, e->port, &port, err);
@@ -265,11 +308,11 @@ static int straighten(struct nl_sock *s, const struct ends *e, const struct molt
         r = molt_rtnl_link(s, v->vif, &vif, err);
     if (r < 0 || !port.master || !out.index || vif.master != port.master)
         return r;
-    if ((r = drain(s, port.index, out.index, err)) == 0)
+    if ((r = molt__hold_drain(s, port.index, out.index, err)) == 0)
         r = molt_rtnl_fdb(s, vif.index, v->mac, false, err);
     if (r == 0)
         r = move(s, &port, 0, err);
-    return r < 0 ? r : drain(s, port.index, out.index, err); /* those that were under way */
+    return r < 0 ? r : molt__hold_drain(s, port.index, out.index, err); /* those that were under way */
 }
 
 static int delete_all(struct nl_sock *s, const char *op_id, struct molt_error **err)
@@ -280,6 +323,8 @@ static int delete_all(struct nl_sock *s, const char *op_id, struct molt_error **
     for (int i = 0; r == 0 && list[i]; i++) {
         struct molt_link l;
         r = molt_rtnl_link(s, list[i], &l, err);
+        if (r == 0)
+            restore_backlog(s, list[i]);
         if (r == 0 && l.index)
             r = molt_rtnl_delete(s, l.index, err); /* its other end, queue, filters and bridge entries go with it */
     }
@@ -292,7 +337,7 @@ int molt_hold_remove(const char *op_id, const struct molt_hold_vif *v, int n, st
     CLEANUP_RTNL struct nl_sock *s = NULL;
     int r = molt_rtnl_open(&s, err);
     for (int i = 0; r == 0 && i < n; i++) {
-        struct ends e = names(op_id, i);
+        struct molt__ends e = molt__hold_ends(op_id, i);
         if ((r = straighten(s, &e, &v[i], err)) < 0 && gone(s, &e)) {
             molt_error_clear(err);
             r = 0;

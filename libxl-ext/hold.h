@@ -15,6 +15,9 @@
 #include "rtnl.h"
 
 #define MOLT_HOLD_LIMIT (16 << 20) /* bytes a vif; what is more is dropped, as it would be without us */
+/* Packets that left the queue wait in the backlog of a CPU (net.core.netdev_max_backlog, 1000 by default, and more are dropped), where a busy dom0
+ * leaves them for a while. From prepare to remove it has this at least. */
+#define MOLT_HOLD_BACKLOG 65536
 
 struct molt_hold_vif {
     char *vif, *bridge;

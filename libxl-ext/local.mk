@@ -7,9 +7,9 @@ LIBXLEXT_SOURCES = \
 	libxl-ext/domain.c libxl-ext/domain.h \
 	libxl-ext/guard.c libxl-ext/guard.h \
 	libxl-ext/guest.c libxl-ext/guest.h \
-	libxl-ext/hold.c libxl-ext/hold.h \
+	libxl-ext/hold.c libxl-ext/hold.h libxl-ext/hold_internal.h libxl-ext/divert.c libxl-ext/divert.h \
 	libxl-ext/lvm.c libxl-ext/lvm.h \
-	libxl-ext/migrate.c libxl-ext/migrate.h libxl-ext/migrate_preflight.c \
+	libxl-ext/migrate.c libxl-ext/migrate.h libxl-ext/migrate_hold.c libxl-ext/migrate_preflight.c \
 	libxl-ext/monitor.c \
 	libxl-ext/net.c libxl-ext/net.h \
 	libxl-ext/operations.c \

@@ -101,8 +101,6 @@ static int undo_connect(struct molt_op *op, struct molt_error **err)
     return r < 0 ? r : molt_identity_end(&up_of(op)->x->store, &id, err);
 }
 
-/* ---- freeze ---- */
-
 static int begin_dump(struct molt_op *op, struct molt_chan *from, struct molt_json **ret, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *args = up_units_args(op);
@@ -115,8 +113,18 @@ static int begin_dump(struct molt_op *op, struct molt_chan *from, struct molt_js
     return r == 0 && molt_fault("freeze") ? molt_error_set(err, MOLT_E_INTERNAL, "fault point freeze") : r;
 }
 
+/* ---- prepare ---- */
+
+static int step_ready(struct molt_op *op, struct molt_error **err)
+{
+    int r = up_prepare(op, err);
+    return r < 0 ? r : mig_hold_prepare(op, err);
+}
+
+/* ---- freeze ---- */
+
 /* The address goes away where the service was when it stands still, and is the other guest's own, unheard, before it is restored there: its peers
- * hear nothing meanwhile, and send again. */
+ * hear nothing meanwhile, and what they send waits in dom0. */
 static int step_halt(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *from, *to;
@@ -129,11 +137,15 @@ static int step_halt(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         r = molt_op_put(op, "freezing", molt_json_bool(true), err);
     if (r == 0)
+        r = mig_hold_guard(op, err);
+    if (r == 0)
         r = up_arm_dump(op, from, err);
     if (r < 0)
         return r;
     up_note_us(op, "t_freeze");
-    r = begin_dump(op, from, &dump, err);
+    r = mig_hold_engage(op, err);
+    if (r == 0)
+        r = begin_dump(op, from, &dump, err);
     if (r == 0)
         r = up_final_passes(op, to, err);
     if (r < 0)
@@ -146,7 +158,7 @@ static int undo_halt(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *from;
     if (!still_there(op, "domid", "uuid"))
-        return 0;
+        return mig_hold_return(op, err);
     int r = 0;
     if (molt_json_get_bool(molt_op_facts(op), "freezing", false)) {
         up_drop(&up_of(op)->active);
@@ -161,7 +173,8 @@ static int undo_halt(struct molt_op *op, struct molt_error **err)
     }
     if (r == 0 && molt_json_get_bool(molt_op_facts(op), "hooked", false))
         up_tell_error(op);
-    return r;
+    int held = mig_hold_return(op, r < 0 ? NULL : err);
+    return r < 0 ? r : held;
 }
 
 /* ---- restore ---- */
@@ -203,6 +216,23 @@ static int step_give(struct molt_op *op, struct molt_error **err)
     return r;
 }
 
+/* Its sockets are there: what was held can come beside the thaw. */
+static int thaw(struct molt_op *op, struct molt_chan *to, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *args = up_units_args(op);
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    const struct molt_call call = {.timeout_ms = UP_LONG_CALL_MS};
+    uint32_t seq;
+    int r = molt_call_begin(to, "restore-thaw", args, &seq, err);
+    if (r < 0)
+        return r;
+    int held = mig_hold_release(op, &e);
+    r = molt_call_end(to, "restore-thaw", seq, &call, NULL, err);
+    if (r == 0 && (r = held) < 0)
+        molt_error_move(err, MOLT_STEAL_PTR(e));
+    return r;
+}
+
 static int step_go_on(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *to;
@@ -210,7 +240,7 @@ static int step_go_on(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         r = show_address(op, to, false, err);
     if (r == 0)
-        r = up_call_units(op, to, "restore-thaw", NULL, err);
+        r = thaw(op, to, err);
     if (r < 0)
         return r;
     up_note_us(op, "t_thawed");
@@ -233,8 +263,8 @@ static int step_depart(struct molt_op *op, struct molt_error **err)
 {
     const struct molt_identity id = identity_of(op);
     struct molt_chan *from;
-    int r = 0;
-    if (still_there(op, "domid", "uuid") && (r = up_active(op, &from, err)) == 0) {
+    int r = mig_hold_remove(op, err);
+    if (r == 0 && still_there(op, "domid", "uuid") && (r = up_active(op, &from, err)) == 0) {
         CLEANUP_JSON struct molt_json *args = up_units_args(op);
         r = up_long_call(from, "depart", args, NULL, err);
     }
@@ -243,7 +273,7 @@ static int step_depart(struct molt_op *op, struct molt_error **err)
 
 static const struct molt_step steps[] = {
     {"connect", MOLT_STEP_REVERSIBLE, 3600, step_connect, undo_connect, NULL},
-    {"prepare", MOLT_STEP_REVERSIBLE, 600, up_prepare, NULL, NULL},
+    {"prepare", MOLT_STEP_REVERSIBLE, 600, step_ready, mig_hold_return, NULL},
     {"predump", MOLT_STEP_REVERSIBLE, 900, step_predump, NULL, NULL},
     {"rehearse", MOLT_STEP_REVERSIBLE, 1800, step_rehearse, NULL, NULL},
     {"freeze", MOLT_STEP_REVERSIBLE, 600, step_halt, undo_halt, NULL},

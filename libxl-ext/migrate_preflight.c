@@ -140,6 +140,11 @@ static int check_address(struct preflight *f, struct molt_error **err)
         return molt_error_set(err, MOLT_E_USAGE, "%s has no address in the network of %s, so nobody would find the service there", f->to.name, address);
     molt_json_set_string(f->params, "address", address);
     molt_json_set_string(f->params, "to_dev", near);
+    /* An older agent does not tell: then the packets are not held (migrate_hold.c). */
+    if (molt_json_get_string(here, "dev_mac") && molt_json_get_string(there, "near_mac")) {
+        molt_json_set_string(f->params, "mac", molt_json_get_string(here, "dev_mac"));
+        molt_json_set_string(f->params, "to_mac", molt_json_get_string(there, "near_mac"));
+    }
     return 0;
 }
 

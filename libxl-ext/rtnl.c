@@ -5,7 +5,10 @@
 #include <linux/if_bridge.h>
 #include <linux/if_ether.h>
 #include <linux/neighbour.h>
+#include <linux/pkt_cls.h>
 #include <linux/pkt_sched.h>
+#include <linux/tc_act/tc_mirred.h>
+#include <linux/tc_act/tc_skbmod.h>
 #include <net/if.h>
 #include <netlink/netlink.h>
 #include <netlink/route/act/gact.h>
@@ -28,7 +31,9 @@
 
 #define PRIO_OWN 1 /* drops what the guest sent itself */
 #define PRIO_REDIRECT 2
+#define PRIO_MEANWHILE 3 /* while that one is set anew */
 #define INGRESS TC_H_MAJ(TC_H_INGRESS)
+#define LEAVING TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)
 
 /* With this address a port never becomes the one whose address the bridge takes; vifs have the same. */
 static const uint8_t port_mac[MOLT_MAC_LEN] = {0xfe, 0xff, 0xff, 0xff, 0xff, 0xff};
@@ -156,6 +161,22 @@ int molt_rtnl_up(struct nl_sock *s, int index, struct molt_error **err)
     return failed(err, change(s, index, l), "interface %d up", index);
 }
 
+int molt_rtnl_note(struct nl_sock *s, int index, const char *text, struct molt_error **err)
+{
+    CLEANUP_PUT(link) struct rtnl_link *l = NEED(rtnl_link_alloc());
+    rtnl_link_set_ifalias(l, text);
+    return failed(err, change(s, index, l), "note at interface %d", index);
+}
+
+char *molt_rtnl_get_note(struct nl_sock *s, const char *name)
+{
+    CLEANUP_PUT(link) struct rtnl_link *l = NULL;
+    if (rtnl_link_get_kernel(s, 0, name, &l) < 0)
+        return NULL;
+    const char *text = rtnl_link_get_ifalias(l);
+    return text ? molt_xstrdup(text) : NULL;
+}
+
 int molt_rtnl_down(struct nl_sock *s, int index, struct molt_error **err)
 {
     CLEANUP_PUT(link) struct rtnl_link *l = NEED(rtnl_link_alloc());
@@ -245,16 +266,18 @@ static int add_ingress(struct nl_sock *s, int index)
     return rtnl_qdisc_add(s, q, NLM_F_CREATE);
 }
 
-static struct rtnl_cls *filter(int index, uint16_t prio)
+static struct rtnl_cls *filter_at(int index, uint32_t parent, uint16_t prio, uint16_t protocol)
 {
     struct rtnl_cls *c = NEED(rtnl_cls_alloc());
     rtnl_tc_set_ifindex(TC_CAST(c), index);
-    rtnl_tc_set_parent(TC_CAST(c), INGRESS);
+    rtnl_tc_set_parent(TC_CAST(c), parent);
     rtnl_tc_set_kind(TC_CAST(c), "u32");
     rtnl_cls_set_prio(c, prio);
-    rtnl_cls_set_protocol(c, ETH_P_ALL);
+    rtnl_cls_set_protocol(c, protocol);
     return c;
 }
+
+static struct rtnl_cls *filter(int index, uint16_t prio) { return filter_at(index, INGRESS, prio, ETH_P_ALL); }
 
 /* Offsets count from the network header: the sender's address is in the 8 bytes before it. */
 static int add_drop(struct nl_sock *s, int index, const uint8_t mac[MOLT_MAC_LEN])
@@ -277,9 +300,9 @@ static int add_drop(struct nl_sock *s, int index, const uint8_t mac[MOLT_MAC_LEN
     return r < 0 ? r : rtnl_cls_add(s, c, NLM_F_CREATE);
 }
 
-static int add_redirect(struct nl_sock *s, int index, int to)
+/* What matches c leaves through the interface `to`. */
+static int add_mirred(struct nl_sock *s, struct rtnl_cls *c, int to)
 {
-    CLEANUP_PUT(cls) struct rtnl_cls *c = filter(index, PRIO_REDIRECT);
     CLEANUP_PUT(act) struct rtnl_act *a = NEED(rtnl_act_alloc());
     int r = rtnl_tc_set_kind(TC_CAST(a), "mirred");
     if (r == 0)
@@ -289,12 +312,54 @@ static int add_redirect(struct nl_sock *s, int index, int to)
     if (r == 0)
         r = rtnl_mirred_set_ifindex(a, (uint32_t)to);
     if (r == 0)
-        r = rtnl_u32_add_key(c, 0, 0, 0, 0);
-    if (r == 0)
         r = rtnl_u32_set_cls_terminal(c);
     if (r == 0)
         r = rtnl_u32_add_action(c, a);
     return r < 0 ? r : rtnl_cls_add(s, c, NLM_F_CREATE);
+}
+
+static int add_redirect(struct nl_sock *s, int index, uint16_t prio, int to)
+{
+    CLEANUP_PUT(cls) struct rtnl_cls *c = filter(index, prio);
+    int r = rtnl_u32_add_key(c, 0, 0, 0, 0);
+    return r < 0 ? r : add_mirred(s, c, to);
+}
+
+/* One action of a filter, as number n of its list (tc_act/tc_*.h). */
+static int put_action(struct nl_msg *m, int n, const char *kind, int parms, const void *v, size_t len, int extra, const uint8_t *mac)
+{
+    struct nlattr *one = nla_nest_start(m, n), *options;
+    if (!one || nla_put_string(m, TCA_ACT_KIND, kind) < 0 || !(options = nla_nest_start(m, TCA_ACT_OPTIONS)))
+        return -NLE_NOMEM;
+    if (nla_put(m, parms, (int)len, v) < 0 || (mac && nla_put(m, extra, MOLT_MAC_LEN, mac) < 0))
+        return -NLE_NOMEM;
+    nla_nest_end(m, options);
+    nla_nest_end(m, one);
+    return 0;
+}
+
+/* libnl knows no action that writes the receiver's address (act_skbmod), so this filter is put together by hand. */
+static int add_redirect_as(struct nl_sock *s, int index, uint16_t prio, const uint8_t mac[MOLT_MAC_LEN], int to)
+{
+    const struct tcmsg t = {.tcm_family = AF_UNSPEC, .tcm_ifindex = index, .tcm_parent = INGRESS, .tcm_info = TC_H_MAKE((uint32_t)prio << 16, htons(ETH_P_ALL))};
+    struct { struct tc_u32_sel sel; struct tc_u32_key key; } all = {.sel = {.flags = TC_U32_TERMINAL, .nkeys = 1}};
+    const struct tc_skbmod receiver = {.action = TC_ACT_PIPE, .flags = SKBMOD_F_DMAC};
+    const struct tc_mirred out = {.action = TC_ACT_STOLEN, .eaction = TCA_EGRESS_REDIR, .ifindex = (uint32_t)to};
+    CLEANUP_PUT(msg) struct nl_msg *m = NEED(nlmsg_alloc_simple(RTM_NEWTFILTER, NLM_F_CREATE));
+    struct nlattr *options, *actions;
+    if (nlmsg_append(m, (void *)&t, sizeof(t), NLMSG_ALIGNTO) < 0 || nla_put_string(m, TCA_KIND, "u32") < 0 ||
+        !(options = nla_nest_start(m, TCA_OPTIONS)) || nla_put(m, TCA_U32_SEL, sizeof(all), &all) < 0 || !(actions = nla_nest_start(m, TCA_U32_ACT)))
+        return -NLE_NOMEM;
+    int r = put_action(m, 1, "skbmod", TCA_SKBMOD_PARMS, &receiver, sizeof(receiver), TCA_SKBMOD_DMAC, mac);
+    if (r == 0)
+        r = put_action(m, 2, "mirred", TCA_MIRRED_PARMS, &out, sizeof(out), 0, NULL);
+    if (r < 0)
+        return r;
+    nla_nest_end(m, actions);
+    nla_nest_end(m, options);
+    r = nl_send_sync(s, m); /* frees the message */
+    m = NULL;
+    return r;
 }
 
 int molt_rtnl_redirect_add(struct nl_sock *s, int index, const uint8_t mac[MOLT_MAC_LEN], int to, struct molt_error **err)
@@ -302,16 +367,81 @@ int molt_rtnl_redirect_add(struct nl_sock *s, int index, const uint8_t mac[MOLT_
     int r = failed(err, add_ingress(s, index), "ingress queue");
     if (r == 0)
         r = failed(err, add_drop(s, index, mac), "filter u32 with action gact");
-    return r < 0 ? r : failed(err, add_redirect(s, index, to), "filter u32 with action mirred");
+    return r < 0 ? r : failed(err, add_redirect(s, index, PRIO_REDIRECT, to), "filter u32 with action mirred");
 }
 
-int molt_rtnl_redirect_to(struct nl_sock *s, int index, int to, struct molt_error **err)
+int molt_rtnl_receive(struct nl_sock *s, int index, struct molt_error **err)
 {
-    CLEANUP_PUT(cls) struct rtnl_cls *old = filter(index, PRIO_REDIRECT);
+    return failed(err, add_ingress(s, index), "ingress queue");
+}
+
+static int drop_redirect(struct nl_sock *s, int index, uint16_t prio)
+{
+    CLEANUP_PUT(cls) struct rtnl_cls *old = filter(index, prio);
     int r = rtnl_cls_delete(s, old, 0);
-    if (r < 0 && r != -NLE_OBJ_NOTFOUND)
-        return failed(err, r, "old filter");
-    return failed(err, add_redirect(s, index, to), "redirect to interface %d", to);
+    return r == -NLE_OBJ_NOTFOUND ? 0 : r;
+}
+
+static int put_redirect(struct nl_sock *s, int index, uint16_t prio, const uint8_t *mac, int to)
+{
+    int r = drop_redirect(s, index, prio);
+    if (r == 0)
+        r = mac ? add_redirect_as(s, index, prio, mac, to) : add_redirect(s, index, prio, to);
+    return r;
+}
+
+/* Packets may be on their way: there is always one that takes them. */
+int molt_rtnl_redirect_to(struct nl_sock *s, int index, const uint8_t *mac, int to, struct molt_error **err)
+{
+    int r = put_redirect(s, index, PRIO_MEANWHILE, mac, to);
+    if (r == 0)
+        r = put_redirect(s, index, PRIO_REDIRECT, mac, to);
+    if (r == 0)
+        r = drop_redirect(s, index, PRIO_MEANWHILE);
+    return failed(err, r, "redirect to interface %d", to);
+}
+
+/* ---- what leaves for one address ---- */
+
+int molt_rtnl_hooked(struct nl_sock *s, int index, bool *ret, struct molt_error **err)
+{
+    CLEANUP_PUT(cache) struct nl_cache *all = NULL;
+    int r = rtnl_qdisc_alloc_cache(s, &all);
+    CLEANUP_PUT(qdisc) struct rtnl_qdisc *q = r == 0 ? rtnl_qdisc_get_by_parent(all, index, TC_H_CLSACT) : NULL;
+    *ret = q != NULL;
+    return failed(err, r, "list of queues");
+}
+
+static struct rtnl_qdisc *clsact(int index)
+{
+    struct rtnl_qdisc *q = NEED(rtnl_qdisc_alloc());
+    rtnl_tc_set_ifindex(TC_CAST(q), index);
+    rtnl_tc_set_parent(TC_CAST(q), TC_H_CLSACT);
+    rtnl_tc_set_handle(TC_CAST(q), TC_HANDLE(0xffff, 0));
+    rtnl_tc_set_kind(TC_CAST(q), "clsact");
+    return q;
+}
+
+int molt_rtnl_divert(struct nl_sock *s, int index, const struct molt_rtnl_address *a, int to, struct molt_error **err)
+{
+    CLEANUP_PUT(qdisc) struct rtnl_qdisc *q = clsact(index);
+    CLEANUP_PUT(cls) struct rtnl_cls *c = filter_at(index, LEAVING, PRIO_REDIRECT, a->v6 ? ETH_P_IPV6 : ETH_P_IP);
+    int r = failed(err, rtnl_qdisc_add(s, q, NLM_F_CREATE), "hook of interface %d", index);
+    if (r < 0)
+        return r;
+    for (int i = 0; i < (a->v6 ? 4 : 1) && r == 0; i++) {
+        uint32_t word;
+        memcpy(&word, a->bytes + 4 * i, sizeof(word));
+        r = rtnl_u32_add_key(c, word, 0xffffffff, (a->v6 ? 24 : 16) + 4 * i, 0); /* where the header has its receiver */
+    }
+    return failed(err, r < 0 ? r : add_mirred(s, c, to), "divert an address of interface %d", index);
+}
+
+int molt_rtnl_divert_end(struct nl_sock *s, int index, struct molt_error **err)
+{
+    CLEANUP_PUT(qdisc) struct rtnl_qdisc *q = clsact(index);
+    int r = rtnl_qdisc_delete(s, q);
+    return r == -NLE_OBJ_NOTFOUND || r == -NLE_INVAL || r == -NLE_NODEV ? 0 : failed(err, r, "hook of interface %d", index);
 }
 
 int molt_rtnl_queue(struct nl_sock *s, int index, bool ingress, struct molt_queue *ret, struct molt_error **err)

@@ -28,6 +28,9 @@ int molt_rtnl_names(struct nl_sock *s, const char *prefix, char ***ret, struct m
 void molt_rtnl_names_free(char **names);
 int molt_rtnl_veth_add(struct nl_sock *s, const char *name, const char *peer, unsigned mtu, struct molt_error **err);
 int molt_rtnl_up(struct nl_sock *s, int index, struct molt_error **err);
+/* A text that the interface carries along (ifalias). get: malloc'd, or NULL. */
+int molt_rtnl_note(struct nl_sock *s, int index, const char *text, struct molt_error **err);
+char *molt_rtnl_get_note(struct nl_sock *s, const char *name);
 int molt_rtnl_down(struct nl_sock *s, int index, struct molt_error **err);
 int molt_rtnl_delete(struct nl_sock *s, int index, struct molt_error **err);
 /* Into the bridge `master`, out of the one it is in; 0: out. */
@@ -43,8 +46,21 @@ int molt_rtnl_plug_add(struct nl_sock *s, int index, int limit, struct molt_erro
 int molt_rtnl_plug(struct nl_sock *s, int index, bool open, struct molt_error **err);
 /* What comes in at `index`: frames from `mac` are dropped, all others leave through the interface `to`. */
 int molt_rtnl_redirect_add(struct nl_sock *s, int index, const uint8_t mac[MOLT_MAC_LEN], int to, struct molt_error **err);
-/* From now on through this one. */
-int molt_rtnl_redirect_to(struct nl_sock *s, int index, int to, struct molt_error **err);
+/* The place for it alone. */
+int molt_rtnl_receive(struct nl_sock *s, int index, struct molt_error **err);
+/* From now on through this one; mac: and with this receiver, NULL: with the one that they have. */
+int molt_rtnl_redirect_to(struct nl_sock *s, int index, const uint8_t *mac, int to, struct molt_error **err);
+
+struct molt_rtnl_address {
+    bool v6;
+    uint8_t bytes[16]; /* IPv4: the first 4 */
+};
+/* Has the interface a hook for filters (an ingress or clsact queueing discipline)? */
+int molt_rtnl_hooked(struct nl_sock *s, int index, bool *ret, struct molt_error **err);
+/* What leaves through `index` for this address leaves through `to` instead; by a clsact hook that the interface gets, and loses at the end. */
+int molt_rtnl_divert(struct nl_sock *s, int index, const struct molt_rtnl_address *a, int to, struct molt_error **err);
+/* Also when there is none. */
+int molt_rtnl_divert_end(struct nl_sock *s, int index, struct molt_error **err);
 
 struct molt_queue {
     uint64_t waiting, waiting_bytes, dropped, passed;

@@ -237,6 +237,7 @@ void up_vifs_clear(struct up_vifs *v);
 #define CLEANUP_VIFS __attribute__((cleanup(up_vifs_clear)))
 /* hold.h: the vifs into their bridges, with what was held for them. */
 int up_release(struct molt_op *op, const struct up_vifs *v, struct molt_error **err);
+void up_note_held(struct molt_op *op, const struct molt_hold_stats *st); /* for the report */
 
 /* report.c */
 /* monitor.c: starts `xenmolt domain-monitor` for a domain. */

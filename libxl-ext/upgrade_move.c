@@ -277,14 +277,18 @@ int up_release(struct molt_op *op, const struct up_vifs *v, struct molt_error **
 {
     struct molt_hold_stats st;
     int r = molt_hold_release(molt_op_id(op), v->v, v->n, &st, err);
-    if (r < 0)
-        return r;
+    if (r == 0)
+        up_note_held(op, &st);
+    return r;
+}
+
+void up_note_held(struct molt_op *op, const struct molt_hold_stats *st)
+{
     struct molt_json *held = molt_json_object();
-    molt_json_set_int(held, "packets", (int64_t)st.packets);
-    molt_json_set_int(held, "bytes", (int64_t)st.bytes);
-    molt_json_set_int(held, "dropped", (int64_t)st.dropped);
+    molt_json_set_int(held, "packets", (int64_t)st->packets);
+    molt_json_set_int(held, "bytes", (int64_t)st->bytes);
+    molt_json_set_int(held, "dropped", (int64_t)st->dropped);
     molt_op_note(op, "held", held);
-    return 0;
 }
 
 /* Made before the workload stands still: the kernel may have modules to load. Without it the upgrade goes on as well. */
@@ -499,6 +503,14 @@ void up_tell_error(struct molt_op *op)
         molt_warn(molt_op_log(op), "%s", molt_error_text(e));
 }
 
+/* The guard's. Without what op-recover may have removed already this still puts the vifs back. */
+static void give_back(const char *op_id, const void *ctx)
+{
+    const struct up_vifs *v = ctx;
+    if (molt_hold_release(op_id, v->v, v->n, NULL, NULL) == 0)
+        molt_hold_remove(op_id, v->v, v->n, NULL);
+}
+
 /* From here the workload stands still: packets for it are held in dom0 (hold.h), it is dumped, and beside that what it wrote last is merged. */
 int step_freeze(struct molt_op *op, struct molt_error **err)
 {
@@ -518,7 +530,7 @@ int step_freeze(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         r = molt_op_put(op, "freezing", molt_json_bool(true), err);
     if (r == 0)
-        r = molt_guard_start(molt_op_id(op), vifs.v, vifs.n, &up_of(op)->guard, err);
+        r = molt_guard_start(molt_op_id(op), give_back, &vifs, &up_of(op)->guard, err);
     if (r == 0)
         r = up_arm_dump(op, active, err);
     if (r < 0)

@@ -173,16 +173,28 @@ int address_give(const char *text, struct molt_error **err)
     return r < 0 || !*f.dev ? r : take_off(&a, f.dev, err);
 }
 
-/* {"address"} -> {"dev": who has it, "near": who has another one of its network}. Reads only. */
+static void tell_device(struct molt_json *reply, const char *key, const char *mac_key, const char *dev)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("/sys/class/net/%s/address", dev), *mac = NULL;
+    if (!*dev)
+        return;
+    molt_json_set_string(reply, key, dev);
+    if (molt_read_file(path, 64, &mac, NULL, NULL) == 0) {
+        mac[strcspn(mac, "\n")] = '\0';
+        molt_json_set_string(reply, mac_key, mac);
+    }
+}
+
+/* {"address"} -> {"dev": who has it, "near": who has another one of its network; "dev_mac", "near_mac"}. Reads only. */
 int h_address_look(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct found f;
     struct address a;
     int r = asked(rq, &a, &f, err);
-    if (r == 0 && *f.dev)
-        molt_json_set_string(reply, "dev", f.dev);
-    if (r == 0 && *f.near)
-        molt_json_set_string(reply, "near", f.near);
+    if (r == 0)
+        tell_device(reply, "dev", "dev_mac", f.dev);
+    if (r == 0)
+        tell_device(reply, "near", "near_mac", f.near);
     return r;
 }
 

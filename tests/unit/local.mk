@@ -94,7 +94,7 @@ tests_model_merge_model_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tests/model
 tests_model_merge_model_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_hold
-tests_unit_test_hold_SOURCES = tests/unit/test_hold.c libxl-ext/hold.c libxl-ext/hold.h libxl-ext/rtnl.c libxl-ext/rtnl.h
+tests_unit_test_hold_SOURCES = tests/unit/test_hold.c libxl-ext/hold.c libxl-ext/hold.h libxl-ext/hold_internal.h libxl-ext/divert.c libxl-ext/divert.h libxl-ext/rtnl.c libxl-ext/rtnl.h
 tests_unit_test_hold_CFLAGS = $(AM_CFLAGS) $(LIBNL_CFLAGS)
 tests_unit_test_hold_LDADD = libmoltbase.la $(LIBNL_LIBS) $(UNIT_LIBS)
 

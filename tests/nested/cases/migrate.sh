@@ -7,6 +7,8 @@
 
 # what a move may leave in web3
 left_there() { there "ls -d /var/lib/counter /var/lib/xenmolt/overlays/* /var/lib/xenmolt/pins/* /run/xenmolt/restore/* /run/systemd/system/counter.service.d 2>/dev/null; cat /proc/sys/net/ipv4/conf/eth0/arp_ignore; ip -o addr show | grep -c $SERVICE; pgrep -c -u counter java"; }
+# what the held packets may leave in dom0
+held_left() { dom0 "ip -o link | grep -c xm[hp]; tc qdisc show | grep -c -E 'plug|clsact|ingress'; cat /proc/sys/net/core/netdev_max_backlog"; }
 MIGRATE="xenmolt app-migrate --address $SERVICE/24 --path /var/lib/counter"
 
 begin_two_guests
@@ -33,6 +35,7 @@ expect 0 "all is well" "$MIGRATE -n web1 web3 counter"
 there "echo 0 >/etc/xenmolt/restore-at-once" # so little memory would all be restored in the pause
 PID_BEFORE=$(main_pid)
 left_there >"$scratch/left"
+held_left >"$scratch/held"
 
 guest_sh <<'END'
 mkdir -p /etc/xenmolt/hooks.d
@@ -60,6 +63,19 @@ check "the hooks were told of that, too" same "$(guest "cat /run/hooks; rm /run/
 check "at its address" same "$(has_service) $(has_service_there)" "1 0"
 left_there >"$scratch/left.after"
 check "nothing of it is in web3" diff -U1 "$scratch/left" "$scratch/left.after"
+held_left >"$scratch/held.after"
+check "nor of the held packets in dom0" diff -U1 "$scratch/held" "$scratch/held.after"
+
+expect 137 "killed in the freeze" "MOLT_FAULT=freeze=kill $MIGRATE --no-rehearsal web1 web3 counter; exit \$?"
+check "the service goes on, with nobody's help" service_up 60
+check "as the same process, at its address" same "$(main_pid) $(has_service) $(has_service_there)" "$PID_BEFORE 1 0"
+expect 0 "op-recover" "xenmolt op-recover \$(xenmolt op-list --json | jq -r '.[-1].id')"
+check "the service has not noticed" same "$(main_pid) $(has_service) $(has_service_there)" "$PID_BEFORE 1 0"
+held_left >"$scratch/held.after"
+check "nothing of the held packets is left in dom0" diff -U1 "$scratch/held" "$scratch/held.after"
+left_there >"$scratch/left.after"
+check "nothing of it is in web3" diff -U1 "$scratch/left" "$scratch/left.after"
+guest "rm /run/hooks"
 
 expect 0 "app-migrate" "$MIGRATE --report /tmp/migrate.json web1 web3 counter" || exit 1
 sleep 10
@@ -67,6 +83,9 @@ check "the same process" same "$(pid_there)" "$PID_BEFORE"
 check "it answers" service_up 60
 load_clean
 note "blackout: $(dom0 "jq -c '[.blackout_ms, .blackout]' /tmp/migrate.json"), longest client gap $(dom0 "jq .longest_gap_ms /tmp/load.json") ms"
+check "packets were held for it, none dropped" dom0 "jq -e '.blackout.held | .packets > 0 and .dropped == 0' /tmp/migrate.json" || dom0 "jq -c '.blackout, .warnings' /tmp/migrate.json" | sed 's/^/   | /'
+held_left >"$scratch/held.after"
+check "nothing of that is left in dom0" diff -U1 "$scratch/held" "$scratch/held.after"
 check "its memory came later" dom0 "jq -e '.processes[0].paged_later | .ok and .pages > 0' /tmp/migrate.json"
 check "its address is web3's" same "$(has_service) $(has_service_there)" "0 1"
 check "in web1 it has ended, and starts no more" same "$(guest "systemctl is-active counter; systemctl is-enabled counter; pgrep -c -u counter java" | xargs)" "inactive disabled 0"
