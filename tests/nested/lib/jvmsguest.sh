@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# web4: a guest of Debian 11, the last with OpenJDK 11, with that and with a JVM under ZGC; not started by default. It has web1's address.
+# web4: a guest of Debian 11, the last with OpenJDK 11, with that and with a JVM under ZGC, and with jcmd; not started by default. It has web1's address.
 
 JVMS_SUITE=bullseye
 JVMS_PACKAGES=systemd-sysv,dbus,udev,kmod,linux-image-cloud-amd64,initramfs-tools,lz4,openssh-server,iproute2,\
-procps,e2fsprogs,libnl-3-200,libxxhash0,openjdk-11-jre-headless,openjdk-17-jre-headless
+procps,e2fsprogs,libnl-3-200,libxxhash0,openjdk-11-jre-headless,openjdk-17-jdk-headless
 
 jvms_suites() { echo "$JVMS_SUITE"; } # the release alone: what is out of support loses packages of its other archives
 # A mirror may have given it up: then there is no web4, and its case says so.
