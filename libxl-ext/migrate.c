@@ -217,20 +217,10 @@ static int step_give(struct molt_op *op, struct molt_error **err)
 }
 
 /* Its sockets are there: what was held can come beside the thaw. */
-static int thaw(struct molt_op *op, struct molt_chan *to, struct molt_error **err)
+static int beside_thaw(struct molt_op *op, void *ctx, struct molt_error **err)
 {
-    CLEANUP_JSON struct molt_json *args = up_units_args(op);
-    CLEANUP_ERROR struct molt_error *e = NULL;
-    const struct molt_call call = {.timeout_ms = UP_LONG_CALL_MS};
-    uint32_t seq;
-    int r = molt_call_begin(to, "restore-thaw", args, &seq, err);
-    if (r < 0)
-        return r;
-    int held = mig_hold_release(op, &e);
-    r = molt_call_end(to, "restore-thaw", seq, &call, NULL, err);
-    if (r == 0 && (r = held) < 0)
-        molt_error_move(err, MOLT_STEAL_PTR(e));
-    return r;
+    (void)ctx;
+    return mig_hold_release(op, err);
 }
 
 static int step_go_on(struct molt_op *op, struct molt_error **err)
@@ -238,14 +228,14 @@ static int step_go_on(struct molt_op *op, struct molt_error **err)
     struct molt_chan *to;
     int r = up_clone(op, &to, err);
     if (r == 0)
-        r = show_address(op, to, false, err);
-    if (r == 0)
-        r = thaw(op, to, err);
+        r = up_call_beside(op, to, "restore-thaw", beside_thaw, NULL, err);
     if (r < 0)
         return r;
     up_note_us(op, "t_thawed");
-    up_announce(op, to);
-    return 0;
+    /* What is diverted reaches the address on the loopback device, too; on the other one, neighbours find it. */
+    if ((r = show_address(op, to, false, err)) == 0)
+        up_announce(op, to);
+    return r;
 }
 
 static int step_settle(struct molt_op *op, struct molt_error **err)

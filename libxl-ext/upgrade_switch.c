@@ -54,23 +54,11 @@ static int pause_active(struct molt_op *op, struct molt_error **err)
 
 /* Beside the thaw the old domain is paused and the vifs come up: what the workload sends before waits in the clone's ring, and what was held for
  * it comes into its sockets as it would from any network. */
-static int thaw(struct molt_op *op, struct molt_chan *clone, const struct up_vifs *vifs, struct molt_error **err)
+static int beside_thaw(struct molt_op *op, void *vifs, struct molt_error **err)
 {
-    CLEANUP_JSON struct molt_json *args = up_units_args(op);
-    CLEANUP_ERROR struct molt_error *e = NULL;
-    const struct molt_call call = {.timeout_ms = UP_LONG_CALL_MS};
-    uint32_t seq;
-    int r = molt_call_begin(clone, "restore-thaw", args, &seq, err);
-    if (r < 0)
-        return r;
-    int beside = up_release(op, vifs, &e);
+    int r = up_release(op, vifs, err);
     up_note_us(op, "t_released");
-    if (beside == 0)
-        beside = pause_active(op, &e);
-    r = molt_call_end(clone, "restore-thaw", seq, &call, NULL, err);
-    if (r == 0 && (r = beside) < 0)
-        molt_error_move(err, MOLT_STEAL_PTR(e));
-    return r;
+    return r < 0 ? r : pause_active(op, err);
 }
 
 int step_switch(struct molt_op *op, struct molt_error **err)
@@ -81,7 +69,7 @@ int step_switch(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         r = up_clone(op, &clone, err);
     if (r == 0)
-        r = thaw(op, clone, vifs, err);
+        r = up_call_beside(op, clone, "restore-thaw", beside_thaw, (void *)vifs, err);
     if (r < 0)
         return r;
     up_note_us(op, "t_thawed");
@@ -143,7 +131,7 @@ static int settle_config(struct molt_op *op, struct molt_error **err)
     return r;
 }
 
-/* It serves: a hook that fails changes nothing of that. */
+/* It serves, and lacks nothing that a hook's programs would take from it: one that fails changes nothing of that. */
 static void after_thaw(struct molt_op *op, struct molt_chan *clone)
 {
     CLEANUP_ERROR struct molt_error *e = NULL;
@@ -169,8 +157,8 @@ int up_go_live(struct molt_op *op, struct molt_json *args, struct molt_error **e
     int r = up_clone(op, &clone, err);
     if (r < 0)
         return r;
-    after_thaw(op, clone);
     wait_for_memory(op, clone, args);
+    after_thaw(op, clone);
     up_note_merge(op, clone);
     r = molt_call(clone, "go-live", args, &go_live, &live, err);
     if (r == 0 && molt_json_size(molt_json_get(live, "units")) > 0)
