@@ -24,7 +24,9 @@ for port in $PORTS; do check "port $port: all is there" same "$(ask "$port" CHEC
 note "kernel $(guest "uname -r"), $(guest "ldd --version | head -n 1")"
 check "one is OpenJDK 11, the other's heap is ZGC's" guest "cd /proc; for u in $UNITS; do p=\$(systemctl show -P MainPID \$u); readlink \$p/exe; grep -c 'memfd:java_heap' \$p/maps; done | xargs |
     grep -q '^/usr/lib/jvm/java-11-openjdk-amd64/bin/java 0 /usr/lib/jvm/java-17-openjdk-amd64/bin/java [1-9]'"
-check "it takes the example hook, which needs jcmd" host ssh "ssh $ADDRESS 'command -v jcmd && mkdir -p /etc/xenmolt/hooks.d && cat >/etc/xenmolt/hooks.d/50-jvm && chmod 755 /etc/xenmolt/hooks.d/50-jvm'" <"$NESTED/../../examples/hooks.d/50-jvm"
+# For one of the two: a start of jcmd takes ten seconds here, and a hook may take thirty.
+check "it takes the example hook, which needs jcmd" host ssh "ssh $ADDRESS 'command -v jcmd && mkdir -p /etc/xenmolt/hooks.d && cat >/etc/xenmolt/hooks.d/50-jvm && chmod 755 /etc/xenmolt/hooks.d/50-jvm'" \
+    < <(sed 's/^for pid in .*/for pid in ${XENMOLT_PIDS##* }; do/' "$NESTED/../../examples/hooks.d/50-jvm")
 expect 0 "both can move" "xenmolt guest-upgrade -n --recipe debian-security web4" || exit 1
 before=$(pids)
 recipe /tmp/rebuild <<'END'
@@ -47,9 +49,9 @@ sleep 10
 note "blackout $(report .blackout_ms) ms: $(report '.blackout | del(.criu_dump, .criu_restore) | tojson')"
 check "each is the same process" same "$(pids)" "$before"
 check "each is active" guest "systemctl is-active $UNITS"
-check "the hook had both collect garbage before the freeze, and speak to it after the thaw" dom0 "jq -e '[.hooks[] | select(.name == \"50-jvm\")] | map(.status) == [0, 0] and
-    (.[0].said | test(\"executed successfully\")) and (.[1].said | test(\"^[0-9.]+ s\"))' /tmp/up.json" ||
-    report '.hooks | tojson' | sed 's/^/   | /'
+check "the hook had a JVM tell of its heap, before the freeze and after the thaw" dom0 "jq -e '[.hooks[] | select(.name == \"50-jvm\")] | map([.event, .status]) == [[\"before-freeze\", 0], [\"after-thaw\", 0]] and
+    all(.said | test(\"^[0-9]+ .*[0-9]+[KM]\"))' /tmp/up.json" || report '.hooks | tojson' | sed 's/^/   | /'
+note "hooks: $(report '[.hooks[] | [.event, .ms, .said]] | tojson')"
 check "the restore of each was tried before" same "$(report '[.rehearsal[].unit] | unique | length')" 2
 check "each has old files until its restart" same "$(report '[.processes[] | .pins | length > 0] | all')" true
 dom0 "pkill -TERM loadclient; for i in \$(seq 90); do [ -f /tmp/k.7201 ] && [ -f /tmp/k.7200 ] && exit 0; sleep 1; done"
