@@ -39,9 +39,10 @@ static int make(struct nl_sock *s, const char *op_id, const struct molt_divert *
         r = molt_rtnl_up(s, out.index, err);
     if (r == 0)
         r = molt_rtnl_up(s, port.index, err);
+    if (r < 0)
+        return r;
     /* Once for nothing: the kernel may have modules to load, or have none. */
-    if (r == 0)
-        r = molt_rtnl_divert(s, from.index, &(const struct molt_rtnl_address){.v6 = d->address.v6}, port.index, err);
+    r = molt_rtnl_divert(s, from.index, &(const struct molt_rtnl_address){.v6 = d->address.v6}, port.index, err);
     int end = molt_rtnl_divert_end(s, from.index, r == 0 ? err : NULL);
     return r < 0 ? r : end;
 }
