@@ -26,6 +26,7 @@
 #include "procmig/carry.h"
 #include "procmig/pb.h"
 #include "procmig/procfs.h"
+#include "procmig/sockfiles.h"
 #include "procmig/worker.h"
 
 #define FREEZE_MS       5000
@@ -233,7 +234,7 @@ static uint64_t dir_bytes(const char *dir)
 
 struct sockets {
     struct molt__unix_table table;
-    struct molt_json *list;
+    struct molt_json *list, *files; /* streams to the journal; sockfiles.h */
     uint64_t out_ino; /* what the main process has as its standard output */
     pid_t main_pid, pid;
 };
@@ -243,13 +244,15 @@ static int socket_fd(void *ctx, const struct molt__fd *f, struct molt_error **er
     struct sockets *s = ctx;
     const struct molt__unix_sk *sk, *peer;
     struct molt_json *o;
+    int r;
 
-    (void)err;
     if (!S_ISSOCK(f->st.st_mode))
         return 0;
     if (s->pid == s->main_pid && f->fd == 1)
         s->out_ino = f->st.st_ino;
     sk = molt__unix_find(&s->table, (uint32_t)f->st.st_ino);
+    if (sk && (r = molt__sockfiles_note(s->files, s->pid, f->fd, sk, err)) < 0)
+        return r;
     peer = sk ? molt__unix_find(&s->table, sk->peer) : NULL;
     if (!peer || sk->type != SOCK_STREAM || strcmp(peer->name, JOURNAL_STDOUT))
         return 0;
@@ -263,12 +266,11 @@ static int socket_fd(void *ctx, const struct molt__fd *f, struct molt_error **er
     return 0;
 }
 
-/* The tree's streams to the journal: [{ino, stderr}]. */
-static int journal_sockets(const struct molt_workload *w, struct molt_json **ret_list,
-                           struct molt_error **err)
+/* The tree's streams to the journal, [{ino, stderr}], and the files of its unix sockets. */
+static int unix_sockets(const struct molt_workload *w, struct molt_json **ret_list, struct molt_json **ret_files, struct molt_error **err)
 {
-    CLEANUP_JSON struct molt_json *list = molt_json_array();
-    struct sockets s = {.list = list, .main_pid = w->main_pid};
+    CLEANUP_JSON struct molt_json *list = molt_json_array(), *files = molt_json_array();
+    struct sockets s = {.list = list, .files = files, .main_pid = w->main_pid};
     int r = molt__unix_table_read(&s.table, err);
 
     for (size_t i = 0; i < w->procs && r == 0; i++) {
@@ -276,12 +278,14 @@ static int journal_sockets(const struct molt_workload *w, struct molt_json **ret
         r = molt__each_fd(s.pid, false, socket_fd, &s, err);
     }
     molt__unix_table_free(&s.table);
-    if (r == 0)
+    if (r == 0) {
         *ret_list = MOLT_STEAL_PTR(list);
+        *ret_files = MOLT_STEAL_PTR(files);
+    }
     return r;
 }
 
-static int collect_meta(const struct molt_workload *w, const char *dir, const struct molt_json *sockets, struct molt_json **ret,
+static int collect_meta(const struct molt_workload *w, const char *dir, const struct molt_json *sockets, const struct molt_json *files, struct molt_json **ret,
                         struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *v = molt_json_object();
@@ -297,6 +301,7 @@ static int collect_meta(const struct molt_workload *w, const char *dir, const st
         return r;
     molt_json_set(v, "carry", carry);
     molt_json_set(v, "sockets", molt_json_copy(sockets));
+    molt_json_set(v, "sockfiles", molt_json_copy(files));
     *ret = MOLT_STEAL_PTR(v);
     return 0;
 }
@@ -348,13 +353,14 @@ struct molt_dump {
     pid_t main_pid;
     bool begun, written;
     int64_t begun_us;
-    struct molt_json *sockets; /* once it stands still */
+    struct molt_json *sockets, *sockfiles; /* once it stands still */
 };
 
 static void dump_free(struct molt_dump *d)
 {
     molt_worker_kill(&d->worker);
     molt_json_free(d->sockets);
+    molt_json_free(d->sockfiles);
     free(d->dir);
     free(d);
 }
@@ -462,7 +468,7 @@ int molt_dump_begin(struct molt_dump *d, struct molt_error **err)
 
 int molt_dump_look(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err)
 {
-    return d->sockets ? 0 : journal_sockets(w, &d->sockets, err);
+    return d->sockets ? 0 : unix_sockets(w, &d->sockets, &d->sockfiles, err);
 }
 
 int molt_dump_go_on(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err)
@@ -488,7 +494,7 @@ static int take_images(struct molt_dump *d, const struct molt_workload *w, struc
 {
     CLEANUP_JSON struct molt_json *meta = NULL;
     CLEANUP_ERROR struct molt_error *e = NULL;
-    int collected = collect_meta(w, d->dir, d->sockets, &meta, &e);
+    int collected = collect_meta(w, d->dir, d->sockets, d->sockfiles, &meta, &e);
     /* Before it asks this all images are closed (cr_dump_finish in criu/cr-dump.c): it is for who sends them elsewhere. */
     int r = wait_step(d, "post-dump", dump_timeout_ms(d), err);
 

@@ -14,8 +14,8 @@ PROCMIG_SOURCES = \
     src/procmig/pins.c src/procmig/pins.h src/procmig/touched.c src/procmig/touched.h \
     src/procmig/predump.c src/procmig/predump.h \
     src/procmig/procfs.c src/procmig/procfs.h \
-    src/procmig/restore.c src/procmig/restore.h \
+    src/procmig/residue.c src/procmig/residue.h src/procmig/restore.c src/procmig/restore.h \
     src/procmig/restore_exec.c src/procmig/restore_internal.h \
-    src/procmig/standins.c src/procmig/standins.h src/procmig/stats.c \
+    src/procmig/sockfiles.c src/procmig/sockfiles.h src/procmig/standins.c src/procmig/standins.h src/procmig/stats.c \
     src/procmig/worker.c src/procmig/worker.h \
     src/procmig/workload.c src/procmig/workload.h

@@ -26,6 +26,8 @@
 #include "procmig/pager.h"
 #include "procmig/pb.h"
 #include "procmig/procfs.h"
+#include "procmig/residue.h"
+#include "procmig/sockfiles.h"
 #include "procmig/standins.h"
 
 #define LOG          "rehearsal.log"
@@ -145,49 +147,6 @@ static int enter_overlay(const char *unit, struct molt_error **err)
     int r = molt_overlay_load(unit, &o, err);
 
     return r < 0 ? r : molt_overlay_enter(o, err);
-}
-
-/* ---- what is laid out for it ---- */
-
-struct residue {
-    char **v; /* what was not there before, parents first */
-    size_t n, cap;
-};
-
-static void note_missing(struct residue *rs, const struct molt_json *o)
-{
-    CLEANUP_FREE char *path = molt__path_decode(molt_json_get_string(o, "path"));
-
-    if (!path || !molt__carry_wanted(path) || molt_exists(path))
-        return;
-    MOLT_GROW(rs->v, rs->n, rs->cap);
-    rs->v[rs->n++] = MOLT_STEAL_PTR(path);
-}
-
-static int lay_out(const struct molt_json *meta, const char *dir, struct residue *rs, struct molt_error **err)
-{
-    const struct molt_json *list = molt_json_get(meta, "carry");
-
-    for (size_t i = 0; i < molt_json_size(list) && i < MOLT__CARRY_MAX; i++) {
-        const struct molt_json *o = molt_json_at(list, i), *dirs = molt_json_get(o, "dirs");
-
-        for (size_t k = 0; k < molt_json_size(dirs); k++)
-            note_missing(rs, molt_json_at(dirs, k));
-        note_missing(rs, o);
-    }
-    return molt__carry_place(list, dir, err);
-}
-
-static void clear_up(struct residue *rs)
-{
-    while (rs->n > 0) {
-        char *path = rs->v[--rs->n];
-
-        if (unlink(path) < 0 && errno == EISDIR)
-            (void)rmdir(path);
-        free(path);
-    }
-    free(rs->v);
 }
 
 /* ---- restoring, looking, killing ---- */
@@ -311,10 +270,12 @@ static int trial(const char *unit, const char *dir, const char *toolbox, const c
     CLEANUP_JSON struct molt_json *meta = NULL;
     CLEANUP_ERROR struct molt_error *e = NULL;
     struct molt_pager pager = MOLT_PAGER_NONE;
-    struct residue rs = {NULL, 0, 0};
+    struct molt__residue rs = {NULL, 0, 0};
     char ns[64] = "";
     int r = load_meta(dir, &meta, err);
 
+    if (r == 0)
+        r = molt__sockfiles_untaken(molt_json_get(meta, "sockfiles"), err); /* a new network namespace would not show them */
     if (r == 0)
         r = molt__isolate_network(err); /* by programs of this system, which may not start below the overlay's libraries */
     if (r == 0)
@@ -327,7 +288,8 @@ static int trial(const char *unit, const char *dir, const char *toolbox, const c
         r = molt_error_errno(err, "look at the mount namespace");
     if (r < 0)
         return r;
-    r = lay_out(meta, dir, &rs, err);
+    molt__residue_note(&rs, meta);
+    r = molt__carry_place(molt_json_get(meta, "carry"), dir, err);
     if (r == 0)
         r = restore(dir, toolbox, meta, timeout_ms, &pager, err);
     if (r == 0)
@@ -337,7 +299,7 @@ static int trial(const char *unit, const char *dir, const char *toolbox, const c
         molt_error_move(err, MOLT_STEAL_PTR(e));
     }
     molt_pager_end(&pager);
-    clear_up(&rs);
+    molt__residue_clear(&rs);
     return r;
 }
 

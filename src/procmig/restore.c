@@ -21,6 +21,7 @@
 #include "base/subprocess.h"
 #include "procmig/lazy.h"
 #include "procmig/procfs.h"
+#include "procmig/residue.h"
 #include "procmig/restore_internal.h"
 
 #define SPEC_SCHEMA  1
@@ -624,8 +625,9 @@ int molt_restore_finish(const char *unit, struct molt_error **err)
 int molt_restore_undo(const char *unit, struct molt_error **err)
 {
     CLEANUP_FREE char *dropin = dropin_path(unit), *dir = molt__restore_path(unit, NULL);
-    CLEANUP_FREE char *mark = molt__restore_path(unit, "thawed");
+    CLEANUP_FREE char *mark = molt__restore_path(unit, "thawed"), *residue = molt__restore_path(unit, MOLT__RESIDUE);
     CLEANUP_FREE pid_t *v = NULL;
+    struct molt__residue rs = {NULL, 0, 0};
     size_t n = 0;
     int r = 0;
 
@@ -644,6 +646,9 @@ int molt_restore_undo(const char *unit, struct molt_error **err)
         r = molt__systemctl("stop", NULL, unit, err);
         (void)molt__systemctl("reset-failed", NULL, unit, NULL);
     }
+    if (r == 0)
+        r = molt__residue_load(&rs, residue, err);
+    molt__residue_clear(&rs);
     if (r == 0)
         r = remove_dropin(unit, err);
     if (r == 0)

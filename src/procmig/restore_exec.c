@@ -15,7 +15,9 @@
 #include "procmig/pager.h"
 #include "procmig/pb.h"
 #include "procmig/procfs.h"
+#include "procmig/residue.h"
 #include "procmig/restore_internal.h"
+#include "procmig/sockfiles.h"
 #include "procmig/worker.h"
 
 #define HURRY              (-15) /* a nice value */
@@ -138,6 +140,8 @@ static int run_restore(const struct molt_restore_spec *s, struct helpers *h, con
         r = molt_worker_ask(&h->worker, MOLT_CRIU_RESTORE, &request, err);
     if (r == 0)
         r = wait_answer(&h->worker, log, err);
+    if (r == 0)
+        r = molt__sockfiles_rename(molt_json_get(meta, "sockfiles"), err);
     return r == 0 && h->lazy ? molt_pager_push(&h->pager, err) : r;
 }
 
@@ -217,12 +221,27 @@ static void forget_paging(const char *unit)
     (void)unlink(mark);
 }
 
+/* What is new here by this restore, for its undo. */
+static int note_residue(const struct molt_restore_spec *s, const struct molt_json *meta, struct molt_error **err)
+{
+    CLEANUP_FREE char *file = molt__restore_path(s->unit, MOLT__RESIDUE);
+    struct molt__residue rs = {NULL, 0, 0};
+    int r;
+
+    molt__residue_note(&rs, meta);
+    r = molt__residue_save(&rs, file, err);
+    molt__residue_free(&rs);
+    return r;
+}
+
 static int restore(const struct molt_restore_spec *s, struct helpers *h, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *meta = NULL;
     struct molt_lazy_count count = {0, 0};
     int r = load_meta(s->images, &meta, err);
 
+    if (r == 0)
+        r = note_residue(s, meta, err);
     if (r == 0)
         r = molt__carry_place(molt_json_get(meta, "carry"), s->images, err);
     if (r == 0 && h->pager.pid > 0)

@@ -7,8 +7,9 @@
 
 #define MOLT__PAGING "paging" /* there is a pager */
 #define MOLT__PAGED  "paged"  /* its result (pager.h) */
+#define MOLT__RESIDUE "residue" /* what it made in the file system (residue.h) */
 
-/* /run/xenmolt/restore/UNIT[/FILE]: spec.json, go (fifo), ready, result, pid, paging, paged. malloc'd. */
+/* /run/xenmolt/restore/UNIT[/FILE]: spec.json, go (fifo), ready, result, pid, paging, paged, residue. malloc'd. */
 char *molt__restore_path(const char *unit, const char *file);
 int molt__restore_spec_load(const char *path, struct molt_restore_spec *s, struct molt_error **err);
 

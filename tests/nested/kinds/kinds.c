@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A service of many kinds of things that a process may hold, for the test suite: an epoll loop, a child on socket pairs and pipes,
- * threads, timers, locks, mapped, deleted and memory files, inotify, IPv6 and UDP. Its protocol is that of Counter.java, and
+ * threads, timers, locks, mapped, deleted and memory files, inotify, IPv6, UDP, and a unix socket that was renamed. Its protocol is that of Counter.java, and
  *   "CHECK"    -> "OK" or "BAD what": looks at all it holds
  *   "FLOOD N"  -> N bytes of a pattern; what the client sent meanwhile (N bytes as well) is read after that, and "SUM n" tells how
  *                 many of them were right: until the client reads, the queues of both directions are full
@@ -26,12 +26,15 @@
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define SECRET "what was written before the move"
+#define RENAMED "/run/kinds/socket"
 #define THREADS 8
 #define LINE 256
 
@@ -50,7 +53,7 @@ struct connection {
 };
 
 struct service {
-    int epoll, listener, udp, inotify, watch, signals, event, once, every, deleted, memory, lock, flocked, tmpfs;
+    int epoll, listener, udp, inotify, watch, signals, event, once, every, deleted, memory, lock, flocked, tmpfs, renamed;
     int child[2], seq[2], kept[2]; /* socket pairs with the child, and a pipe in which something waits */
     pid_t pid, child_pid;
     struct shared *anon, *file, *shm;
@@ -189,6 +192,21 @@ static const char *check_pipe(void)
     return NULL;
 }
 
+/* A unix socket whose file was renamed after it was bound: it answers by the second name, and there is nothing by the first. */
+static const char *check_renamed(void)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX, .sun_path = RENAMED}, own;
+    socklen_t len = sizeof(own);
+    struct stat st;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), got = -1;
+    bool ok = connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0 && (got = accept(sv.renamed, NULL, NULL)) >= 0;
+    close(fd);
+    close(got);
+    if (!ok || getsockname(sv.renamed, (struct sockaddr *)&own, &len) < 0 || strcmp(own.sun_path, RENAMED ".new"))
+        return "renamed unix socket";
+    return lstat(RENAMED, &st) < 0 || (st.st_mode & 07777) != 0640 || lstat(RENAMED ".new", &st) == 0 ? "file of the renamed unix socket" : NULL;
+}
+
 static const char *check_clocks(void)
 {
     static uint64_t last[THREADS];
@@ -206,7 +224,7 @@ static const char *check_clocks(void)
 
 static const char *check(void)
 {
-    static const char *(*const checks[])(void) = {check_files, check_locks, check_events, check_pipe, check_clocks};
+    static const char *(*const checks[])(void) = {check_files, check_locks, check_events, check_pipe, check_renamed, check_clocks};
     for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
         const char *bad = checks[i]();
         if (bad)
@@ -450,6 +468,11 @@ static void make_sockets(int port)
     sv.listener = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
     setsockopt(sv.listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
     sv.udp = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_un u = {.sun_family = AF_UNIX, .sun_path = RENAMED ".new"};
+    sv.renamed = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    unlink(u.sun_path);
+    if (bind(sv.renamed, (struct sockaddr *)&u, sizeof(u)) < 0 || chmod(u.sun_path, 0640) < 0 || listen(sv.renamed, 8) < 0 || rename(u.sun_path, RENAMED) < 0)
+        die(RENAMED);
     if (bind(sv.listener, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(sv.listener, 128) < 0 || bind(sv.udp, (struct sockaddr *)&a, sizeof(a)) < 0)
         die("bind");
 }
