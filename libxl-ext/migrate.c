@@ -139,7 +139,7 @@ static int step_halt(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         r = mig_hold_guard(op, err);
     if (r == 0)
-        r = up_arm_dump(op, from, err);
+        r = up_arm_dump(op, from, false, err);
     if (r < 0)
         return r;
     up_note_us(op, "t_freeze");

@@ -378,10 +378,12 @@ static void warn_bystanders(struct molt_op *op, const struct molt_json *dump)
         molt_warn(molt_op_log(op), "%s of %s does not stand still; what it writes from here on may be lost", late, molt_op_subject(op));
 }
 
-int up_arm_dump(struct molt_op *op, struct molt_chan *active, struct molt_error **err)
+int up_arm_dump(struct molt_op *op, struct molt_chan *active, bool bystanders, struct molt_error **err)
 {
     CLEANUP_ERROR struct molt_error *e = NULL;
-    int r = up_call_units(op, active, "dump-arm", NULL, &e);
+    CLEANUP_JSON struct molt_json *args = up_units_args(op);
+    molt_json_set_bool(args, "bystanders", bystanders);
+    int r = molt_call(active, "dump-arm", args, NULL, NULL, &e);
     if (r < 0 && active->broken) {
         molt_error_move(err, MOLT_STEAL_PTR(e));
         return r;
@@ -532,7 +534,7 @@ int step_freeze(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         r = molt_guard_start(molt_op_id(op), give_back, &vifs, &up_of(op)->guard, err);
     if (r == 0)
-        r = up_arm_dump(op, active, err);
+        r = up_arm_dump(op, active, true, err);
     if (r < 0)
         return r;
     up_note_us(op, "t_freeze");

@@ -46,6 +46,7 @@ struct session {
     int volumes_pipe;      /* its other end closes with us */
     struct molt_json *folders; /* directories that the other agent may ask about, [path]; NULL: whole file systems */
     struct molt_json *pins; /* what the active side told of its pins */
+    struct molt_json *bystanders; /* what dump-arm stopped and dump will tell of, NULL: nothing yet */
 };
 
 /* supervisor.c: announces, serves one host connection after another; returns only on a fatal error. */

@@ -71,8 +71,21 @@ int h_dump_prepare(struct molt_request *rq, struct molt_json *reply, struct molt
     return r;
 }
 
+/* What a frozen process would have to answer for: CRIU looks at files of the workload that lie there. */
+static bool has_user_file_system(void)
+{
+    FILE *f = setmntent("/proc/self/mounts", "r");
+    struct mntent *m;
+    bool found = !f;
+    while (f && !found && (m = getmntent(f)))
+        found = !strcmp(m->mnt_type, "fuse") || !strcmp(m->mnt_type, "fuseblk") || !strncmp(m->mnt_type, "fuse.", 5);
+    if (f)
+        endmntent(f);
+    return found;
+}
+
 /* Everything else in the guest: what it wrote after the last merge pass would be lost. Where it cannot be done the operation goes on, and says so. */
-static void stop_bystanders(struct session *s, struct molt_json *reply)
+static void stop_bystanders(struct session *s)
 {
     CLEANUP_ERROR struct molt_error *err = NULL;
     CLEANUP_FREE char *own = NULL, *late = NULL;
@@ -81,7 +94,7 @@ static void stop_bystanders(struct session *s, struct molt_json *reply)
     int64_t t0 = molt_mono_us();
     int r = molt_cgroup_own(&own, &err);
     for (size_t i = 0; i < s->units->n; i++)
-        if (s->units->v[i]->frozen)
+        if (s->units->v[i]->workload)
             keep[kept++] = s->units->v[i]->workload->cgroup;
     keep[kept] = own;
     const struct molt_bystanders b = {.list = BYSTANDERS, .keep = keep, .timeout_ms = BYSTANDERS_MS};
@@ -96,7 +109,8 @@ static void stop_bystanders(struct session *s, struct molt_json *reply)
         molt_json_set_string(o, "error", molt_error_text(err));
         molt_warn(s->log, "%s", molt_error_text(err));
     }
-    molt_json_set(reply, "bystanders", o);
+    molt_json_free(s->bystanders);
+    s->bystanders = o;
 }
 
 void departure_thaw_bystanders(struct molt_log *log)
@@ -105,6 +119,13 @@ void departure_thaw_bystanders(struct molt_log *log)
     const struct molt_bystanders b = {.list = BYSTANDERS};
     if (molt_bystanders_thaw(&b, &err) < 0)
         molt_err(log, "processes that were stopped stay so: %s", molt_error_text(err));
+}
+
+static void let_bystanders_go(struct session *s)
+{
+    departure_thaw_bystanders(s->log);
+    molt_json_free(s->bystanders);
+    s->bystanders = NULL;
 }
 
 static int dump_opts(struct molt_request *rq, const struct unit_move *m, const struct molt_json *args, struct molt_dump_opts *ret, struct molt_error **err)
@@ -126,8 +147,9 @@ static int arm(struct molt_request *rq, struct unit_move *m, const struct molt_j
     return molt_dump_arm(m->workload, &o, &m->dump, err);
 }
 
-/* {"units": [{"unit", "rounds": how many of memory came before}]}: for each a CRIU is started, which waits for "dump" with the same arguments.
- * The workloads run on. Undone by resume, by dump-prepare, or by the end of the session. */
+/* {"units": [{"unit", "rounds": how many of memory came before}], "bystanders"}: for each a CRIU is started, which waits for "dump" with the same
+ * arguments. The workloads run on; with bystanders everything else in the guest stands still from here on, which "dump" would have to wait for. Undone by
+ * resume, or by the end of the session; of the CRIUs by dump-prepare, too. */
 int h_dump_arm(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     (void)reply;
@@ -135,20 +157,9 @@ int h_dump_arm(struct molt_request *rq, struct molt_json *reply, struct molt_err
     int r = units_each(rq, arm, err);
     if (r < 0)
         hurry(false);
+    else if (molt_json_get_bool(rq->args, "bystanders", false) && !has_user_file_system())
+        stop_bystanders(rq->ctx);
     return r;
-}
-
-/* What a frozen process would have to answer for: CRIU looks at files of the workload that lie there. */
-static bool has_user_file_system(void)
-{
-    FILE *f = setmntent("/proc/self/mounts", "r");
-    struct mntent *m;
-    bool found = !f;
-    while (f && !found && (m = getmntent(f)))
-        found = !strcmp(m->mnt_type, "fuse") || !strcmp(m->mnt_type, "fuseblk") || !strncmp(m->mnt_type, "fuse.", 5);
-    if (f)
-        endmntent(f);
-    return found;
 }
 
 /* Arms where that was not done, or is of no use any more. */
@@ -246,7 +257,7 @@ static int end_all(struct session *s, struct molt_json *reply, struct molt_error
 }
 
 /* {"units": [{"unit", "rounds"}], "early", "alone": everything else in the guest goes on, "address": the service's own, which it loses here} -> {"workloads", "bystanders"}. The workloads stand still from here on, and soon after everything
- * else. Undone by resume, or by the end of the session. dump-prepare came before, and perhaps dump-arm. early: the reply comes while CRIU
+ * else that did not since dump-arm. Undone by resume, or by the end of the session. dump-prepare came before, and perhaps dump-arm. early: the reply comes while CRIU
  * still reads, with "dumping": dump-end is to follow; where something in the guest may have to answer CRIU it comes at the end all the
  * same, with "units" as dump-end has them. */
 int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
@@ -268,8 +279,11 @@ int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error *
     molt_json_set(reply, "workloads", list);
     if (early)
         molt_json_set_bool(reply, "dumping", true);
-    if (!molt_json_get_bool(rq->args, "alone", false))
-        stop_bystanders(s, reply);
+    if (molt_json_get_bool(rq->args, "alone", false))
+        return 0;
+    if (!s->bystanders)
+        stop_bystanders(s);
+    molt_json_set(reply, "bystanders", MOLT_STEAL_PTR(s->bystanders));
     return 0;
 }
 
@@ -315,7 +329,7 @@ void departure_resume(struct session *s)
     if (!units_frozen(s))
         return;
     departure_disarm(s);
-    departure_thaw_bystanders(s->log);
+    let_bystanders_go(s);
     get_address(s->log);
     for (size_t i = 0; i < s->units->n; i++) {
         CLEANUP_ERROR struct molt_error *err = NULL;
@@ -336,7 +350,7 @@ int h_resume(struct molt_request *rq, struct molt_json *reply, struct molt_error
     int result = 0;
     (void)reply;
     departure_disarm(s);
-    departure_thaw_bystanders(s->log);
+    let_bystanders_go(s);
     departure_forget_images();
     get_address(s->log);
     for (size_t i = 0; i < molt_json_size(list) && i < MOLT_MAX_UNITS; i++) {

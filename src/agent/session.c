@@ -77,8 +77,10 @@ static void take_back(struct session *s)
         molt_warn(s->log, "the host went away: the workload goes on here");
         departure_resume(s);
     }
-    if (departure_begun(s) && !replaced)
+    if (departure_begun(s) && !replaced) {
+        departure_thaw_bystanders(s->log); /* they stood still before the workload did */
         departure_forget_images();
+    }
     if (!agent_took_over())
         arrival_give_up(s);
     peer_stop(s);
@@ -86,6 +88,7 @@ static void take_back(struct session *s)
     molt_chan_close(s->peer);
     merge_free(s);
     molt_json_free(s->pins);
+    molt_json_free(s->bystanders);
     molt_json_free(s->folders);
     units_free(s);
 }

@@ -17,8 +17,8 @@
 #define MOLT__PIECE 64u /* pages that are brought at a time, at most */
 /* The last images' own pages are restored at once up to here, in bytes: what was just written will be used again. */
 #define MOLT_LAZY_EAGER_MAX (64u << 20)
-/* So is what came before, where it is no more than this: for so little, what a page costs that is asked for is more than it saves in the pause. MiB. */
-#define MOLT_LAZY_BEFORE_MB 32
+/* So is what came before, where it is no more than this. None: restored in the pause, it costs clients more than when it is asked for (PERFORMANCE.md). MiB. */
+#define MOLT_LAZY_BEFORE_MB 0
 
 struct molt_lazy_count {
     uint64_t eager, lazy; /* pages; of memory that CRIU could leave out at all */

@@ -37,7 +37,6 @@ kernel_before=$(guest "uname -r")
 libc_before=$(guest "dpkg-query -W -f '\${Version}' libc6")
 PID_BEFORE=$(main_pid)
 starttime=$(guest "cut -d' ' -f22 /proc/$PID_BEFORE/stat")
-guest "echo 0 >/etc/xenmolt/restore-at-once" # so little memory would all be restored in the pause
 start_load 20
 start_upgrade --recipe /tmp/small-recipe
 note "upgrading web1 under load"

@@ -1,12 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # app-migrate: the counting service moves under load from web1 (Debian 12) to web3 (Debian 13, without a JDK), with its address and its directory;
-# before that what is refused, and a failure in the freeze; at last back again.
+# before that what is refused, and a failure behind the restore; at last back again.
 . "$(dirname "$0")/../lib/case.sh"
 . "$NESTED/lib/twoguests.sh"
 
 # what a move may leave in web3
-left_there() { there "ls -d /var/lib/counter /var/lib/xenmolt/overlays/* /var/lib/xenmolt/pins/* /run/xenmolt/restore/* /run/systemd/system/counter.service.d 2>/dev/null; cat /proc/sys/net/ipv4/conf/eth0/arp_ignore; ip -o addr show | grep -c $SERVICE; pgrep -c -u counter java"; }
+left_there() { there "ls -d /var/lib/counter /var/lib/xenmolt/overlays/* /var/lib/xenmolt/pins/* /run/xenmolt/restore/* /run/systemd/system/counter.service.d 2>/dev/null; cat /proc/sys/net/ipv4/conf/eth0/arp_ignore; ip -o addr show | grep -c $SERVICE; pgrep -c -u counter java; find /tmp /run -user counter"; }
 # what the held packets may leave in dom0
 held_left() { dom0 "ip -o link | grep -c xm[hp]; tc qdisc show | grep -c -E 'plug|clsact|ingress'; cat /proc/sys/net/core/netdev_max_backlog"; }
 MIGRATE="xenmolt app-migrate --address $SERVICE/24 --path /var/lib/counter"
@@ -32,8 +32,10 @@ there "usermod -u $uid counter"
 expect 2 "the same domain twice" "xenmolt app-migrate -n web1 web1 counter"
 expect 9 "a unit that is not there" "xenmolt app-migrate -n web1 web3 nosuch"
 expect 0 "all is well" "$MIGRATE -n web1 web3 counter"
-there "echo 0 >/etc/xenmolt/restore-at-once" # so little memory would all be restored in the pause
 PID_BEFORE=$(main_pid)
+# What jcmd does to a JVM that it speaks to for the first time: from then on it listens at a socket, whose file it has renamed.
+guest "install -o counter -m 600 /dev/null /tmp/.attach_pid$PID_BEFORE; kill -QUIT $PID_BEFORE; for i in \$(seq 100); do [ -S /tmp/.java_pid$PID_BEFORE ] && break; sleep 0.2; done; rm -f /tmp/.attach_pid$PID_BEFORE"
+check "the JVM can be attached to" guest "test -S /tmp/.java_pid$PID_BEFORE"
 left_there >"$scratch/left"
 held_left >"$scratch/held"
 
@@ -55,8 +57,8 @@ left_there >"$scratch/left.after"
 check "nothing of it is in web3" diff -U1 "$scratch/left" "$scratch/left.after"
 
 rc=0
-dom0 "MOLT_FAULT=freeze $MIGRATE --no-rehearsal web1 web3 counter" >"$scratch/out" 2>"$scratch/err" || rc=$?
-check "a failure in the freeze is one" same "$rc" 1
+dom0 "MOLT_FAULT=restore $MIGRATE --no-rehearsal web1 web3 counter" >"$scratch/out" 2>"$scratch/err" || rc=$?
+check "a failure behind the restore is one" same "$rc" 1
 check "the service goes on" service_up 60
 check "as the same process" same "$(main_pid)" "$PID_BEFORE"
 check "the hooks were told of that, too" same "$(guest "cat /run/hooks; rm /run/hooks" | xargs)" "before-freeze on-error"
@@ -90,6 +92,8 @@ check "its memory came later" dom0 "jq -e '.processes[0].paged_later | .ok and .
 check "its address is web3's" same "$(has_service) $(has_service_there)" "0 1"
 check "in web1 it has ended, and starts no more" same "$(guest "systemctl is-active counter; systemctl is-enabled counter; pgrep -c -u counter java" | xargs)" "inactive disabled 0"
 check "in web3 it starts at the next boot" same "$(there "systemctl is-active counter; systemctl is-enabled counter" | xargs)" "active enabled"
+check "the JVM can be attached to" there "test ! -e /tmp/.java_pid$PID_BEFORE.tmp && python3 -c 'import socket; s = socket.socket(socket.AF_UNIX); s.settimeout(60); s.connect(\"/tmp/.java_pid$PID_BEFORE\")
+s.send(b\"1\\0jcmd\\0GC.heap_info\\0\\0\\0\"); assert s.recv(16)[:2] == b\"0\\n\"'"
 check "the JDK is web1's" dom0 "xenmolt app-overlays --json web3 | jq -e '.overlays[0].files | any(contains(\"java-17\"))'"
 check "what it starts is web1's, too: the shell, and its JDK's helper" same "$(there "nsenter -t $PID_BEFORE -m /bin/sh -c '[ -x /usr/lib/jvm/java-17-openjdk-amd64/lib/jspawnhelper ] && echo started'")" started
 check "op-list says done" same "$(dom0 "xenmolt op-list --json | jq -r '.[-1] | \"\(.kind) \(.state)\"'")" "app-migrate done"

@@ -3,7 +3,7 @@
  * Load on the counting service over N persistent connections, and a verdict on what its clients saw.
  *
  * Each connection sends its next number only after the reply to the one before, and never reconnects: a reset is a
- * finding. The report says how long any client ever waited, and what was lost, doubled or out of order. In C, because
+ * finding. The report says how long any client ever waited and how long they do as a rule, and what was lost, doubled or out of order. In C, because
  * it shares an emulated processor with the guests that it watches.
  */
 #include <arpa/inet.h>
@@ -30,6 +30,7 @@
 #define MAX_GAPS 10000
 #define MAX_PIDS 64
 #define LINE 512
+#define WAIT_MAX 10000 /* milliseconds; the median is of whole ones up to there */
 
 struct connection {
     char cid[64];
@@ -54,6 +55,7 @@ struct load {
     struct pollfd *p;
     unsigned long long requests, replies, duplicates, resets, max_global;
     double longest_ms, started;
+    unsigned waits[WAIT_MAX + 1]; /* replies by how long they took */
     struct event gaps[MAX_GAPS], errors[MAX_ERRORS];
     size_t n_gaps, n_errors, n_pids;
     bool more_errors;
@@ -127,6 +129,7 @@ static void note_wait(struct load *l, const struct connection *c, double waited_
 {
     if (waited_ms > l->longest_ms)
         l->longest_ms = waited_ms;
+    l->waits[waited_ms < WAIT_MAX ? (int)waited_ms : WAIT_MAX]++;
     if (waited_ms > GAP_MS && l->n_gaps < MAX_GAPS)
         l->gaps[l->n_gaps++] = (struct event){strdup(c->cid), NULL, c->acked, clock_s(CLOCK_REALTIME) - waited_ms / 1000, waited_ms};
 }
@@ -242,6 +245,16 @@ static void put_events(FILE *f, const struct load *l)
     fprintf(f, "],\n");
 }
 
+/* From a request to its reply, as a client sees it. */
+static int median_ms(const struct load *l)
+{
+    unsigned long long seen = 0;
+    int ms = 0;
+    while (ms < WAIT_MAX && (seen += l->waits[ms]) * 2 < l->replies)
+        ms++;
+    return ms;
+}
+
 /* Appears whole. */
 static int write_report(const struct load *l, const char *path, bool final)
 {
@@ -252,8 +265,8 @@ static int write_report(const struct load *l, const char *path, bool final)
         return -1;
     fprintf(f, "{\"connections\": %d, \"requests\": %llu, \"replies\": %llu, \"losses\": %llu, \"outstanding\": %llu,\n", l->n,
             l->requests, l->replies, final ? outstanding(l) : 0, outstanding(l));
-    fprintf(f, " \"duplicates\": %llu, \"resets\": %llu, \"longest_gap_ms\": %.1f, \"max_global\": %llu,\n", l->duplicates, l->resets,
-            l->longest_ms, l->max_global);
+    fprintf(f, " \"duplicates\": %llu, \"resets\": %llu, \"longest_gap_ms\": %.1f, \"median_ms\": %d, \"max_global\": %llu,\n", l->duplicates, l->resets,
+            l->longest_ms, median_ms(l), l->max_global);
     put_events(f, l);
     fprintf(f, " \"pids\": [");
     for (size_t i = 0; i < l->n_pids; i++)
