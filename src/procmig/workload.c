@@ -152,7 +152,7 @@ static void forget_tree(struct molt_workload *w)
 {
     for (size_t i = 0; i < w->procs; i++)
         free(w->proc[i].comm);
-    w->procs = w->tids = w->tcp_connections = 0;
+    w->procs = w->tids = 0;
     w->rss_bytes = 0;
 }
 
@@ -292,12 +292,7 @@ int molt_workload_refresh(struct molt_workload *w, struct molt_error **err)
         n += k == n;
     }
     forget_tree(w);
-    r = collect_tree(w, pid, n, err);
-    if (r < 0)
-        return r;
-    count_connections(w);
-    read_uptime(w);
-    return 0;
+    return collect_tree(w, pid, n, err);
 }
 
 void molt_workload_free(struct molt_workload *w)

@@ -41,8 +41,8 @@ struct molt_workload {
 int molt_unit_name(const char *name, char **ret_unit, struct molt_error **err);
 /* MOLT_E_NO_WORKLOAD: no such unit, not running, or without a main process. */
 int molt_workload_scan(const char *unit, struct molt_workload **ret_w, struct molt_error **err);
-/* The same tree looked at again, without a word to systemd: processes, threads and counts are as of now. The unit's
- * control group and main process must be those of the scan. */
+/* The same tree looked at again, in the freeze and so without a word to systemd: processes and threads are as of now, connections and uptime stay as of
+ * the scan. The unit's control group and main process must be those of the scan. */
 int molt_workload_refresh(struct molt_workload *w, struct molt_error **err);
 void molt_workload_free(struct molt_workload *w);
 static inline void molt__cleanup_workload(struct molt_workload **w)
