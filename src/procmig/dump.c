@@ -27,6 +27,7 @@
 #include "procmig/pb.h"
 #include "procmig/procfs.h"
 #include "procmig/sockfiles.h"
+#include "procmig/tcpclock.h"
 #include "procmig/worker.h"
 
 #define FREEZE_MS       5000
@@ -296,6 +297,7 @@ static int collect_meta(const struct molt_workload *w, const char *dir, const st
         molt_json_append(ids, molt_json_int(w->tid[i]));
     molt_json_set_int(v, "schema", META_SCHEMA);
     molt_json_set_int(v, "main_pid", w->main_pid);
+    molt_json_set_bool(v, "tcp_usec", molt__tcp_bit_means_usec());
     molt_json_set(v, "ids", ids);
     if (r < 0)
         return r;

@@ -15,6 +15,7 @@
 #define MOLT_IMAGE_MM      0x57492820u
 #define MOLT_IMAGE_PAGEMAP 0x56084025u
 #define MOLT_IMAGE_REMAP_FPATH 0x59133954u
+#define MOLT_IMAGE_TCP_STREAM 0x51465506u
 
 struct molt__image {
     const unsigned char *p, *end;

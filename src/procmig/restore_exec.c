@@ -18,6 +18,7 @@
 #include "procmig/residue.h"
 #include "procmig/restore_internal.h"
 #include "procmig/sockfiles.h"
+#include "procmig/tcpclock.h"
 #include "procmig/worker.h"
 
 #define HURRY              (-15) /* a nice value */
@@ -244,6 +245,8 @@ static int restore(const struct molt_restore_spec *s, struct helpers *h, struct 
         r = note_residue(s, meta, err);
     if (r == 0)
         r = molt__carry_place(molt_json_get(meta, "carry"), s->images, err);
+    if (r == 0 && !molt_json_get_bool(meta, "tcp_usec", false))
+        r = molt__tcp_clear_bit(s->images, err);
     if (r == 0 && h->pager.pid > 0)
         r = molt_lazy_mark(s->images, MOLT_LAZY_EAGER_MAX, s->before_mb << 20, &count, err);
     h->lazy = count.lazy > 0;

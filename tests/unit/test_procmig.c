@@ -8,7 +8,9 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <sys/socket.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,10 +22,12 @@
 #include "procmig/carry.h"
 #include "procmig/check.h"
 #include "procmig/check_internal.h"
+#include "procmig/image.h"
 #include "procmig/pb.h"
 #include "procmig/procfs.h"
 #include "procmig/rehearse.h"
 #include "procmig/restore.h"
+#include "procmig/tcpclock.h"
 
 static struct molt_json *parse(const char *text)
 {
@@ -443,6 +447,56 @@ static void a_trial_finds_a_way_to_every_peer(void **state)
     assert_int_equal(status, 0);
 }
 
+/* An odd timestamp of a connection becomes even in its image; nothing else changes, and an even one stays. */
+static void timestamps_lose_their_lowest_bit(void **state)
+{
+    char dir[] = "/tmp/tcpclock-XXXXXX";
+    static const uint64_t stamps[] = {4000000001u, 4000000000u, 1};
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    for (size_t i = 0; i < 3; i++) {
+        CLEANUP_STRBUF struct molt_strbuf entry = MOLT_STRBUF_INIT, image = MOLT_STRBUF_INIT, want_entry = MOLT_STRBUF_INIT, want = MOLT_STRBUF_INIT;
+        CLEANUP_FREE char *path = molt_xasprintf("%s/tcp-stream-%zx.img", dir, i + 10), *got = NULL;
+        size_t len;
+
+        for (unsigned field = 1; field <= 17; field++) {
+            molt__pb_int(&entry, field, field == 9 ? stamps[i] : 1000 + field);
+            molt__pb_int(&want_entry, field, field == 9 ? stamps[i] & ~1ull : 1000 + field);
+        }
+        molt__image_begin(&image, MOLT_IMAGE_TCP_STREAM);
+        molt__image_put(&image, entry.s, entry.len);
+        molt_strbuf_add(&image, "HHqueue", 7);
+        molt__image_begin(&want, MOLT_IMAGE_TCP_STREAM);
+        molt__image_put(&want, want_entry.s, want_entry.len);
+        molt_strbuf_add(&want, "HHqueue", 7);
+        assert_int_equal(molt_write_file(path, image.s, image.len, 0600, NULL), 0);
+        assert_int_equal(molt__tcp_clear_bit(dir, NULL), 0);
+        assert_int_equal(molt_read_file(path, 65536, &got, &len, NULL), 0);
+        assert_int_equal(len, want.len);
+        assert_memory_equal(got, want.s, len);
+    }
+    CLEANUP_FREE char *bad = molt_xasprintf("%s/tcp-stream-1.img", dir);
+
+    assert_int_equal(molt_write_file(bad, "no image", 8, 0600, NULL), 0);
+    assert_int_equal(molt__tcp_clear_bit(dir, NULL), MOLT_E_PROTOCOL);
+    assert_int_equal(molt_remove_tree(dir, NULL), 0);
+}
+
+/* Linux 6.7 gave the bit its meaning. */
+static void the_kernel_tells_what_the_bit_means(void **state)
+{
+    struct utsname u;
+    int major = 0, minor = 0;
+
+    (void)state;
+    if (getuid() != 0)
+        skip(); /* TCP_REPAIR is root's */
+    assert_int_equal(uname(&u), 0);
+    assert_int_equal(sscanf(u.release, "%d.%d", &major, &minor), 2);
+    assert_int_equal(molt__tcp_bit_means_usec(), major > 6 || (major == 6 && minor >= 7));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -451,6 +505,7 @@ int main(void)
         cmocka_unit_test(paths_in_json), cmocka_unit_test(reasons),          cmocka_unit_test(restore_spec),
         cmocka_unit_test(hostile_spec),  cmocka_unit_test(dropin),           cmocka_unit_test(criu_stats),
         cmocka_unit_test(own_process),   cmocka_unit_test(carried_files),    cmocka_unit_test(local_connections), cmocka_unit_test(files_without_sizes), cmocka_unit_test(a_trial_finds_a_way_to_every_peer),
+        cmocka_unit_test(timestamps_lose_their_lowest_bit), cmocka_unit_test(the_kernel_tells_what_the_bit_means),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
