@@ -252,9 +252,11 @@ static int socket_fd(void *ctx, const struct molt__fd *f, struct molt_error **er
     if (s->pid == s->main_pid && f->fd == 1)
         s->out_ino = f->st.st_ino;
     sk = molt__unix_find(&s->table, (uint32_t)f->st.st_ino);
-    if (sk && (r = molt__sockfiles_note(s->files, s->pid, f->fd, sk, err)) < 0)
+    if (!sk)
+        return 0;
+    if ((r = molt__sockfiles_note(s->files, s->pid, f->fd, sk, err)) < 0)
         return r;
-    peer = sk ? molt__unix_find(&s->table, sk->peer) : NULL;
+    peer = molt__unix_find(&s->table, sk->peer);
     if (!peer || sk->type != SOCK_STREAM || strcmp(peer->name, JOURNAL_STDOUT))
         return 0;
     for (size_t i = 0; i < molt_json_size(s->list); i++)
@@ -284,28 +286,6 @@ static int unix_sockets(const struct molt_workload *w, struct molt_json **ret_li
         *ret_files = MOLT_STEAL_PTR(files);
     }
     return r;
-}
-
-static int collect_meta(const struct molt_workload *w, const char *dir, const struct molt_json *sockets, const struct molt_json *files, struct molt_json **ret,
-                        struct molt_error **err)
-{
-    CLEANUP_JSON struct molt_json *v = molt_json_object();
-    struct molt_json *carry = NULL, *ids = molt_json_array();
-    int r = molt__carry_collect(w, dir, &carry, err);
-
-    for (size_t i = 0; i < w->tids; i++)
-        molt_json_append(ids, molt_json_int(w->tid[i]));
-    molt_json_set_int(v, "schema", META_SCHEMA);
-    molt_json_set_int(v, "main_pid", w->main_pid);
-    molt_json_set_bool(v, "tcp_usec", molt__tcp_bit_means_usec());
-    molt_json_set(v, "ids", ids);
-    if (r < 0)
-        return r;
-    molt_json_set(v, "carry", carry);
-    molt_json_set(v, "sockets", molt_json_copy(sockets));
-    molt_json_set(v, "sockfiles", molt_json_copy(files));
-    *ret = MOLT_STEAL_PTR(v);
-    return 0;
 }
 
 /* What tells that all the rest is there: it appears whole. */
@@ -353,7 +333,7 @@ struct molt_dump {
     struct molt_dump_opts opts;
     char *dir;
     pid_t main_pid;
-    bool begun, written;
+    bool begun, written, tcp_usec; /* tcp_usec: see tcpclock.h */
     int64_t begun_us;
     struct molt_json *sockets, *sockfiles; /* once it stands still */
 };
@@ -407,7 +387,7 @@ int molt_dump_arm(const struct molt_workload *w, const struct molt_dump_opts *op
     struct molt_dump *d = molt_xcalloc(1, sizeof(*d));
     int r = molt_mkdir_p(opts->dir, 0700, err);
 
-    *d = (struct molt_dump){.worker = MOLT_WORKER_NONE, .opts = *opts, .dir = molt_xstrdup(opts->dir), .main_pid = w->main_pid};
+    *d = (struct molt_dump){.worker = MOLT_WORKER_NONE, .opts = *opts, .dir = molt_xstrdup(opts->dir), .main_pid = w->main_pid, .tcp_usec = molt__tcp_bit_means_usec()};
     d->opts.dir = d->dir;
     if (r == 0 && !on_tmpfs(d->dir))
         molt_warn(opts->log, "%s is not on a tmpfs; the dump will be slower", d->dir);
@@ -491,12 +471,33 @@ static int dump_timeout_ms(const struct molt_dump *d)
     return d->opts.timeout_ms ? d->opts.timeout_ms : DUMP_TIMEOUT_MS;
 }
 
+static int collect_meta(const struct molt_dump *d, const struct molt_workload *w, struct molt_json **ret, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *v = molt_json_object();
+    struct molt_json *carry = NULL, *ids = molt_json_array();
+    int r = molt__carry_collect(w, d->dir, &carry, err);
+
+    for (size_t i = 0; i < w->tids; i++)
+        molt_json_append(ids, molt_json_int(w->tid[i]));
+    molt_json_set_int(v, "schema", META_SCHEMA);
+    molt_json_set_int(v, "main_pid", w->main_pid);
+    molt_json_set_bool(v, "tcp_usec", d->tcp_usec);
+    molt_json_set(v, "ids", ids);
+    if (r < 0)
+        return r;
+    molt_json_set(v, "carry", carry);
+    molt_json_set(v, "sockets", molt_json_copy(d->sockets));
+    molt_json_set(v, "sockfiles", molt_json_copy(d->sockfiles));
+    *ret = MOLT_STEAL_PTR(v);
+    return 0;
+}
+
 /* The files that travel beside the images are read while criu works, from what stands still. */
 static int take_images(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *meta = NULL;
     CLEANUP_ERROR struct molt_error *e = NULL;
-    int collected = collect_meta(w, d->dir, d->sockets, d->sockfiles, &meta, &e);
+    int collected = collect_meta(d, w, &meta, &e);
     /* Before it asks this all images are closed (cr_dump_finish in criu/cr-dump.c): it is for who sends them elsewhere. */
     int r = wait_step(d, "post-dump", dump_timeout_ms(d), err);
 

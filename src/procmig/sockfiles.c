@@ -55,13 +55,15 @@ int molt__sockfiles_note(struct molt_json *list, pid_t pid, int fd, const struct
     struct molt_json *o;
     struct stat st;
 
-    if (!criu_binds(sk) || !(now = file_now(pid, fd, &st)))
+    if (!criu_binds(sk))
         return 0;
     name = molt__path_encode(sk->name);
-    path = molt__path_encode(is_there(pid, sk->name, &st) ? sk->name : now);
     for (size_t i = 0; i < molt_json_size(list); i++)
         if (molt_streq(molt_json_get_string(molt_json_at(list, i), "name"), name))
-            return 0;
+            return 0; /* of many processes that share it the file is looked for once */
+    if (!(now = file_now(pid, fd, &st)))
+        return 0;
+    path = molt__path_encode(is_there(pid, sk->name, &st) ? sk->name : now);
     if (molt_json_size(list) >= MOLT__SOCKFILES_MAX)
         return molt_error_set(err, MOLT_E_CANNOT_MOVE, "the workload has more than %d unix sockets with files", MOLT__SOCKFILES_MAX);
     o = molt_json_object();

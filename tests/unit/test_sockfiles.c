@@ -131,7 +131,7 @@ static void names_are_found(void **state)
     fd[5] = accept(fd[1], NULL, NULL); /* has its listener's name */
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
 
-    CLEANUP_JSON struct molt_json *list = noted(fd, 6), *none = noted(pair, 2), *accepted = noted(fd + 5, 1);
+    CLEANUP_JSON struct molt_json *list = noted(fd, 6), *none = noted(pair, 2), *accepted = noted(fd + 5, 1), *twice = noted((const int[]){fd[1], fd[1]}, 2);
 
     assert_int_equal(molt_json_size(list), 3);
     assert_string_equal(now_of(list, "plain"), "plain");
@@ -139,6 +139,7 @@ static void names_are_found(void **state)
     assert_string_equal(now_of(list, "link/log"), "log");
     assert_int_equal(molt_json_size(none), 0);
     assert_int_equal(molt_json_size(accepted), 0);
+    assert_int_equal(molt_json_size(twice), 1);
     for (size_t i = 0; i < 6; i++)
         close(fd[i]);
     close(pair[0]);
