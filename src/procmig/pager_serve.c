@@ -5,9 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -17,15 +19,16 @@
 /* CRIU's last word, criu/uffd.c. It is no process's number. */
 #define FINISHED 0x52535446
 
-/* Nice values: before the thaw only what nobody else wants is ours, since others work towards it; then, while the likeliest pages are missing, who runs is
- * soon stopped by one of them. */
-#define LAST     19
+/* Who runs is soon stopped by a missing page, and who waits for one waits for us: were we to wait for the others by turns, an answer would take several times
+ * as long (docs/PERFORMANCE.md). So until it is calm ours is the lowest of the real-time priorities, sched(7); a nice value where there is none to have. */
+#define FIRST_RT 1
 #define FIRST    (-10)
 #define AGAIN_MS 1  /* where a page could not be put there */
 /* The first ones, the likeliest, go without waiting: a page that is asked for instead stops a thread for as long as dozens take here. */
 #define BUSY_PIECE 32u /* pages between two looks at who waits, while somebody may */
 /* For the others the processor belongs to those who wait for an answer: what nobody asked for is put there when no page was asked for during CALM_MS, or,
- * where that does not happen, PATIENCE_MS after the first was. */
+ * where that does not happen, PATIENCE_MS after the first was. Until the first one is, others work towards the thaw: then nothing is, but the likeliest
+ * where there is a processor to spare. */
 #define CALM_MS     100
 #define PATIENCE_MS 3000
 
@@ -33,7 +36,8 @@ struct pager {
     const char *dir;
     uint64_t at_once; /* pages */
     int listener, criu, control, watcher;
-    bool pushing, finished, discard, hurries; /* hurries: between the first fault and the last of the likeliest pages */
+    bool pushing, finished, discard, hurries; /* hurries: from a fault on, until it is calm */
+    bool spare; /* more than one processor */
     bool left; /* criu has, before the restore was done: whoever asked it tells why, and ends us */
     struct molt__mm **mm;
     size_t n, cap;
@@ -42,7 +46,7 @@ struct pager {
     struct molt__mm_count count;
     int64_t begun_us;
     uint64_t faults; /* seen, since there is something to push */
-    int64_t first_ms, last_ms; /* when; 0: none */
+    int64_t asked_ms, first_ms, last_ms; /* when a push was asked for, and the first and the last of them came; 0: not yet */
 };
 
 static int tell(const struct pager *p, struct molt__pager_report *report, int fd, struct molt_error **err)
@@ -74,6 +78,27 @@ static int add(struct pager *p, struct molt__mm *mm, pid_t pid, struct molt_erro
     MOLT_GROW(p->mm, p->n, p->cap);
     p->mm[p->n++] = mm;
     return tell(p, &report, mm->fd, err);
+}
+
+static void hurry(struct pager *p, bool on)
+{
+    const struct sched_param rt = {.sched_priority = on ? FIRST_RT : 0};
+
+    (void)sched_setscheduler(0, on ? SCHED_FIFO | SCHED_RESET_ON_FORK : SCHED_OTHER, &rt);
+    (void)setpriority(PRIO_PROCESS, 0, on ? FIRST : 0);
+    p->hurries = on;
+}
+
+static void note_faults(struct pager *p)
+{
+    if (p->pushing && p->count.faults != p->faults) {
+        p->last_ms = molt_mono_ms();
+        if (!p->first_ms)
+            p->first_ms = p->last_ms;
+        if (!p->hurries)
+            hurry(p, true);
+    }
+    p->faults = p->count.faults;
 }
 
 /* ---- CRIU ---- */
@@ -142,8 +167,10 @@ static int hear_control(struct pager *p, struct molt_error **err)
         close(p->control); /* whoever started us may end */
         p->control = -1;
     }
-    if (!p->pushing)
-        (void)setpriority(PRIO_PROCESS, 0, LAST);
+    if (!p->pushing) {
+        p->asked_ms = molt_mono_ms();
+        hurry(p, true);
+    }
     p->pushing = true;
     return 0;
 }
@@ -158,6 +185,7 @@ static int serve(struct pager *p, struct molt__mm *mm, struct molt_error **err)
         struct molt__mm *child;
 
         r = molt__mm_event(mm, &p->files, &p->count, &child, err);
+        note_faults(p);
         if (r > 0 && child) {
             p->discard = false; /* two need the same pages now */
             r = add(p, child, -1, err);
@@ -175,17 +203,13 @@ static bool all_whole(const struct pager *p)
     return true;
 }
 
-static void hurry(struct pager *p, bool on)
-{
-    (void)setpriority(PRIO_PROCESS, 0, on ? FIRST : 0);
-    p->hurries = on;
-}
-
 /* Milliseconds until anything may be pushed. */
 static int until_calm(const struct pager *p)
 {
     int64_t now = molt_mono_ms();
 
+    if (p->asked_ms && !p->first_ms)
+        return now - p->asked_ms < PATIENCE_MS ? (int)(p->asked_ms + PATIENCE_MS - now) : 0;
     return p->last_ms && now - p->first_ms < PATIENCE_MS && now - p->last_ms < CALM_MS ? (int)(p->last_ms + CALM_MS - now) : 0;
 }
 
@@ -214,14 +238,14 @@ static int push(struct pager *p, struct molt_error **err)
 {
     enum molt__rank rank = MOLT__RANKS;
     struct molt__mm *mm = p->pushing ? next_mm(p, &rank) : NULL;
-    const bool calm = until_calm(p) == 0, at_once = rank < MOLT__COLD && p->count.pages < p->at_once;
+    const bool calm = until_calm(p) == 0, likely = rank < MOLT__COLD && p->count.pages < p->at_once, at_once = likely && (p->first_ms || p->spare);
 
-    if (p->hurries && !at_once)
+    if (p->hurries && calm && !likely)
         hurry(p, false);
     if (!mm || !(calm || at_once))
         return 0;
     /* What goes at once is not much: its place in the images is not worth the time now. */
-    return molt__mm_push(mm, &p->files, p->hurries || !calm ? BUSY_PIECE : MOLT__PIECE, p->discard && !at_once, &p->count, err);
+    return molt__mm_push(mm, &p->files, p->hurries || !calm ? BUSY_PIECE : MOLT__PIECE, p->discard && !likely, &p->count, err);
 }
 
 static int retry(struct pager *p, bool *ret_waits, struct molt_error **err)
@@ -269,18 +293,6 @@ static int turn(struct pager *p, int timeout_ms, struct molt_error **err)
     return r;
 }
 
-static void note_faults(struct pager *p)
-{
-    if (p->pushing && p->count.faults != p->faults) {
-        p->last_ms = molt_mono_ms();
-        if (!p->first_ms) {
-            p->first_ms = p->last_ms;
-            hurry(p, true);
-        }
-    }
-    p->faults = p->count.faults;
-}
-
 static int wait_ms(const struct pager *p, bool waits, bool pushed)
 {
     int calm = until_calm(p);
@@ -299,7 +311,6 @@ static int serve_all(struct pager *p, struct molt_error **err)
         r = turn(p, wait_ms(p, waits, pushed), err);
         if (r == 0)
             r = retry(p, &waits, err);
-        note_faults(p);
         pushed = r == 0 ? push(p, err) : 0;
         if (pushed < 0)
             r = pushed;
@@ -309,7 +320,7 @@ static int serve_all(struct pager *p, struct molt_error **err)
 
 int molt__pager_serve(const struct molt_pager_opts *o, int listener, int control, int watcher)
 {
-    struct pager p = {.dir = o->dir, .at_once = o->at_once / MOLT_PAGE, .listener = listener, .criu = -1, .control = control, .watcher = watcher, .discard = !o->keep};
+    struct pager p = {.dir = o->dir, .at_once = o->at_once / MOLT_PAGE, .listener = listener, .criu = -1, .control = control, .watcher = watcher, .discard = !o->keep, .spare = get_nprocs() > 1};
     CLEANUP_ERROR struct molt_error *e = NULL;
 
     molt__page_files_room(&p.files);

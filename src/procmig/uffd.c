@@ -17,6 +17,7 @@
 
 /* Pages around a fault that come with it: they will be asked for next, and each fault costs more than the copies. */
 #define AROUND 32u
+#define LOOK_AHEAD 256u /* runs, for those that can be read along */
 
 #define FEATURES (UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP)
 
@@ -177,27 +178,95 @@ static int put_all(struct molt__mm *mm, uint64_t addr, const unsigned char *src,
     return DONE;
 }
 
-/* Part of a run, of MOLT__PIECE pages at most. What is copied has been read before: a page of the images that is mapped here, and not there yet, fails the kernel's
- * copy, which is then made anew behind a fault of ours. */
-static int put_run(struct molt__mm *mm, const struct molt__page_files *files, const struct molt__run *part, uint64_t *count, struct molt_error **err)
+/* Beginnings of runs that lie one behind the other in a file of the images, wherever their addresses are: one call reads them. */
+struct group {
+    struct part {
+        size_t run;
+        uint64_t pages;
+    } v[MOLT__PIECE];
+    size_t n;
+    uint64_t pages;
+};
+
+/* From run i on, up to address `high`, no less likely than `rank`; `most` (and MOLT__PIECE) pages. */
+static void gather(const struct molt__runs *rs, size_t i, uint64_t high, enum molt__rank rank, uint64_t most, struct group *g)
 {
-    const size_t len = (size_t)(part->pages * MOLT_PAGE);
-    uint64_t done = 0;
+    const size_t end = rs->n - i < LOOK_AHEAD ? rs->n : i + LOOK_AHEAD;
+    const struct molt__run *first = &rs->v[i];
 
-    if (molt_pread_all(files->v[part->file].fd, files->room, len, part->off) != (ssize_t)len)
+    g->n = 0;
+    g->pages = 0;
+    for (; i < end && rs->v[i].addr < high && g->pages < most; i++) {
+        const struct molt__run *run = &rs->v[i];
+        const uint64_t room = most - g->pages, upto = (high - run->addr) / MOLT_PAGE, n = upto < run->pages ? upto : run->pages;
+
+        if (run->rank > rank || (g->n > 0 && (run->file != first->file || run->off != first->off + g->pages * MOLT_PAGE)))
+            continue;
+        if (g->n == 0)
+            first = run;
+        g->v[g->n++] = (struct part){i, n < room ? n : room};
+        g->pages += n < room ? n : room;
+    }
+}
+
+/* Their pages [0, done) are there now. */
+static void shorten(struct molt__run *run, uint64_t done)
+{
+    run->addr += done * MOLT_PAGE;
+    run->off += done * MOLT_PAGE;
+    run->pages -= done;
+}
+
+/* Of [from, to), those that have nothing left; what lies behind is moved once. */
+static void drop_empty(struct molt__runs *rs, size_t from, size_t to)
+{
+    size_t n = from;
+
+    for (size_t i = from; i < to; i++)
+        if (rs->v[i].pages > 0)
+            rs->v[n++] = rs->v[i];
+    memmove(&rs->v[n], &rs->v[to], (rs->n - to) * sizeof(*rs->v));
+    rs->n -= to - n;
+}
+
+/* What is copied has been read before: a page of the images that is mapped here, and not there yet, fails the kernel's copy, which is then made anew behind a
+ * fault of ours. */
+static int put_group(struct molt__mm *mm, const struct molt__page_files *files, const struct group *g, uint64_t *count, struct molt_error **err)
+{
+    const size_t len = (size_t)(g->pages * MOLT_PAGE);
+    const struct molt__run *first = &mm->runs.v[g->v[0].run];
+    const unsigned char *src = files->room;
+    int r = DONE;
+
+    if (molt_pread_all(files->v[first->file].fd, files->room, len, first->off) != (ssize_t)len)
         return molt_error_errno(err, "read pages of the images");
-    int r = put_all(mm, part->addr, files->room, part->pages, &done, count, err);
+    for (size_t i = 0; i < g->n && r == DONE; i++) {
+        struct molt__run *run = &mm->runs.v[g->v[i].run];
+        uint64_t done = 0;
 
-    molt__runs_cut(&mm->runs, part->addr, part->addr + done * MOLT_PAGE);
+        r = put_all(mm, run->addr, src, g->v[i].pages, &done, count, err);
+        shorten(run, done);
+        src += g->v[i].pages * MOLT_PAGE;
+    }
+    drop_empty(&mm->runs, g->v[0].run, g->v[g->n - 1].run + 1);
     return r;
 }
 
-/* Of pages [low, high) around a fault at addr, what lies in `run`. */
-static struct molt__run around(const struct molt__run *run, uint64_t low, uint64_t high)
+/* All that is missing of [low, high). */
+static int put_missing(struct molt__mm *mm, const struct molt__page_files *files, uint64_t low, uint64_t high, uint64_t *count, struct molt_error **err)
 {
-    const uint64_t start = low > run->addr ? low : run->addr, end = high < run_end(run) ? high : run_end(run);
+    struct group g;
+    int r = DONE;
 
-    return (struct molt__run){.addr = start, .pages = (end - start) / MOLT_PAGE, .off = run->off + (start - run->addr), .file = run->file};
+    split(&mm->runs, low);
+    while (r == DONE && !mm->gone) {
+        mm->hand = molt__runs_at(&mm->runs, low);
+        if (mm->hand == mm->runs.n || mm->runs.v[mm->hand].addr >= high)
+            break;
+        gather(&mm->runs, mm->hand, high, MOLT__COLD, MOLT__PIECE, &g);
+        r = put_group(mm, files, &g, count, err);
+    }
+    return r;
 }
 
 static int answer(struct molt__mm *mm, const struct molt__page_files *files, uint64_t addr, struct molt__mm_count *count, struct molt_error **err)
@@ -206,12 +275,8 @@ static int answer(struct molt__mm *mm, const struct molt__page_files *files, uin
     size_t i = molt__runs_at(&mm->runs, addr);
     uint64_t done;
 
-    if (i < mm->runs.n && mm->runs.v[i].addr <= addr) {
-        const struct molt__run part = around(&mm->runs.v[i], low, high);
-
-        mm->hand = i;
-        return put_run(mm, files, &part, &count->pages, err);
-    }
+    if (i < mm->runs.n && mm->runs.v[i].addr <= addr)
+        return put_missing(mm, files, low, high, &count->pages, err);
     /* Never written, or discarded. Up to what is missing, or the end of its surroundings. */
     const uint64_t end = i < mm->runs.n && mm->runs.v[i].addr < high ? mm->runs.v[i].addr : high;
 
@@ -255,17 +320,16 @@ enum molt__rank molt__mm_rank(struct molt__mm *mm)
 int molt__mm_push(struct molt__mm *mm, const struct molt__page_files *files, uint64_t pages, bool discard, struct molt__mm_count *count, struct molt_error **err)
 {
     const uint64_t most = pages < MOLT__PIECE ? pages : MOLT__PIECE;
+    struct group g;
 
     if (molt__mm_rank(mm) == MOLT__RANKS)
         return 1;
-    struct molt__run part = mm->runs.v[mm->hand];
-
-    if (part.pages > most)
-        part.pages = most;
-    int r = put_run(mm, files, &part, &count->pages, err);
+    gather(&mm->runs, mm->hand, UINT64_MAX, mm->rank, most, &g);
+    const struct molt__run first = mm->runs.v[g.v[0].run];
+    int r = put_group(mm, files, &g, &count->pages, err);
 
     if (r == DONE && discard)
-        (void)fallocate(files->v[part.file].fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)part.off, (off_t)(part.pages * MOLT_PAGE));
+        (void)fallocate(files->v[first.file].fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)first.off, (off_t)(g.pages * MOLT_PAGE));
     return r < 0 ? r : r == DONE;
 }
 

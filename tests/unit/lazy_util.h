@@ -72,18 +72,23 @@ static inline void put_mm(const char *dir, int pid, const struct vma *v, size_t 
     put(dir, "mm", pid, &b);
 }
 
-/* A file of pages; each begins with first, first + 1, ... */
-static inline void put_pages(const char *dir, uint64_t first, unsigned pages)
+/* A file of pages; they begin with first, first + step, ... */
+static inline void put_pages_every(const char *dir, uint64_t first, unsigned step, unsigned pages)
 {
     CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
 
     for (unsigned i = 0; i < pages; i++) {
-        uint64_t page[MOLT_PAGE / sizeof(uint64_t)] = {first + i};
+        uint64_t page[MOLT_PAGE / sizeof(uint64_t)] = {first + i * step};
 
-        page[MOLT_PAGE / sizeof(uint64_t) - 1] = first + i;
+        page[MOLT_PAGE / sizeof(uint64_t) - 1] = first + i * step;
         molt_strbuf_add(&b, page, sizeof(page));
     }
     put(dir, "pages", 1, &b);
+}
+
+static inline void put_pages(const char *dir, uint64_t first, unsigned pages)
+{
+    put_pages_every(dir, first, 1, pages);
 }
 
 #endif

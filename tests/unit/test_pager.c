@@ -24,6 +24,7 @@
 #include "base/json.h"
 #include "lazy_util.h"
 #include "procmig/pager.h"
+#include "procmig/predump.h"
 
 #define A     UINT64_C(0x100000000000)
 #define PAGES 1024
@@ -132,7 +133,7 @@ static int live(void)
     return waitpid(child, &status, 0) == child && status == 0 ? 0 : 26;
 }
 
-enum { LIVE, HANG, LEAVE };
+enum { LIVE, LIVE_LATER, HANG, LEAVE };
 
 /* Waits for its images, whose names hold its number. */
 static pid_t start(int what, int *ret_go)
@@ -160,6 +161,8 @@ static pid_t start(int what, int *ret_go)
         if (r == 0 && what == HANG)
             for (;;)
                 pause();
+        if (r == 0 && what == LIVE_LATER)
+            raise(SIGSTOP);
         _exit(r ? r : live());
     }
     close(go[0]);
@@ -178,6 +181,29 @@ static void lay_images(pid_t pid, unsigned prot)
     put_pages(dir, FIRST, PAGES);
 }
 
+#define EVERY 3 /* page that the last round has; the others are of the one before */
+
+static void lay_images_of_two_rounds(pid_t pid, unsigned prot)
+{
+    CLEANUP_FREE char *before = molt_xasprintf("%s/" MOLT_PREDUMP_PARENT, dir);
+    struct pe last[2 * (PAGES / EVERY + 1)];
+    size_t n = 0;
+
+    lay_images(pid, prot);
+    for (unsigned i = 0; i < PAGES; i += EVERY) {
+        last[n++] = (struct pe){A + (uint64_t)i * MOLT_PAGE, 1, PRESENT | LAZY};
+        if (i + 1 < PAGES)
+            last[n++] = (struct pe){A + (uint64_t)(i + 1) * MOLT_PAGE, i + EVERY <= PAGES ? EVERY - 1 : PAGES - i - 1, PARENT | LAZY};
+    }
+    const struct pe all[] = {{A, PAGES, PRESENT}};
+
+    assert_int_equal(mkdir(before, 0700), 0);
+    put_pagemap(before, pid, all, 1);
+    put_pages(before, FIRST, PAGES);
+    put_pagemap(dir, pid, last, n);
+    put_pages_every(dir, FIRST, EVERY, (PAGES + EVERY - 1) / EVERY);
+}
+
 static struct molt_json *wait_result(void)
 {
     CLEANUP_FREE char *text = NULL;
@@ -191,7 +217,7 @@ static struct molt_json *wait_result(void)
     return v;
 }
 
-static struct molt_pager serve_with(int what, unsigned prot, uint64_t at_once, pid_t *ret_pid)
+static struct molt_pager serve_with(int what, void (*lay)(pid_t pid, unsigned prot), unsigned prot, uint64_t at_once, pid_t *ret_pid)
 {
     const struct molt_pager_opts o = {.dir = dir, .result = result, .at_once = at_once};
     struct molt_pager p = MOLT_PAGER_NONE;
@@ -200,7 +226,7 @@ static struct molt_pager serve_with(int what, unsigned prot, uint64_t at_once, p
     if (molt_pager_possible(NULL) < 0)
         skip(); /* this kernel, or its container, has no userfaultfd */
     *ret_pid = start(what, &go);
-    lay_images(*ret_pid, prot);
+    lay(*ret_pid, prot);
     assert_int_equal(molt_pager_start(&o, &p, NULL), 0);
     assert_int_equal(write(go, "g", 1), 1);
     close(go);
@@ -209,7 +235,7 @@ static struct molt_pager serve_with(int what, unsigned prot, uint64_t at_once, p
 
 static struct molt_pager serve(int what, pid_t *ret_pid)
 {
-    return serve_with(what, PROT_READ | PROT_WRITE, 0, ret_pid);
+    return serve_with(what, lay_images, PROT_READ | PROT_WRITE, 0, ret_pid);
 }
 
 static void all_of_it_arrives(void **state)
@@ -229,6 +255,45 @@ static void all_of_it_arrives(void **state)
     assert_true(molt_json_get_bool(v, "ok", false));
     assert_true(molt_json_get_int(v, "faults", 0) > 0);
     assert_true(molt_json_get_int(v, "pages", 0) >= PAGES - 1 - 100); /* those that were thrown away need not come */
+    molt_pager_end(&p);
+}
+
+/* What lies side by side comes from two files, by turns. */
+static void two_rounds_are_put_together(void **state)
+{
+    struct molt_pager p;
+    int status;
+    pid_t pid;
+
+    (void)state;
+    p = serve_with(LIVE, lay_images_of_two_rounds, PROT_READ | PROT_WRITE, 0, &pid);
+    molt_sleep_ms(50);
+    assert_int_equal(molt_pager_push(&p, NULL), 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    CLEANUP_JSON struct molt_json *v = wait_result();
+
+    assert_true(molt_json_get_bool(v, "ok", false));
+    assert_true(molt_json_get_int(v, "pages", 0) >= PAGES - 1 - 100);
+    molt_pager_end(&p);
+}
+
+static void two_rounds_come_without_being_asked_for(void **state)
+{
+    struct molt_pager p;
+    int status;
+    pid_t pid;
+
+    (void)state;
+    p = serve_with(LIVE_LATER, lay_images_of_two_rounds, PROT_READ | PROT_WRITE, PAGES * MOLT_PAGE, &pid);
+    assert_int_equal(molt_pager_push(&p, NULL), 0);
+    CLEANUP_JSON struct molt_json *v = wait_result();
+
+    assert_true(molt_json_get_bool(v, "ok", false));
+    assert_int_equal(molt_json_get_int(v, "pages", 0), PAGES - 1);
+    kill(pid, SIGCONT);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
     molt_pager_end(&p);
 }
 
@@ -266,7 +331,7 @@ static void what_is_likely_does_not_wait_for_calm(void **state)
     pid_t pid;
 
     (void)state;
-    p = serve_with(LIVE, PROT_READ | PROT_WRITE | PROT_EXEC, at_once, &pid);
+    p = serve_with(LIVE, lay_images, PROT_READ | PROT_WRITE | PROT_EXEC, at_once, &pid);
     molt_sleep_ms(50);
     assert_int_equal(molt_pager_push(&p, NULL), 0);
     assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -348,6 +413,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(all_of_it_arrives),
+        TEST(two_rounds_are_put_together),
+        TEST(two_rounds_come_without_being_asked_for),
         TEST(it_is_brought_without_being_asked_for),
         TEST(what_is_likely_does_not_wait_for_calm),
         TEST(a_server_that_dies_takes_it_along),
