@@ -171,9 +171,9 @@ static int undo_halt(struct molt_op *op, struct molt_error **err)
             r = 0;
         }
     }
-    if (r == 0 && molt_json_get_bool(molt_op_facts(op), "hooked", false))
-        up_tell_error(op);
     int held = mig_hold_return(op, r < 0 ? NULL : err);
+    if (r == 0 && molt_json_get_bool(molt_op_facts(op), "hooked", false))
+        up_tell_error(op); /* its peers have waited long enough */
     return r < 0 ? r : held;
 }
 
@@ -199,11 +199,25 @@ static int step_bring_up(struct molt_op *op, struct molt_error **err)
     return r < 0 ? r : up_restore(op, prepare_give, err);
 }
 
-/* Before the service goes on where it was, so that the address is never in both. */
-static int undo_bring_up(struct molt_op *op, struct molt_error **err)
+static int silence(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *to;
-    return still_there(op, "to_domid", "to_uuid") ? take_down(op, &to, err) : 0;
+    int r = up_clone(op, &to, err);
+    if (r == 0)
+        r = up_call_units(op, to, "restore-kill", NULL, err);
+    return r < 0 ? r : show_address(op, to, true, err);
+}
+
+/* Before the service goes on where it was, so that the address is never in both. Its peers wait: of what was restored only the processes end now, where
+ * they can be told (not where the restore failed, or is still under way, or the agent is older); the rest is connect's to undo. */
+static int undo_bring_up(struct molt_op *op, struct molt_error **err)
+{
+    CLEANUP_ERROR struct molt_error *why = NULL;
+    struct molt_chan *to;
+    if (!still_there(op, "to_domid", "to_uuid") || silence(op, &why) == 0)
+        return 0;
+    molt_info(molt_op_log(op), "what was restored is taken down as a whole: %s", molt_error_text(why));
+    return take_down(op, &to, err);
 }
 
 /* ---- from the pivot on ---- */

@@ -175,6 +175,7 @@ int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct m
 int h_images_fetch(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_restore_thaw(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_restore_kill(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_restore_undo(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_memory_wait(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);

@@ -339,6 +339,20 @@ int h_restore_thaw(struct molt_request *rq, struct molt_json *reply, struct molt
     return units_each(rq, thaw, err);
 }
 
+static int kill_restored(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
+{
+    (void)rq;
+    (void)args;
+    return molt_restore_kill(m->unit, err);
+}
+
+/* {"units"}: what was restored is silent and dies, at once, so that it can go on where it was; what else there is of it, restore-undo takes away. */
+int h_restore_kill(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    (void)reply;
+    return units_each(rq, kill_restored, err);
+}
+
 /* "overlays": of a guest that lives on. */
 static int undo(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
 {

@@ -59,6 +59,7 @@ static const struct molt_handler handlers[] = {
     {"images-fetch", h_images_fetch},
     {"restore-go", h_restore_go},
     {"restore-thaw", h_restore_thaw},
+    {"restore-kill", h_restore_kill},
     {"restore-undo", h_restore_undo},
     {"memory-wait", h_memory_wait},
     {"go-live", h_go_live},

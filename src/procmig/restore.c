@@ -622,25 +622,46 @@ int molt_restore_finish(const char *unit, struct molt_error **err)
     return r;
 }
 
+/* Who was restored and does not go on. Silent sockets send no FIN or RST when their process dies. */
+static int kill_tree(const char *unit, struct molt_error **err)
+{
+    CLEANUP_FREE pid_t *v = NULL;
+    size_t n = 0;
+    int r = tree_of(unit, &v, &n, err);
+
+    for (size_t i = 0; i < n; i++)
+        molt__tcp_repair(v[i], true);
+    for (size_t i = 0; i < n; i++)
+        kill(v[i], SIGKILL);
+    return r;
+}
+
+static int may_be_undone(const char *unit, struct molt_error **err)
+{
+    CLEANUP_FREE char *mark = molt__restore_path(unit, "thawed");
+
+    return molt_exists(mark) ? molt_error_set(err, MOLT_E_STATE, "%s serves here already; it can only be finished", unit) : 0;
+}
+
+int molt_restore_kill(const char *unit, struct molt_error **err)
+{
+    int r = may_be_undone(unit, err);
+
+    return r < 0 ? r : kill_tree(unit, err);
+}
+
 int molt_restore_undo(const char *unit, struct molt_error **err)
 {
     CLEANUP_FREE char *dropin = dropin_path(unit), *dir = molt__restore_path(unit, NULL);
-    CLEANUP_FREE char *mark = molt__restore_path(unit, "thawed"), *residue = molt__restore_path(unit, MOLT__RESIDUE);
-    CLEANUP_FREE pid_t *v = NULL;
+    CLEANUP_FREE char *residue = molt__restore_path(unit, MOLT__RESIDUE);
     struct molt__residue rs = {NULL, 0, 0};
-    size_t n = 0;
-    int r = 0;
+    int r;
 
     if (!molt_exists(dropin) && !molt_exists(dir))
         return 0;
-    if (molt_exists(mark))
-        return molt_error_set(err, MOLT_E_STATE, "%s serves here already; it can only be finished", unit);
-    /* Silent sockets send no FIN or RST when their process dies. */
-    if (tree_of(unit, &v, &n, NULL) == 0)
-        for (size_t i = 0; i < n; i++)
-            molt__tcp_repair(v[i], true);
-    for (size_t i = 0; i < n; i++)
-        kill(v[i], SIGKILL);
+    if ((r = may_be_undone(unit, err)) < 0)
+        return r;
+    (void)kill_tree(unit, NULL);
     if (molt_exists(dropin)) {
         (void)molt__systemctl("kill", "--signal=SIGKILL", unit, NULL);
         r = molt__systemctl("stop", NULL, unit, err);

@@ -59,6 +59,8 @@ int molt_restore_paged(const char *unit, int timeout_ms, struct molt_json **ret,
 int molt_restore_settle(const char *unit, struct molt_error **err);
 int molt_restore_reload(struct molt_error **err);
 int molt_restore_finish(const char *unit, struct molt_error **err);
+/* Only kills what was restored, at once and silent to its peers; molt_restore_undo does the rest. Errors: nothing of it is there, or MOLT_E_STATE as below. */
+int molt_restore_kill(const char *unit, struct molt_error **err);
 /* Kills what was restored, stops the unit, removes drop-in, spec, fifo and pid file. MOLT_E_STATE
  * after a thaw: the process serves, it can only be finished. The overlay is removed by molt_overlay_remove.
  */

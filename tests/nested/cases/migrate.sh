@@ -9,6 +9,8 @@
 left_there() { there "ls -d /var/lib/counter /var/lib/xenmolt/overlays/* /var/lib/xenmolt/pins/* /run/xenmolt/restore/* /run/systemd/system/counter.service.d 2>/dev/null; cat /proc/sys/net/ipv4/conf/eth0/arp_ignore; ip -o addr show | grep -c $SERVICE; pgrep -c -u counter java; find /tmp /run -user counter"; }
 # what the held packets may leave in dom0
 held_left() { dom0 "ip -o link | grep -c xm[hp]; tc qdisc show | grep -c -E 'plug|clsact|ingress'; cat /proc/sys/net/core/netdev_max_backlog"; }
+# undo_s STEP: seconds, of the operation whose journal is in $scratch/log
+undo_s() { date -f <(awk -v s="$1" '$2 ~ /^und(o|one)$/ && $3 == s { print $1 }' "$scratch/log") +%s.%N | awk 'NR == 1 { a = $1 } END { if (NR == 2) printf "%.1f", $1 - a }'; }
 MIGRATE="xenmolt app-migrate --address $SERVICE/24 --path /var/lib/counter"
 
 begin_two_guests
@@ -59,6 +61,8 @@ check "nothing of it is in web3" diff -U1 "$scratch/left" "$scratch/left.after"
 rc=0
 dom0 "MOLT_FAULT=restore $MIGRATE --no-rehearsal web1 web3 counter" >"$scratch/out" 2>"$scratch/err" || rc=$?
 check "a failure behind the restore is one" same "$rc" 1
+dom0 "xenmolt op-log \$(xenmolt op-list --json | jq -r '.[-1].id')" >"$scratch/log"
+check "only its end was waited for there, the rest is taken away behind the way back (restore $(undo_s restore) s, freeze $(undo_s freeze), connect $(undo_s connect))" below "$(undo_s restore)" "$(undo_s connect)"
 check "the service goes on" service_up 60
 check "as the same process" same "$(main_pid)" "$PID_BEFORE"
 check "the hooks were told of that, too" same "$(guest "cat /run/hooks; rm /run/hooks" | xargs)" "before-freeze on-error"
