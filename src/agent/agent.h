@@ -181,6 +181,8 @@ int h_memory_wait(struct molt_request *rq, struct molt_json *reply, struct molt_
 int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_verify(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 /* Gives up what was prepared and not thawed. */
+/* Before the workload's own threads and its pager (pager.h). */
+void arrival_hurry(bool on);
 void arrival_give_up(struct session *s);
 
 int h_merge_begin(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);

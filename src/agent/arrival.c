@@ -2,6 +2,7 @@
 /* The clone's side of a move: pins and overlay, restore, life after the switch. */
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@
 #include "procmig/gate.h"
 #include "procmig/lazy.h"
 #include "procmig/overlay.h"
+#include "procmig/pager.h"
 #include "procmig/predump.h"
 #include "procmig/procfs.h"
 #include "procmig/restore.h"
@@ -322,6 +324,12 @@ int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_e
     return r;
 }
 
+void arrival_hurry(bool on)
+{
+    const struct sched_param rt = {.sched_priority = on ? MOLT_PAGER_RT + 1 : 0};
+    (void)sched_setscheduler(0, on ? SCHED_FIFO | SCHED_RESET_ON_FORK : SCHED_OTHER, &rt);
+}
+
 static int thaw(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
 {
     (void)rq;
@@ -332,10 +340,11 @@ static int thaw(struct molt_request *rq, struct unit_move *m, const struct molt_
     return r;
 }
 
-/* {"units"}: they go on here. */
+/* {"units"}: they go on here. Until memory-wait: that they do, and what neighbours are told, is said before any of them runs, and before its missing pages come. */
 int h_restore_thaw(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     (void)reply;
+    arrival_hurry(true);
     return units_each(rq, thaw, err);
 }
 
@@ -407,6 +416,7 @@ static int paged(struct molt_request *rq, struct unit_move *m, const struct molt
 int h_memory_wait(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     (void)reply;
+    arrival_hurry(false);
     return units_each(rq, paged, err);
 }
 

@@ -71,6 +71,7 @@ static const struct molt_handler handlers[] = {
 static void take_back(struct session *s)
 {
     bool replaced = agent_was_replaced();
+    arrival_hurry(false);
     fs_thaw_all(s);
     departure_disarm(s);
     volumes_thaw(s); /* also where another domain took over: that one stands on a snapshot of them */

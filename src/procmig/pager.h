@@ -23,6 +23,7 @@ struct molt_pager {
 #define MOLT_PAGER_NONE {.control = -1}
 
 #define MOLT_PAGER_AT_ONCE (32u << 20)
+#define MOLT_PAGER_RT      1 /* its real-time priority while pages are asked for, sched(7) */
 
 struct molt_pager_opts {
     const char *dir;    /* the images; they may come later, but before CRIU is asked */

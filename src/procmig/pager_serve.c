@@ -21,7 +21,6 @@
 
 /* Who runs is soon stopped by a missing page, and who waits for one waits for us: were we to wait for the others by turns, an answer would take several times
  * as long (docs/PERFORMANCE.md). So until it is calm ours is the lowest of the real-time priorities, sched(7); a nice value where there is none to have. */
-#define FIRST_RT 1
 #define FIRST    (-10)
 #define AGAIN_MS 1  /* where a page could not be put there */
 /* The first ones, the likeliest, go without waiting: a page that is asked for instead stops a thread for as long as dozens take here. */
@@ -82,7 +81,7 @@ static int add(struct pager *p, struct molt__mm *mm, pid_t pid, struct molt_erro
 
 static void hurry(struct pager *p, bool on)
 {
-    const struct sched_param rt = {.sched_priority = on ? FIRST_RT : 0};
+    const struct sched_param rt = {.sched_priority = on ? MOLT_PAGER_RT : 0};
 
     (void)sched_setscheduler(0, on ? SCHED_FIFO | SCHED_RESET_ON_FORK : SCHED_OTHER, &rt);
     (void)setpriority(PRIO_PROCESS, 0, on ? FIRST : 0);
