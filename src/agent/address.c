@@ -3,7 +3,10 @@
 #include "agent/address.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <ifaddrs.h>
+#include <linux/if_addr.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,8 +16,8 @@
 #include "agent/agent.h"
 #include "base/cleanup.h"
 #include "base/fsio.h"
+#include "base/rtreq.h"
 #include "base/strbuf.h"
-#include "base/subprocess.h"
 
 struct address {
     int family;
@@ -91,11 +94,26 @@ static int asked(const struct molt_request *rq, struct address *ret, struct foun
     return look(molt_json_get_string(rq->args, "address"), ret, ret_who, err);
 }
 
-static int ip(const char *verb, const char *address, const char *dev, bool nodad, struct molt_error **err)
+/* Nobody is asked whether it is another's (no duplicate address detection): it was this service's a moment before. */
+static int change(bool add, const struct address *a, unsigned prefix, const char *dev, struct molt_error **err)
 {
-    char *argv[] = {"ip", "address", (char *)verb, (char *)address, "dev", (char *)dev, nodad ? "nodad" : NULL, NULL};
-    const struct molt_run_opts o = {.timeout_ms = 30000};
-    return molt_run_ok(argv, &o, NULL, err);
+    const struct ifaddrmsg body = {.ifa_family = (unsigned char)a->family, .ifa_prefixlen = (unsigned char)prefix, .ifa_index = if_nametoindex(dev),
+                                   .ifa_flags = add && a->family == AF_INET6 ? IFA_F_NODAD : 0};
+    const size_t len = a->family == AF_INET ? 4 : 16;
+    struct molt_rtreq m;
+    molt_rtreq_begin(&m, add ? RTM_NEWADDR : RTM_DELADDR, add ? NLM_F_CREATE | NLM_F_EXCL : 0, &body, sizeof(body));
+    molt_rtreq_put(&m, IFA_LOCAL, a->bytes, len);
+    molt_rtreq_put(&m, IFA_ADDRESS, a->bytes, len);
+    int r = molt_rtreq_send(&m);
+    if (r == 0)
+        return 0;
+    errno = -r;
+    return molt_error_errno(err, "%s the address %s/%u %s %s", add ? "give" : "take", a->text, prefix, add ? "to" : "off", dev);
+}
+
+static unsigned whole(const struct address *a)
+{
+    return a->family == AF_INET ? 32 : 128;
 }
 
 static char *setting(const char *dev, const char *what)
@@ -120,7 +138,7 @@ static int take_off(const struct address *a, const char *dev, struct molt_error 
 {
     int old = 0, r = a->family == AF_INET ? set(dev, "promote_secondaries", 1, &old, err) : 0;
     if (r == 0)
-        r = ip("del", a->with_prefix, dev, false, err);
+        r = change(false, a, a->prefix, dev, err);
     if (a->family == AF_INET && !old)
         (void)set(dev, "promote_secondaries", 0, NULL, NULL);
     return r;
@@ -150,7 +168,7 @@ int address_return(struct molt_error **err)
     if (!read_words(GIVEN, text, dev))
         return 0;
     if ((r = look(text, &a, &f, err)) == 0 && !*f.dev)
-        r = ip("add", a.with_prefix, dev, a.family == AF_INET6, err);
+        r = change(true, &a, a.prefix, dev, err);
     if (r == 0) {
         (void)h_net_announce(NULL, NULL, NULL); /* who does not hear it asks again */
         address_forget();
@@ -204,11 +222,6 @@ static int device(const char *dev, struct molt_error **err)
     return dev && !strchr(dev, '/') && if_nametoindex(dev) ? 0 : molt_error_set(err, MOLT_E_PROTOCOL, "no network device %.40s", dev ? dev : "");
 }
 
-static char *alone(const struct address *a)
-{
-    return molt_xasprintf("%s/%d", a->text, a->family == AF_INET ? 32 : 128);
-}
-
 /* {"address", "dev"}: it is this guest's, and nobody hears of it: on the loopback device, with the other one answering for its own addresses only.
  * Sockets can have it. */
 int h_address_hide(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
@@ -235,8 +248,7 @@ int h_address_hide(struct molt_request *rq, struct molt_json *reply, struct molt
         r = set(dev, "arp_ignore", 1, NULL, err);
     if (r < 0)
         return r;
-    CLEANUP_FREE char *host = alone(&a);
-    return f.hidden ? 0 : ip("add", host, "lo", a.family == AF_INET6, err);
+    return f.hidden ? 0 : change(true, &a, whole(&a), "lo", err);
 }
 
 /* {"address", "dev", "drop"}: from the loopback device to dev, or (drop) off; what address-hide set is set as it was. Also a second time. */
@@ -252,11 +264,10 @@ int h_address_show(struct molt_request *rq, struct molt_json *reply, struct molt
         r = device(dev, err);
     if (r < 0)
         return r;
-    CLEANUP_FREE char *host = alone(&a);
     if (!drop && !*f.dev)
-        r = ip("add", a.with_prefix, dev, a.family == AF_INET6, err);
+        r = change(true, &a, a.prefix, dev, err);
     if (r == 0 && f.hidden)
-        r = ip("del", host, "lo", false, err);
+        r = change(false, &a, whole(&a), "lo", err);
     char old[64], at[IFNAMSIZ];
     if (r == 0 && read_words(HIDDEN, old, at)) {
         r = set(at, "arp_ignore", atoi(old), NULL, err);

@@ -7,4 +7,5 @@ BASE_SOURCES = \
 	src/base/json.c src/base/json.h src/base/json_text.c \
 	src/base/log.c src/base/log.h \
 	src/base/strbuf.c src/base/strbuf.h \
+	src/base/rtreq.c src/base/rtreq.h \
 	src/base/subprocess.c src/base/subprocess.h

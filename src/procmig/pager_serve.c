@@ -2,6 +2,7 @@
 #include "procmig/pager_serve.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <poll.h>
@@ -25,18 +26,20 @@
 #define AGAIN_MS 1  /* where a page could not be put there */
 /* The first ones, the likeliest, go without waiting: a page that is asked for instead stops a thread for as long as dozens take here. */
 #define BUSY_PIECE 32u /* pages between two looks at who waits, while somebody may */
-/* For the others the processor belongs to those who wait for an answer: what nobody asked for is put there when no page was asked for during CALM_MS, or,
- * where that does not happen, PATIENCE_MS after the first was. Until the first one is, others work towards the thaw: then nothing is, but the likeliest
- * where there is a processor to spare. */
+/* For the others the processor belongs to those who wait for an answer: what nobody asked for is put there when no page was asked for during CALM_MS and
+ * nobody else wants to run, or, where that does not happen, PATIENCE_MS after the first was. Until the first one is, others work towards the thaw: then nothing
+ * is, but the likeliest where there is a processor to spare. */
 #define CALM_MS     100
 #define PATIENCE_MS 3000
+#define BUSY_MS     20 /* until it is looked at again whether anybody else wants to run */
 
 struct pager {
     const char *dir;
     uint64_t at_once; /* pages */
     int listener, criu, control, watcher;
     bool pushing, finished, discard, hurries; /* hurries: from a fault on, until it is calm */
-    bool spare; /* more than one processor */
+    bool busy; /* what was to be pushed was not, since somebody else wanted to run */
+    int processors, load; /* load: /proc/loadavg */
     bool left; /* criu has, before the restore was done: whoever asked it tells why, and ends us */
     struct molt__mm **mm;
     size_t n, cap;
@@ -202,14 +205,32 @@ static bool all_whole(const struct pager *p)
     return true;
 }
 
+static bool overdue(const struct pager *p)
+{
+    return p->asked_ms && molt_mono_ms() - (p->first_ms ? p->first_ms : p->asked_ms) >= PATIENCE_MS;
+}
+
 /* Milliseconds until anything may be pushed. */
 static int until_calm(const struct pager *p)
 {
-    int64_t now = molt_mono_ms();
+    const int64_t now = molt_mono_ms();
 
-    if (p->asked_ms && !p->first_ms)
-        return now - p->asked_ms < PATIENCE_MS ? (int)(p->asked_ms + PATIENCE_MS - now) : 0;
-    return p->last_ms && now - p->first_ms < PATIENCE_MS && now - p->last_ms < CALM_MS ? (int)(p->last_ms + CALM_MS - now) : 0;
+    if (!p->asked_ms || overdue(p))
+        return 0;
+    if (!p->first_ms)
+        return (int)(p->asked_ms + PATIENCE_MS - now);
+    return now - p->last_ms < CALM_MS ? (int)(p->last_ms + CALM_MS - now) : 0;
+}
+
+/* proc_loadavg(5): the fourth field begins with the number of those who could run, us among them. */
+static bool idle(const struct pager *p)
+{
+    char text[64];
+    unsigned running;
+    ssize_t n = pread(p->load, text, sizeof(text) - 1, 0);
+
+    text[n > 0 ? n : 0] = '\0';
+    return sscanf(text, "%*s %*s %*s %u/", &running) == 1 && running <= (unsigned)p->processors;
 }
 
 /* Of those that miss something likeliest the next in turn, or NULL. */
@@ -237,14 +258,22 @@ static int push(struct pager *p, struct molt_error **err)
 {
     enum molt__rank rank = MOLT__RANKS;
     struct molt__mm *mm = p->pushing ? next_mm(p, &rank) : NULL;
-    const bool calm = until_calm(p) == 0, likely = rank < MOLT__COLD && p->count.pages < p->at_once, at_once = likely && (p->first_ms || p->spare);
+    const bool likely = rank < MOLT__COLD && p->count.pages < p->at_once, at_once = likely && (p->first_ms || p->processors > 1);
 
-    if (p->hurries && calm && !likely)
-        hurry(p, false);
-    if (!mm || !(calm || at_once))
+    p->busy = false;
+    if (!mm)
         return 0;
+    if (!at_once) {
+        if (until_calm(p) > 0)
+            return 0;
+        p->busy = !overdue(p) && !idle(p);
+        if (p->busy)
+            return 0;
+        if (p->hurries)
+            hurry(p, false);
+    }
     /* What goes at once is not much: its place in the images is not worth the time now. */
-    return molt__mm_push(mm, &p->files, p->hurries || !calm ? BUSY_PIECE : MOLT__PIECE, p->discard && !likely, &p->count, err);
+    return molt__mm_push(mm, &p->files, p->hurries ? BUSY_PIECE : MOLT__PIECE, p->discard && !likely, &p->count, err);
 }
 
 static int retry(struct pager *p, bool *ret_waits, struct molt_error **err)
@@ -298,6 +327,8 @@ static int wait_ms(const struct pager *p, bool waits, bool pushed)
 
     if (pushed || waits)
         return pushed ? 0 : AGAIN_MS;
+    if (!calm && p->busy)
+        return BUSY_MS;
     return calm ? calm : p->pushing ? AGAIN_MS : -1;
 }
 
@@ -319,7 +350,8 @@ static int serve_all(struct pager *p, struct molt_error **err)
 
 int molt__pager_serve(const struct molt_pager_opts *o, int listener, int control, int watcher)
 {
-    struct pager p = {.dir = o->dir, .at_once = o->at_once / MOLT_PAGE, .listener = listener, .criu = -1, .control = control, .watcher = watcher, .discard = !o->keep, .spare = get_nprocs() > 1};
+    struct pager p = {.dir = o->dir, .at_once = o->at_once / MOLT_PAGE, .listener = listener, .criu = -1, .control = control, .watcher = watcher, .discard = !o->keep, .processors = get_nprocs(),
+                      .load = open("/proc/loadavg", O_RDONLY | O_CLOEXEC)};
     CLEANUP_ERROR struct molt_error *e = NULL;
 
     molt__page_files_room(&p.files);
