@@ -82,7 +82,10 @@ check "nothing of the held packets is left in dom0" diff -U1 "$scratch/held" "$s
 left_there >"$scratch/left.after"
 check "nothing of it is in web3" diff -U1 "$scratch/left" "$scratch/left.after"
 guest "rm /run/hooks"
+load_clean
 
+start_load 10 # for the move alone
+sleep 10
 expect 0 "app-migrate" "$MIGRATE --report /tmp/migrate.json web1 web3 counter" || exit 1
 sleep 10
 check "the same process" same "$(pid_there)" "$PID_BEFORE"
