@@ -45,6 +45,11 @@ static int parse(const char *text, struct address *ret, struct molt_error **err)
     return molt_error_set(err, MOLT_E_USAGE, "not an address with the length of its network's prefix (10.0.0.5/24): '%.80s'", text ? text : "");
 }
 
+static size_t len_of(const struct address *a)
+{
+    return a->family == AF_INET ? 4 : 16;
+}
+
 static const unsigned char *bytes_of(const struct sockaddr *s)
 {
     return s->sa_family == AF_INET ? (const unsigned char *)&((const struct sockaddr_in *)s)->sin_addr : (const unsigned char *)&((const struct sockaddr_in6 *)s)->sin6_addr;
@@ -71,7 +76,7 @@ static int find(const struct address *a, struct found *ret, struct molt_error **
     for (struct ifaddrs *i = list; i; i = i->ifa_next) {
         if (!i->ifa_addr || i->ifa_addr->sa_family != a->family)
             continue;
-        const bool same = !memcmp(bytes_of(i->ifa_addr), a->bytes, a->family == AF_INET ? 4 : 16), lo = i->ifa_flags & IFF_LOOPBACK;
+        const bool same = !memcmp(bytes_of(i->ifa_addr), a->bytes, len_of(a)), lo = i->ifa_flags & IFF_LOOPBACK;
         if (same && lo)
             ret->hidden = true;
         else if (same)
@@ -99,11 +104,10 @@ static int change(bool add, const struct address *a, unsigned prefix, const char
 {
     const struct ifaddrmsg body = {.ifa_family = (unsigned char)a->family, .ifa_prefixlen = (unsigned char)prefix, .ifa_index = if_nametoindex(dev),
                                    .ifa_flags = add && a->family == AF_INET6 ? IFA_F_NODAD : 0};
-    const size_t len = a->family == AF_INET ? 4 : 16;
     struct molt_rtreq m;
     molt_rtreq_begin(&m, add ? RTM_NEWADDR : RTM_DELADDR, add ? NLM_F_CREATE | NLM_F_EXCL : 0, &body, sizeof(body));
-    molt_rtreq_put(&m, IFA_LOCAL, a->bytes, len);
-    molt_rtreq_put(&m, IFA_ADDRESS, a->bytes, len);
+    molt_rtreq_put(&m, IFA_LOCAL, a->bytes, len_of(a));
+    molt_rtreq_put(&m, IFA_ADDRESS, a->bytes, len_of(a));
     int r = molt_rtreq_send(&m);
     if (r == 0)
         return 0;
@@ -111,9 +115,10 @@ static int change(bool add, const struct address *a, unsigned prefix, const char
     return molt_error_errno(err, "%s the address %s/%u %s %s", add ? "give" : "take", a->text, prefix, add ? "to" : "off", dev);
 }
 
+/* The prefix of a network that has nobody else. */
 static unsigned whole(const struct address *a)
 {
-    return a->family == AF_INET ? 32 : 128;
+    return (unsigned)len_of(a) * 8;
 }
 
 static char *setting(const char *dev, const char *what)

@@ -180,9 +180,9 @@ int h_restore_undo(struct molt_request *rq, struct molt_json *reply, struct molt
 int h_memory_wait(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_verify(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
-/* Gives up what was prepared and not thawed. */
-/* Before the workload's own threads and its pager (pager.h). */
+/* Whether it runs before the workload's own threads and its pager (pager.h). */
 void arrival_hurry(bool on);
+/* Gives up what was prepared and not thawed. */
 void arrival_give_up(struct session *s);
 
 int h_merge_begin(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);

@@ -2,7 +2,6 @@
 /* The clone's side of a move: pins and overlay, restore, life after the switch. */
 #include <errno.h>
 #include <inttypes.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -326,8 +325,7 @@ int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_e
 
 void arrival_hurry(bool on)
 {
-    const struct sched_param rt = {.sched_priority = on ? MOLT_PAGER_RT + 1 : 0};
-    (void)sched_setscheduler(0, on ? SCHED_FIFO | SCHED_RESET_ON_FORK : SCHED_OTHER, &rt);
+    molt_pager_realtime(on ? MOLT_PAGER_RT + 1 : 0);
 }
 
 static int thaw(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)

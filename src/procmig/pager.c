@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,6 +24,13 @@
 
 #define SOCKET  "lazy-pages.socket" /* CRIU's name for it */
 #define KILL_MS 20000
+
+void molt_pager_realtime(int priority)
+{
+    const struct sched_param p = {.sched_priority = priority};
+
+    (void)sched_setscheduler(0, priority > 0 ? SCHED_FIFO | SCHED_RESET_ON_FORK : SCHED_OTHER, &p);
+}
 
 int molt_pager_possible(struct molt_error **err)
 {

@@ -33,6 +33,9 @@ struct molt_pager_opts {
     uint64_t at_once;   /* bytes that go without waiting for calm, of those that are likely (lazy.h: not MOLT__COLD); their place in the images is not freed */
 };
 
+/* The caller's own real-time priority (SCHED_FIFO, not its children's; 0: none), where it may have one: who works for those who wait for pages may not have to
+ * wait for its turns among them. */
+void molt_pager_realtime(int priority);
 int molt_pager_possible(struct molt_error **err);
 /* Starts it, listening: CRIU may connect from now on. It ignores SIGTERM, and ends by itself. */
 int molt_pager_start(const struct molt_pager_opts *opts, struct molt_pager *ret, struct molt_error **err);

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <poll.h>
-#include <sched.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -84,9 +83,7 @@ static int add(struct pager *p, struct molt__mm *mm, pid_t pid, struct molt_erro
 
 static void hurry(struct pager *p, bool on)
 {
-    const struct sched_param rt = {.sched_priority = on ? MOLT_PAGER_RT : 0};
-
-    (void)sched_setscheduler(0, on ? SCHED_FIFO | SCHED_RESET_ON_FORK : SCHED_OTHER, &rt);
+    molt_pager_realtime(on ? MOLT_PAGER_RT : 0);
     (void)setpriority(PRIO_PROCESS, 0, on ? FIRST : 0);
     p->hurries = on;
 }

@@ -192,7 +192,7 @@ struct group {
 static void gather(const struct molt__runs *rs, size_t i, uint64_t high, enum molt__rank rank, uint64_t most, struct group *g)
 {
     const size_t end = rs->n - i < LOOK_AHEAD ? rs->n : i + LOOK_AHEAD;
-    const struct molt__run *first = &rs->v[i];
+    const struct molt__run *first = NULL;
 
     g->n = 0;
     g->pages = 0;
@@ -200,9 +200,9 @@ static void gather(const struct molt__runs *rs, size_t i, uint64_t high, enum mo
         const struct molt__run *run = &rs->v[i];
         const uint64_t room = most - g->pages, upto = (high - run->addr) / MOLT_PAGE, n = upto < run->pages ? upto : run->pages;
 
-        if (run->rank > rank || (g->n > 0 && (run->file != first->file || run->off != first->off + g->pages * MOLT_PAGE)))
+        if (run->rank > rank || (first && (run->file != first->file || run->off != first->off + g->pages * MOLT_PAGE)))
             continue;
-        if (g->n == 0)
+        if (!first)
             first = run;
         g->v[g->n++] = (struct part){i, n < room ? n : room};
         g->pages += n < room ? n : room;

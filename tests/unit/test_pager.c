@@ -238,21 +238,30 @@ static struct molt_pager serve(int what, pid_t *ret_pid)
     return serve_with(what, lay_images, PROT_READ | PROT_WRITE, 0, ret_pid);
 }
 
+/* It lives well, asking for pages before they are pushed and meanwhile; the pager's result. */
+static struct molt_json *live_through(struct molt_pager *p, pid_t pid)
+{
+    int status;
+
+    molt_sleep_ms(50); /* some of it is asked for before it is pushed */
+    assert_int_equal(molt_pager_push(p, NULL), 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    struct molt_json *v = wait_result();
+
+    assert_true(molt_json_get_bool(v, "ok", false));
+    return v;
+}
+
 static void all_of_it_arrives(void **state)
 {
     struct molt_pager p;
-    int status;
     pid_t pid;
 
     (void)state;
     p = serve(LIVE, &pid);
-    molt_sleep_ms(50); /* some of it is asked for before it is pushed */
-    assert_int_equal(molt_pager_push(&p, NULL), 0);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
-    CLEANUP_JSON struct molt_json *v = wait_result();
+    CLEANUP_JSON struct molt_json *v = live_through(&p, pid);
 
-    assert_true(molt_json_get_bool(v, "ok", false));
     assert_true(molt_json_get_int(v, "faults", 0) > 0);
     assert_true(molt_json_get_int(v, "pages", 0) >= PAGES - 1 - 100); /* those that were thrown away need not come */
     molt_pager_end(&p);
@@ -262,18 +271,12 @@ static void all_of_it_arrives(void **state)
 static void two_rounds_are_put_together(void **state)
 {
     struct molt_pager p;
-    int status;
     pid_t pid;
 
     (void)state;
     p = serve_with(LIVE, lay_images_of_two_rounds, PROT_READ | PROT_WRITE, 0, &pid);
-    molt_sleep_ms(50);
-    assert_int_equal(molt_pager_push(&p, NULL), 0);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
-    CLEANUP_JSON struct molt_json *v = wait_result();
+    CLEANUP_JSON struct molt_json *v = live_through(&p, pid);
 
-    assert_true(molt_json_get_bool(v, "ok", false));
     assert_true(molt_json_get_int(v, "pages", 0) >= PAGES - 1 - 100);
     molt_pager_end(&p);
 }
@@ -327,18 +330,12 @@ static void what_is_likely_does_not_wait_for_calm(void **state)
     const uint64_t at_once = PAGES / 2 * MOLT_PAGE;
     struct molt_pager p;
     struct stat st;
-    int status;
     pid_t pid;
 
     (void)state;
     p = serve_with(LIVE, lay_images, PROT_READ | PROT_WRITE | PROT_EXEC, at_once, &pid);
-    molt_sleep_ms(50);
-    assert_int_equal(molt_pager_push(&p, NULL), 0);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
-    CLEANUP_JSON struct molt_json *v = wait_result();
+    CLEANUP_JSON struct molt_json *v = live_through(&p, pid);
 
-    assert_true(molt_json_get_bool(v, "ok", false));
     assert_int_equal(stat(path, &st), 0);
     assert_true((uint64_t)st.st_blocks * 512 >= at_once / 2);
     molt_pager_end(&p);
