@@ -15,6 +15,7 @@ struct molt_dump_stats { /* from CRIU's stats images; microseconds */
     uint64_t freezing_us, frozen_us, memdump_us, memwrite_us, pages_scanned, pages_written;
     uint64_t forking_us, restore_us, pages_restored;
     uint64_t wall_us; /* from when it may begin until its end was seen */
+    uint64_t before_us, asked_us; /* of a restore's: until CRIU was asked, and from there to its answer */
     bool armed;       /* it had been started before the standstill */
     uint64_t image_bytes;
 };

@@ -26,6 +26,7 @@
 
 #define SPEC_SCHEMA  1
 #define BEFORE_MB_MAX (1 << 20)
+#define PAGED_POLL_MS 200 /* each look takes from a workload that has a pause to make up for */
 #define IDENT_CHARS  "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._@:-+"
 
 char *molt__restore_path(const char *unit, const char *file)
@@ -469,6 +470,9 @@ int molt_restore_end(struct molt_restoring *x, int timeout_ms, struct molt_dump_
     int r = wait_result(x, timeout_ms, err);
 
     stats.wall_us = (uint64_t)(molt_mono_us() - x->begun_us);
+    CLEANUP_JSON struct molt_json *told = r == 0 ? load_json(x->unit, "result") : NULL;
+    stats.before_us = (uint64_t)molt_json_get_int(told, "before_us", 0);
+    stats.asked_us = (uint64_t)molt_json_get_int(told, "asked_us", 0);
     if (r == 0)
         r = molt__stats_read(x->images, "restore", &stats, err);
     if (r == 0 && ret_stats)
@@ -588,7 +592,7 @@ int molt_restore_paged(const char *unit, int timeout_ms, struct molt_json **ret,
     while ((r = read_result(unit, MOLT__PAGED, err)) == MOLT_E_STATE) {
         if (molt_mono_ms() > end)
             return molt_error_set(err, MOLT_E_TIMEOUT, "%s: not all of its memory was there within %d ms", unit, timeout_ms);
-        molt_sleep_ms(50);
+        molt_sleep_ms(PAGED_POLL_MS);
     }
     *ret = load_json(unit, MOLT__PAGED);
     return r;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
 #include "procmig/carry.h"
@@ -27,8 +28,13 @@
 #define WORKER_TIMEOUT_MS  30000
 #define RESTORE_LOG        "restore.log"
 
-/* Tells the agent an outcome: {"ok", "pid", "code", "error"} in a file that appears whole. */
-static void tell(const char *unit, const char *file, const struct molt_error *e)
+/* Microseconds of CLOCK_MONOTONIC; 0: not yet. */
+struct times {
+    int64_t go, asked, answered;
+};
+
+/* Tells the agent an outcome: {"ok", "pid", "code", "error", "before_us", "asked_us"} in a file that appears whole. */
+static void tell(const char *unit, const char *file, const struct times *t, const struct molt_error *e)
 {
     CLEANUP_FREE char *path = molt__restore_path(unit, file), *part = molt_xasprintf("%s.part", path),
                       *text = NULL;
@@ -36,6 +42,10 @@ static void tell(const char *unit, const char *file, const struct molt_error *e)
 
     molt_json_set_bool(v, "ok", e == NULL);
     molt_json_set_int(v, "pid", getpid());
+    if (t->answered) {
+        molt_json_set_int(v, "before_us", t->asked - t->go);
+        molt_json_set_int(v, "asked_us", t->answered - t->asked);
+    }
     if (e) {
         molt_json_set_string(v, "code", molt_code_name(molt_error_code(e)));
         molt_json_set_string(v, "error", molt_error_text(e));
@@ -128,6 +138,7 @@ struct helpers {
     bool lazy;               /* the pager has something to bring */
     int stream[2];
     int words; /* the agent's: "go\n", and "on\n" when the workload is whole */
+    struct times times;
 };
 
 static int run_restore(const struct molt_restore_spec *s, struct helpers *h, const struct molt_json *meta, struct molt_error **err)
@@ -137,10 +148,12 @@ static int run_restore(const struct molt_restore_spec *s, struct helpers *h, con
     CLEANUP_CLOSE int dirfd = open(s->images, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int r = dirfd < 0 ? molt_error_errno(err, "open %s", s->images) : restore_request(&request, meta, h->stream, dirfd, h->lazy, err);
 
+    h->times.asked = molt_mono_us();
     if (r == 0)
         r = molt_worker_ask(&h->worker, MOLT_CRIU_RESTORE, &request, err);
     if (r == 0)
         r = wait_answer(&h->worker, log, err);
+    h->times.answered = molt_mono_us();
     if (r == 0)
         r = molt__sockfiles_rename(molt_json_get(meta, "sockfiles"), err);
     return r == 0 && h->lazy ? molt_pager_push(&h->pager, err) : r;
@@ -210,8 +223,11 @@ static int wait_go(const struct molt_restore_spec *s, struct helpers *h, struct 
     h->words = open(path, O_RDWR | O_CLOEXEC);
     if (h->words < 0)
         return molt_error_errno(err, "open %s", path);
-    tell(s->unit, "ready", NULL);
-    return hear(h, "go\n") ? 0 : molt_error_set(err, MOLT_E_ABORTED, "told not to restore");
+    tell(s->unit, "ready", &h->times, NULL);
+    if (!hear(h, "go\n"))
+        return molt_error_set(err, MOLT_E_ABORTED, "told not to restore");
+    h->times.go = molt_mono_us();
+    return 0;
 }
 
 /* Nothing comes later. */
@@ -274,7 +290,7 @@ int molt_restore_exec(const char *spec_path)
     }
     if (err)
         fprintf(stderr, "restore of %s: %s\n", s.unit, molt_error_text(err));
-    tell(s.unit, stage, err);
+    tell(s.unit, stage, &h.times, err);
     /* systemd's work on a unit that has started would be done before the workload's own: it hears of it when the workload has what it needs. */
     if (!h.lazy)
         molt_pager_end(&h.pager);

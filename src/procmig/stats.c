@@ -117,6 +117,7 @@ struct molt_json *molt_dump_stats_json(const struct molt_dump_stats *s)
                {"pages_scanned", s->pages_scanned},   {"pages_written", s->pages_written},
                {"forking_us", s->forking_us},         {"restore_us", s->restore_us},
                {"pages_restored", s->pages_restored}, {"wall_us", s->wall_us},
+               {"before_us", s->before_us},           {"asked_us", s->asked_us},
                {"image_bytes", s->image_bytes}};
     struct molt_json *v = molt_json_object();
 
