@@ -52,13 +52,13 @@ static int pause_active(struct molt_op *op, struct molt_error **err)
     return runs ? molt_domain_pause(x, active, err) : 0;
 }
 
-/* Beside the thaw the old domain is paused and the vifs come up: what the workload sends before waits in the clone's ring, and what was held for
- * it comes into its sockets as it would from any network. */
+/* Beside the thaw the vifs come up: what the workload sends before waits in the clone's ring, and what was held for it comes into its sockets as it
+ * would from any network. */
 static int beside_thaw(struct molt_op *op, void *vifs, struct molt_error **err)
 {
     int r = up_release(op, vifs, err);
     up_note_us(op, "t_released");
-    return r < 0 ? r : pause_active(op, err);
+    return r;
 }
 
 int step_switch(struct molt_op *op, struct molt_error **err)
@@ -74,7 +74,8 @@ int step_switch(struct molt_op *op, struct molt_error **err)
         return r;
     up_note_us(op, "t_thawed");
     up_announce(op, clone);
-    return molt_hold_remove(molt_op_id(op), vifs->v, vifs->n, err);
+    r = pause_active(op, err);
+    return r < 0 ? r : molt_hold_remove(molt_op_id(op), vifs->v, vifs->n, err);
 }
 
 /* libxl's configuration may still have a disk that was detached. */

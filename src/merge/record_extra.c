@@ -61,28 +61,25 @@ static void maps_line(struct recorder *c, const char *pid, char *line)
     }
 }
 
-static void maps_of(struct recorder *c, const char *pid, char **line, size_t *cap)
+/* What is needed again for each process. */
+struct reading {
+    char *line;
+    size_t cap;
+    char room[4096];           /* as much as the kernel gives at once; stdio takes a quarter of it in /proc */
+    struct rec_set namespaces; /* seen */
+};
+
+static void maps_of(struct recorder *c, const char *pid, struct reading *rd)
 {
     CLEANUP_FREE char *path = molt_xasprintf("/proc/%s/maps", pid);
     CLEANUP_FCLOSE FILE *f = fopen(path, "re");
     ssize_t n;
-    while (f && (n = getline(line, cap, f)) > 0) {
-        (*line)[n - ((*line)[n - 1] == '\n')] = '\0';
-        maps_line(c, pid, *line);
+    if (f)
+        (void)setvbuf(f, rd->room, _IOFBF, sizeof(rd->room));
+    while (f && (n = getline(&rd->line, &rd->cap, f)) > 0) {
+        rd->line[n - (rd->line[n - 1] == '\n')] = '\0';
+        maps_line(c, pid, rd->line);
     }
-}
-
-static void add_mapped(struct recorder *c)
-{
-    CLEANUP_FREE char *line = NULL;
-    size_t cap = 0;
-    CLEANUP_CLOSEDIR DIR *d = opendir("/proc");
-    const struct dirent *e;
-    if (!d)
-        rec_lose(c, "/proc cannot be read");
-    while (d && (e = readdir(d)))
-        if (isdigit((unsigned char)e->d_name[0]))
-            maps_of(c, e->d_name, &line, &cap);
 }
 
 static void add_loop_files(struct recorder *c)
@@ -133,32 +130,47 @@ static void overlays_of(struct recorder *c, const char *pid)
 }
 
 /* Of each mount namespace once, by whatever process is in it. */
-static void add_overlays(struct recorder *c)
+static void overlays_seen_by(struct recorder *c, const char *pid, struct reading *rd)
 {
-    struct rec_set namespaces = {0};
+    char ns[64];
+    CLEANUP_FREE char *path = molt_xasprintf("/proc/%s/ns/mnt", pid);
+    ssize_t n = readlink(path, ns, sizeof(ns) - 1);
+    if (n <= 0)
+        return;
+    ns[n] = '\0';
+    const char *number = strchr(ns, '[');
+    if (number && rec_set_add(&rd->namespaces, strtoull(number + 1, NULL, 10), 1))
+        overlays_of(c, pid);
+}
+
+/* A thread of the kernel, most of what is in /proc, has neither mappings nor a namespace of its own; nor has what is dead. */
+static bool is_program(const char *pid)
+{
+    char to[2];
+    CLEANUP_FREE char *path = molt_xasprintf("/proc/%s/exe", pid);
+    return readlink(path, to, sizeof(to)) >= 0 || errno != ENOENT;
+}
+
+static void add_processes(struct recorder *c)
+{
+    struct reading rd = {0};
     CLEANUP_CLOSEDIR DIR *d = opendir("/proc");
     const struct dirent *e;
-    while (d && (e = readdir(d))) {
-        char ns[64];
-        if (!isdigit((unsigned char)e->d_name[0]))
-            continue;
-        CLEANUP_FREE char *path = molt_xasprintf("/proc/%s/ns/mnt", e->d_name);
-        ssize_t n = readlink(path, ns, sizeof(ns) - 1);
-        if (n <= 0)
-            continue;
-        ns[n] = '\0';
-        const char *number = strchr(ns, '[');
-        if (number && rec_set_add(&namespaces, strtoull(number + 1, NULL, 10), 1))
-            overlays_of(c, e->d_name);
-    }
-    rec_set_clear(&namespaces);
+    if (!d)
+        rec_lose(c, "/proc cannot be read");
+    while (d && (e = readdir(d)))
+        if (isdigit((unsigned char)e->d_name[0]) && is_program(e->d_name)) {
+            maps_of(c, e->d_name, &rd);
+            overlays_seen_by(c, e->d_name, &rd);
+        }
+    rec_set_clear(&rd.namespaces);
+    free(rd.line);
 }
 
 void rec_add_unseen(struct recorder *c)
 {
     if (c->lost)
         return;
-    add_mapped(c);
+    add_processes(c);
     add_loop_files(c);
-    add_overlays(c);
 }

@@ -269,8 +269,15 @@ static int push(struct pager *p, struct molt_error **err)
         if (p->hurries)
             hurry(p, false);
     }
-    /* What goes at once is not much: its place in the images is not worth the time now. */
-    return molt__mm_push(mm, &p->files, p->hurries ? BUSY_PIECE : MOLT__PIECE, p->discard && !likely, &p->count, err);
+    /* What goes at once is not much: its place in the images is not worth the time now. It lies in many small pieces; to look around behind each would
+     * take as long as they do. */
+    const uint64_t before = p->count.pages, most = p->hurries ? BUSY_PIECE : MOLT__PIECE;
+    int r;
+
+    do
+        r = molt__mm_push(mm, &p->files, most - (p->count.pages - before), p->discard && !likely, &p->count, err);
+    while (r > 0 && p->hurries && p->count.pages - before < most && molt__mm_rank(mm) == rank);
+    return r;
 }
 
 static int retry(struct pager *p, bool *ret_waits, struct molt_error **err)

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -136,6 +137,7 @@ struct helpers {
     struct molt_worker worker;
     struct molt_pager pager; /* NONE: all of the memory is restored at once */
     bool lazy;               /* the pager has something to bring */
+    bool usec;               /* this kernel gives a meaning to the bit of tcpclock.h */
     int stream[2];
     int words; /* the agent's: "go\n", and "on\n" when the workload is whole */
     struct times times;
@@ -201,11 +203,15 @@ static int get_ready(const struct molt_restore_spec *s, struct helpers *h, struc
         if (r < 0)
             return r;
     }
+    h->usec = molt__tcp_bit_means_usec();
     r = molt_criu_warm(s->toolbox, err);
     if (r == 0)
         r = start_pager(s, &h->pager, err);
     (void)setpriority(PRIO_PROCESS, 0, HURRY); /* CRIU inherits it, and gives each process its own */
-    return r < 0 ? r : molt_worker_start(s->toolbox, 0, WORKER_TIMEOUT_MS, &h->worker, err);
+    if (r == 0)
+        r = molt_worker_start(s->toolbox, 0, WORKER_TIMEOUT_MS, &h->worker, err);
+    (void)mlockall(MCL_CURRENT | MCL_FUTURE); /* what it does in the pause meets no fault */
+    return r;
 }
 
 static bool hear(const struct helpers *h, const char *want)
@@ -261,7 +267,7 @@ static int restore(const struct molt_restore_spec *s, struct helpers *h, struct 
         r = note_residue(s, meta, err);
     if (r == 0)
         r = molt__carry_place(molt_json_get(meta, "carry"), s->images, err);
-    if (r == 0 && !molt_json_get_bool(meta, "tcp_usec", false))
+    if (r == 0 && h->usec && !molt_json_get_bool(meta, "tcp_usec", false))
         r = molt__tcp_clear_bit(s->images, err);
     if (r == 0 && h->pager.pid > 0)
         r = molt_lazy_mark(s->images, MOLT_LAZY_EAGER_MAX, s->before_mb << 20, &count, err);
