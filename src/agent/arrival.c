@@ -325,7 +325,7 @@ int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_e
 
 void arrival_hurry(bool on)
 {
-    molt_pager_realtime(on ? MOLT_PAGER_RT + 1 : 0);
+    (void)molt_pager_realtime(on ? MOLT_PAGER_RT + 1 : 0);
 }
 
 static int thaw(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)

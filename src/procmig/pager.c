@@ -3,11 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -22,14 +24,29 @@
 #include "procmig/pager_serve.h"
 #include "procmig/procfs.h"
 
-#define SOCKET  "lazy-pages.socket" /* CRIU's name for it */
-#define KILL_MS 20000
+#define SOCKET     "lazy-pages.socket" /* CRIU's name for it */
+#define KILL_MS    20000
+#define NICE_FIRST (-10)
+#define BACK_MS    3000
 
-void molt_pager_realtime(int priority)
+static bool set_priority(pid_t pid, int policy, int priority)
 {
     const struct sched_param p = {.sched_priority = priority};
 
-    (void)sched_setscheduler(0, priority > 0 ? SCHED_FIFO | SCHED_RESET_ON_FORK : SCHED_OTHER, &p);
+    return sched_setscheduler(pid, policy, &p) == 0;
+}
+
+bool molt_pager_realtime(int priority)
+{
+    return set_priority(0, priority > 0 ? SCHED_FIFO | SCHED_RESET_ON_FORK : SCHED_OTHER, priority);
+}
+
+void molt__pager_urgency(pid_t pid, enum molt__pager_urgency u)
+{
+    (void)set_priority(pid, u == MOLT__PAGER_IDLE ? SCHED_IDLE : SCHED_OTHER, 0);
+    (void)setpriority(PRIO_PROCESS, (id_t)pid, u == MOLT__PAGER_FIRST ? NICE_FIRST : 0);
+    if (u == MOLT__PAGER_FIRST)
+        (void)set_priority(pid, SCHED_FIFO | SCHED_RESET_ON_FORK, MOLT_PAGER_RT);
 }
 
 int molt_pager_possible(struct molt_error **err)
@@ -40,6 +57,11 @@ int molt_pager_possible(struct molt_error **err)
 /* ---- the one that watches ---- */
 
 struct watched {
+    int sk;
+    pid_t server;
+    bool realtime; /* we are */
+    bool back;     /* the server stands back */
+    int64_t until; /* at most: milliseconds of the monotonic clock */
     struct process {
         int pidfd, uffd;
     } *v;
@@ -49,7 +71,7 @@ struct watched {
 };
 
 /* 1, 0 at the end. */
-static int hear(int sk, struct watched *w)
+static int hear(struct watched *w)
 {
     struct molt__pager_report report;
     union {
@@ -58,16 +80,24 @@ static int hear(int sk, struct watched *w)
     } control;
     struct iovec iov = {&report, sizeof(report)};
     struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-    ssize_t n = recvmsg(sk, &m, MSG_CMSG_CLOEXEC);
+    ssize_t n = recvmsg(w->sk, &m, MSG_CMSG_CLOEXEC);
 
     if (n < 0 && errno == EINTR)
         return 1;
     if (n != (ssize_t)sizeof(report))
         return 0;
-    if (report.pid == 0) {
+    if (report.what == MOLT__PAGER_ENDS) {
         w->end = report;
         w->ended = true;
         return 1;
+    }
+    if (report.what == MOLT__PAGER_STANDS_BACK) {
+        if (w->realtime) { /* else it might not get away from there */
+            molt__pager_urgency(w->server, MOLT__PAGER_IDLE);
+            w->back = true;
+            w->until = molt_mono_ms() + BACK_MS;
+        }
+        return send(w->sk, "", 1, MSG_NOSIGNAL) == 1;
     }
     struct cmsghdr *c = CMSG_FIRSTHDR(&m);
     struct process p = {.pidfd = report.pid > 0 ? (int)syscall(SYS_pidfd_open, report.pid, 0) : -1, .uffd = -1};
@@ -77,6 +107,34 @@ static int hear(int sk, struct watched *w)
     MOLT_GROW(w->v, w->n, w->cap);
     w->v[w->n++] = p;
     return 1;
+}
+
+static void raise_server(struct watched *w, enum molt__pager_urgency u)
+{
+    molt__pager_urgency(w->server, u);
+    w->back = false;
+}
+
+/* While the server stands back, the first that misses a page would have to wait until nobody has anything to do: it is raised from here. So it is when nobody
+ * misses one for long, in a guest where somebody else always has something to do. 1, 0 at the end. */
+static int wait_and_hear(struct watched *w)
+{
+    const size_t n = w->back ? w->n : 0;
+    CLEANUP_FREE struct pollfd *v = molt_xcalloc(n + 1, sizeof(*v));
+
+    v[0] = (struct pollfd){.fd = w->sk, .events = POLLIN};
+    for (size_t i = 0; i < n; i++)
+        v[1 + i] = (struct pollfd){.fd = w->v[i].uffd, .events = POLLIN};
+    const int64_t left = w->back ? w->until - molt_mono_ms() : -1;
+
+    if (poll(v, n + 1, !w->back ? -1 : left > 0 ? (int)left : 0) < 0)
+        return errno == EINTR;
+    for (size_t i = 0; i < n; i++)
+        if (w->back && v[1 + i].revents)
+            raise_server(w, MOLT__PAGER_FIRST);
+    if (w->back && molt_mono_ms() >= w->until)
+        raise_server(w, MOLT__PAGER_NORMAL);
+    return v[0].revents ? hear(w) : 1;
 }
 
 /* A fork may be under way: until nobody is left but us. */
@@ -119,12 +177,13 @@ static void write_result(const char *path, const struct molt__pager_report *end,
         (void)rename(part, path);
 }
 
-static int watch(int sk, const struct molt_pager_opts *o)
+static int watch(int sk, pid_t server, const struct molt_pager_opts *o)
 {
-    struct watched w = {0};
+    struct watched w = {.sk = sk, .server = server, .realtime = molt_pager_realtime(MOLT_PAGER_RT)};
 
-    while (hear(sk, &w) > 0)
+    while (wait_and_hear(&w) > 0)
         ;
+    (void)molt_pager_realtime(0);
     const bool well = w.ended && w.end.error[0] == '\0';
 
     if (!well) {
@@ -186,7 +245,7 @@ static _Noreturn void run(const struct molt_pager_opts *o, int listener, int con
     close(sk[1]);
     close(listener);
     close(control);
-    _exit(watch(sk[0], o));
+    _exit(watch(sk[0], pid, o));
 }
 
 int molt_pager_start(const struct molt_pager_opts *opts, struct molt_pager *ret, struct molt_error **err)

@@ -30,16 +30,17 @@ struct molt_pager_opts {
     const char *result; /* a file to appear when all is over: {"ok", "pages", "zero_pages", "faults", "ms", "error"}; NULL: none */
     const char *cgroup; /* of the workload, to be killed whole; NULL: only the processes that CRIU named */
     bool keep;          /* the images are needed afterwards */
-    uint64_t at_once;   /* bytes that go without waiting for calm, of those that are likely (lazy.h: not MOLT__COLD); their place in the images is not freed */
+    uint64_t at_once;   /* bytes that go without waiting for calm behind the first page asked for, of those that are likely (lazy.h: not MOLT__COLD); their
+                           place in the images is not freed */
 };
 
-/* The caller's own real-time priority (SCHED_FIFO, not its children's; 0: none), where it may have one: who works for those who wait for pages may not have to
- * wait for its turns among them. */
-void molt_pager_realtime(int priority);
+/* The caller's own real-time priority (SCHED_FIFO, not its children's; 0: none), where it may have one, else false: who works for those who wait for pages may
+ * not have to wait for its turns among them. */
+bool molt_pager_realtime(int priority);
 int molt_pager_possible(struct molt_error **err);
 /* Starts it, listening: CRIU may connect from now on. It ignores SIGTERM, and ends by itself. */
 int molt_pager_start(const struct molt_pager_opts *opts, struct molt_pager *ret, struct molt_error **err);
-/* From now on not only what is asked for: it goes on after the caller. */
+/* From now on not only what is asked for: until the first page is (for 3 s at most), when nobody else wants the processor. It goes on after the caller. */
 int molt_pager_push(struct molt_pager *p, struct molt_error **err);
 /* Before molt_pager_push, and waits for it: it kills what it served, and ends. So does the end of a caller that never said push. NONE is fine. */
 void molt_pager_end(struct molt_pager *p);

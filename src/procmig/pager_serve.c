@@ -7,7 +7,6 @@
 #include <string.h>
 #include <poll.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
@@ -20,14 +19,13 @@
 #define FINISHED 0x52535446
 
 /* Who runs is soon stopped by a missing page, and who waits for one waits for us: were we to wait for the others by turns, an answer would take several times
- * as long (docs/PERFORMANCE.md). So until it is calm ours is the lowest of the real-time priorities, sched(7); a nice value where there is none to have. */
-#define FIRST    (-10)
+ * as long (docs/PERFORMANCE.md). So until it is calm we come first. */
 #define AGAIN_MS 1  /* where a page could not be put there */
 /* The first ones, the likeliest, go without waiting: a page that is asked for instead stops a thread for as long as dozens take here. */
 #define BUSY_PIECE 32u /* pages between two looks at who waits, while somebody may */
 /* For the others the processor belongs to those who wait for an answer: what nobody asked for is put there when no page was asked for during CALM_MS and
- * nobody else wants to run, or, where that does not happen, PATIENCE_MS after the first was. Until the first one is, others work towards the thaw: then nothing
- * is, but the likeliest where there is a processor to spare. */
+ * nobody else wants to run, or, where that does not happen, PATIENCE_MS after the first was. Until the first one is, others work towards the thaw, but wait
+ * for dom0 most of the time: all that they leave of the processor is ours, and no more (SCHED_IDLE). */
 #define CALM_MS     100
 #define PATIENCE_MS 3000
 #define BUSY_MS     20 /* until it is looked at again whether anybody else wants to run */
@@ -47,7 +45,7 @@ struct pager {
     struct molt__mm_count count;
     int64_t begun_us;
     uint64_t faults; /* seen, since there is something to push */
-    int64_t asked_ms, first_ms, last_ms; /* when a push was asked for, and the first and the last of them came; 0: not yet */
+    int64_t first_ms, last_ms; /* when the first and the last of them came; 0: not yet */
 };
 
 static int tell(const struct pager *p, struct molt__pager_report *report, int fd, struct molt_error **err)
@@ -74,7 +72,7 @@ static int tell(const struct pager *p, struct molt__pager_report *report, int fd
 
 static int add(struct pager *p, struct molt__mm *mm, pid_t pid, struct molt_error **err)
 {
-    struct molt__pager_report report = {.pid = pid};
+    struct molt__pager_report report = {.what = MOLT__PAGER_SERVES, .pid = pid};
 
     MOLT_GROW(p->mm, p->n, p->cap);
     p->mm[p->n++] = mm;
@@ -83,9 +81,20 @@ static int add(struct pager *p, struct molt__mm *mm, pid_t pid, struct molt_erro
 
 static void hurry(struct pager *p, bool on)
 {
-    molt_pager_realtime(on ? MOLT_PAGER_RT : 0);
-    (void)setpriority(PRIO_PROCESS, 0, on ? FIRST : 0);
+    molt__pager_urgency(0, on ? MOLT__PAGER_FIRST : MOLT__PAGER_NORMAL);
     p->hurries = on;
+}
+
+/* Who watches gives us the lowest priority, and answers when a page that is asked for would give us back a high one. */
+static int stand_back(struct pager *p, struct molt_error **err)
+{
+    struct molt__pager_report report = {.what = MOLT__PAGER_STANDS_BACK};
+    char word;
+    int r = tell(p, &report, -1, err);
+
+    if (r == 0 && recv(p->watcher, &word, 1, 0) != 1)
+        r = molt_error_errno(err, "hear from the one that watches");
+    return r;
 }
 
 static void note_faults(struct pager *p)
@@ -166,12 +175,10 @@ static int hear_control(struct pager *p, struct molt_error **err)
         close(p->control); /* whoever started us may end */
         p->control = -1;
     }
-    if (!p->pushing) {
-        p->asked_ms = molt_mono_ms();
-        hurry(p, true);
-    }
+    if (p->pushing)
+        return 0;
     p->pushing = true;
-    return 0;
+    return stand_back(p, err);
 }
 
 /* ---- serving ---- */
@@ -204,7 +211,7 @@ static bool all_whole(const struct pager *p)
 
 static bool overdue(const struct pager *p)
 {
-    return p->asked_ms && molt_mono_ms() - (p->first_ms ? p->first_ms : p->asked_ms) >= PATIENCE_MS;
+    return p->first_ms && molt_mono_ms() - p->first_ms >= PATIENCE_MS;
 }
 
 /* Milliseconds until anything may be pushed. */
@@ -212,10 +219,8 @@ static int until_calm(const struct pager *p)
 {
     const int64_t now = molt_mono_ms();
 
-    if (!p->asked_ms || overdue(p))
+    if (!p->first_ms || overdue(p))
         return 0;
-    if (!p->first_ms)
-        return (int)(p->asked_ms + PATIENCE_MS - now);
     return now - p->last_ms < CALM_MS ? (int)(p->last_ms + CALM_MS - now) : 0;
 }
 
@@ -255,12 +260,12 @@ static int push(struct pager *p, struct molt_error **err)
 {
     enum molt__rank rank = MOLT__RANKS;
     struct molt__mm *mm = p->pushing ? next_mm(p, &rank) : NULL;
-    const bool likely = rank < MOLT__COLD && p->count.pages < p->at_once, at_once = likely && (p->first_ms || p->processors > 1);
+    const bool likely = rank < MOLT__COLD && p->count.pages < p->at_once;
 
     p->busy = false;
     if (!mm)
         return 0;
-    if (!at_once) {
+    if (!likely && p->first_ms) {
         if (until_calm(p) > 0)
             return 0;
         p->busy = !overdue(p) && !idle(p);
@@ -271,12 +276,13 @@ static int push(struct pager *p, struct molt_error **err)
     }
     /* What goes at once is not much: its place in the images is not worth the time now. It lies in many small pieces; to look around behind each would
      * take as long as they do. */
-    const uint64_t before = p->count.pages, most = p->hurries ? BUSY_PIECE : MOLT__PIECE;
+    const bool many = p->hurries || !p->first_ms;
+    const uint64_t before = p->count.pages, most = many ? BUSY_PIECE : MOLT__PIECE;
     int r;
 
     do
         r = molt__mm_push(mm, &p->files, most - (p->count.pages - before), p->discard && !likely, &p->count, err);
-    while (r > 0 && p->hurries && p->count.pages - before < most && molt__mm_rank(mm) == rank);
+    while (r > 0 && many && p->count.pages - before < most && molt__mm_rank(mm) == rank);
     return r;
 }
 
@@ -361,7 +367,7 @@ int molt__pager_serve(const struct molt_pager_opts *o, int listener, int control
     molt__page_files_room(&p.files);
     (void)mlockall(MCL_CURRENT); /* no fault of its own, nor the copies that a fork makes late, while a process waits for it */
     int r = serve_all(&p, &e);
-    struct molt__pager_report end = {.count = p.count, .restored = p.pushing, .us = p.begun_us ? (uint64_t)(molt_mono_us() - p.begun_us) : 0};
+    struct molt__pager_report end = {.what = MOLT__PAGER_ENDS, .count = p.count, .restored = p.pushing, .us = p.begun_us ? (uint64_t)(molt_mono_us() - p.begun_us) : 0};
 
     if (r < 0)
         snprintf(end.error, sizeof(end.error), "%s", molt_error_text(e));

@@ -288,9 +288,9 @@ static int write_files(const struct molt_restore_spec *s, const char *ident, str
     return r;
 }
 
-/* The text of UNIT's result file, {"ok": bool, "error": text}, as 0 or an error; MOLT_E_STATE while there is
- * none. */
-static int read_result(const char *unit, const char *file, struct molt_error **err)
+/* What UNIT's result file says, {"ok": bool, "error": text}, as 0 or an error; MOLT_E_STATE while there is
+ * none. *ret: with 0, the whole of it; ret may be NULL. */
+static int read_result(const char *unit, const char *file, struct molt_json **ret, struct molt_error **err)
 {
     CLEANUP_FREE char *path = molt__restore_path(unit, file), *text = NULL;
     CLEANUP_JSON struct molt_json *v = NULL;
@@ -301,8 +301,11 @@ static int read_result(const char *unit, const char *file, struct molt_error **e
         return MOLT_E_STATE;
     if (molt_read_file(path, 65536, &text, &len, err) < 0 || molt_json_parse(text, len, &v, err) < 0)
         return MOLT_E_INTERNAL;
-    if (molt_json_get_bool(v, "ok", false))
+    if (molt_json_get_bool(v, "ok", false)) {
+        if (ret)
+            *ret = MOLT_STEAL_PTR(v);
         return 0;
+    }
     why = molt_json_get_string(v, "error");
     return molt_error_set(
         err, molt_code_from_name(molt_json_get_string(v, "code") ? molt_json_get_string(v, "code") : ""),
@@ -327,14 +330,14 @@ static int wait_ready(const char *unit, int timeout_ms, struct molt_error **err)
     int64_t begun = molt_mono_ms(), look = begun + 1000;
     int r;
 
-    while ((r = read_result(unit, "ready", err)) == MOLT_E_STATE) {
+    while ((r = read_result(unit, "ready", NULL, err)) == MOLT_E_STATE) {
         int64_t now = molt_mono_ms();
 
         if (now > begun + timeout_ms)
             return molt_error_set(err, MOLT_E_TIMEOUT, "%s: the restore program did not answer within %d ms",
                                   unit, timeout_ms);
         if (now > look) {
-            if (!unit_is_starting(unit) && read_result(unit, "ready", NULL) == MOLT_E_STATE)
+            if (!unit_is_starting(unit) && read_result(unit, "ready", NULL, NULL) == MOLT_E_STATE)
                 return molt_error_set(err, MOLT_E_INTERNAL, "%s: the start failed (see journalctl -u %s)",
                                       unit, unit);
             look = molt_mono_ms() + 2000;
@@ -344,23 +347,12 @@ static int wait_ready(const char *unit, int timeout_ms, struct molt_error **err)
     return r;
 }
 
-static struct molt_json *load_json(const char *unit, const char *file)
-{
-    CLEANUP_FREE char *path = molt__restore_path(unit, file), *text = NULL;
-    struct molt_json *v = NULL;
-    size_t len;
-
-    if (molt_read_file(path, 65536, &text, &len, NULL) == 0)
-        (void)molt_json_parse(text, len, &v, NULL);
-    return v;
-}
-
 /* The pid that the restore program left with the word that it is ready; or 0. */
 static pid_t ready_pid(const char *unit)
 {
-    CLEANUP_JSON struct molt_json *v = load_json(unit, "ready");
+    CLEANUP_JSON struct molt_json *v = NULL;
 
-    return (pid_t)molt_json_get_int(v, "pid", 0);
+    return read_result(unit, "ready", &v, NULL) == 0 ? (pid_t)molt_json_get_int(v, "pid", 0) : 0;
 }
 
 int molt_restore_lay(const struct molt_restore_spec *s, struct molt_error **err)
@@ -438,7 +430,7 @@ int molt_restore_begin(const char *unit, struct molt_restoring **ret, struct mol
 
 /* In the blackout: sleeps until the result appears, or whoever would write it is dead. Nothing here may take the processor from the restore
  * (a call of systemctl would be a tenth of the blackout). */
-static int wait_result(const struct molt_restoring *x, int timeout_ms, struct molt_error **err)
+static int wait_result(const struct molt_restoring *x, int timeout_ms, struct molt_json **ret, struct molt_error **err)
 {
     int64_t end = molt_mono_ms() + timeout_ms;
     char events[4096];
@@ -451,7 +443,7 @@ static int wait_result(const struct molt_restoring *x, int timeout_ms, struct mo
         if (n < 0 && errno != EINTR)
             return molt_error_errno(err, "wait for the restore program");
         /* Looked at after the death: it may have been the last that it did. */
-        int r = read_result(x->unit, "result", err);
+        int r = read_result(x->unit, "result", ret, err);
 
         if (r != MOLT_E_STATE)
             return r;
@@ -467,10 +459,10 @@ static int wait_result(const struct molt_restoring *x, int timeout_ms, struct mo
 int molt_restore_end(struct molt_restoring *x, int timeout_ms, struct molt_dump_stats *ret_stats, struct molt_error **err)
 {
     struct molt_dump_stats stats = {0};
-    int r = wait_result(x, timeout_ms, err);
+    CLEANUP_JSON struct molt_json *told = NULL;
+    int r = wait_result(x, timeout_ms, &told, err);
 
     stats.wall_us = (uint64_t)(molt_mono_us() - x->begun_us);
-    CLEANUP_JSON struct molt_json *told = r == 0 ? load_json(x->unit, "result") : NULL;
     stats.before_us = (uint64_t)molt_json_get_int(told, "before_us", 0);
     stats.asked_us = (uint64_t)molt_json_get_int(told, "asked_us", 0);
     if (r == 0)
@@ -589,12 +581,11 @@ int molt_restore_paged(const char *unit, int timeout_ms, struct molt_json **ret,
     *ret = NULL;
     if (!molt_exists(paging))
         return 0;
-    while ((r = read_result(unit, MOLT__PAGED, err)) == MOLT_E_STATE) {
+    while ((r = read_result(unit, MOLT__PAGED, ret, err)) == MOLT_E_STATE) {
         if (molt_mono_ms() > end)
             return molt_error_set(err, MOLT_E_TIMEOUT, "%s: not all of its memory was there within %d ms", unit, timeout_ms);
         molt_sleep_ms(PAGED_POLL_MS);
     }
-    *ret = load_json(unit, MOLT__PAGED);
     return r;
 }
 

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -353,6 +354,73 @@ static pid_t server_of(const struct molt_pager *p)
     return pid;
 }
 
+/* Until the policy is (or is not) SCHED_IDLE; false: the server has ended, or it never is. */
+static bool until_idle(pid_t server, bool idle)
+{
+    const int64_t end = molt_mono_ms() + 5000;
+    int policy;
+
+    do
+        policy = sched_getscheduler(server);
+    while (policy >= 0 && !molt_exists(result) && (policy == SCHED_IDLE) != idle && molt_mono_ms() < end);
+    return policy >= 0 && (policy == SCHED_IDLE) == idle;
+}
+
+/* It is stopped in the middle of what it does while nobody else wants the processor; that is so little that it may be done before: false then. */
+static bool raised_by(bool fault)
+{
+    struct molt_pager p;
+    int status;
+    pid_t pid;
+
+    p = serve_with(LIVE_LATER, lay_images_of_two_rounds, PROT_READ | PROT_WRITE, 0, &pid);
+    assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+    assert_true(WIFSTOPPED(status));
+    const pid_t server = server_of(&p);
+
+    assert_int_equal(molt_pager_push(&p, NULL), 0);
+    const bool caught = until_idle(server, true) && kill(server, SIGSTOP) == 0 && !molt_exists(result);
+
+    if (fault)
+        kill(pid, SIGCONT);
+    if (caught)
+        assert_true(until_idle(server, false)); /* some of what it asks for was never written, so it does not go without an answer */
+    kill(server, SIGCONT);
+    kill(pid, SIGCONT);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    CLEANUP_JSON struct molt_json *v = wait_result();
+
+    assert_true(molt_json_get_bool(v, "ok", false));
+    molt_pager_end(&p);
+    return caught;
+}
+
+static void look_until_raised_by(bool fault)
+{
+    if (!molt_pager_realtime(1))
+        skip(); /* without the right to, it does not stand back */
+    (void)molt_pager_realtime(0);
+    for (int tries = 0; tries < 100; tries++) {
+        if (raised_by(fault))
+            return;
+        assert_int_equal(unlink(result), 0);
+    }
+    fail_msg("the server was never seen standing back");
+}
+
+static void until_a_page_is_asked_for_it_stands_back(void **state)
+{
+    (void)state;
+    look_until_raised_by(true);
+}
+
+static void it_does_not_stand_back_for_ever(void **state)
+{
+    (void)state;
+    look_until_raised_by(false);
+}
+
 /* Zeroes in the place of its memory would be worse than its end. */
 static void a_server_that_dies_takes_it_along(void **state)
 {
@@ -414,6 +482,8 @@ int main(void)
         TEST(two_rounds_come_without_being_asked_for),
         TEST(it_is_brought_without_being_asked_for),
         TEST(what_is_likely_does_not_wait_for_calm),
+        TEST(until_a_page_is_asked_for_it_stands_back),
+        TEST(it_does_not_stand_back_for_ever),
         TEST(a_server_that_dies_takes_it_along),
         TEST(a_restore_that_is_given_up_leaves_nothing),
         TEST(a_criu_that_leaves_early_ends_it),
