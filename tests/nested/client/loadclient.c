@@ -36,7 +36,8 @@ struct connection {
     char cid[64];
     int fd; /* -1: dead */
     unsigned long long seq, acked, last_global;
-    double sent_at, due;
+    double sent_at;
+    double due; /* its turns are one interval apart from the beginning on, whatever it waited: clients that a pause has stopped together stay spread */
     char buffer[LINE];
     size_t have;
 };
@@ -163,7 +164,8 @@ static void reply(struct load *l, struct connection *c, const char *line)
     l->max_global = total > l->max_global ? total : l->max_global;
     l->replies++;
     note_wait(l, c, (now - c->sent_at) * 1000);
-    c->due = c->sent_at + l->interval > now ? c->sent_at + l->interval : now;
+    while (l->interval > 0 && c->due <= now)
+        c->due += l->interval;
 }
 
 static void receive(struct load *l, struct connection *c)

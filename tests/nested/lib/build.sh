@@ -33,7 +33,7 @@ images_hash() {
     hash_of "$(basename "$DOM0_TAR")" "$(basename "$GUEST_TAR")" "$(basename "$SMALL_TAR")" "$(basename "$KINDS_TAR")" "$(ls "$JVMS_TAR" 2>/dev/null)" \
         "$NESTED/service" "$NESTED/client" "$NESTED/kinds" "$(packages_hash)" \
         "$(debian_sources "$SUITE-updates" "$SUITE-security")" "$(apt_habits)" "$(cat "$KEY.pub" "$CACHE/hostkey.pub")" \
-        "$DOM0_DISK $GUEST_DISK $GUEST_ADDRESS $GUEST_MAC $BRIDGE_ADDRESS $QEMU_DNS $IMAGES_IN_DOM0 $FASTER_KERNEL ${MASKED[*]} $WEB2_ROOT $WEB2_BOOT $WEB2_SWAP $WEB2_DATA" \
+        "$DOM0_DISK $GUEST_DISK $GUEST_ADDRESS $GUEST_MAC $BRIDGE_ADDRESS $QEMU_DNS $IMAGES_IN_DOM0 $FASTER_KERNEL $CPU ${MASKED[*]} $WEB2_ROOT $WEB2_BOOT $WEB2_SWAP $WEB2_DATA" \
         "$(declare -f configure_common configure_guest hand_out_guest make_jvms_guest add_jvms_to_dom0 make_guest_disk lean_boot lean_sources package_lists make_partitioned_guest partition partition_table make_dom0_disk disk_of_root install_package kinds_unit kinds_database kinds_pgbench make_kinds_guest add_kinds_to_dom0)" "$KINDS_DISK $KINDS_ADDRESS6 $KINDS_BRIDGE6" \
         "$(emulator_version)" "$(declare -f launch boot_dom0 boot_web1 warm_service freeze_to)"
 }

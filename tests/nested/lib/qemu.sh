@@ -28,6 +28,10 @@ with socket.socket() as s:
 END
 }
 
+# On hardware "rep movsb" is the fastest way to copy a page, in the emulator each byte is a turn of a loop: Xen and Linux that do not think so copy pages three to five
+# times as fast (docs/PERFORMANCE.md).
+CPU=max,-smap,-erms,-fsrm,-fzrm,-fsrs,-fsrc
+
 # launch DISK [STATE]: start QEMU on DISK; with STATE it goes on from there.
 launch() {
     local disk=$1 state=${2:-} dir port incoming=()
@@ -38,7 +42,7 @@ launch() {
     [ -z "$state" ] || incoming=(-incoming "exec:cat '$state'")
     "${QEMU[@]}" \
         -name "xenmolt-$NAME-$(cksum <<<"$dir" | cut -d' ' -f1)" \
-        -accel tcg,thread=multi,tb-size=1024 -machine pc -cpu max,-smap -smp 2 -m 6144 \
+        -accel tcg,thread=multi,tb-size=1024 -machine pc -cpu $CPU -smp 2 -m 6144 \
         -nodefaults -display none -no-user-config -rtc base=utc \
         -kernel "$IMAGES/xen" \
         -append "dom0_mem=1536M,max:1536M dom0_max_vcpus=2 console=com1 com1=115200,8n1 spec-ctrl=eager-fpu xpti=no pv-l1tf=off" \
