@@ -144,6 +144,7 @@ static int arm(struct molt_request *rq, struct unit_move *m, const struct molt_j
     if (r < 0)
         return r;
     disarm(m);
+    o.patience_ms = MOLT_DUMP_PATIENCE_MS;
     return molt_dump_arm(m->workload, &o, &m->dump, err);
 }
 
@@ -153,11 +154,10 @@ static int arm(struct molt_request *rq, struct unit_move *m, const struct molt_j
 int h_dump_arm(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     (void)reply;
-    hurry(true);
-    int r = units_each(rq, arm, err);
-    if (r < 0)
-        hurry(false);
-    else if (molt_json_get_bool(rq->args, "bystanders", false) && !has_user_file_system())
+    int r = units_each(rq, arm, err); /* clients wait for what this takes of the processor, and nobody for its end */
+    if (r == 0)
+        hurry(true);
+    if (r == 0 && molt_json_get_bool(rq->args, "bystanders", false) && !has_user_file_system())
         stop_bystanders(rq->ctx);
     return r;
 }

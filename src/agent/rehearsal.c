@@ -47,7 +47,7 @@ int h_rehearsal_dump(struct molt_request *rq, struct molt_json *reply, struct mo
     if (r < 0)
         return r;
     CLEANUP_FREE char *dir = molt_predump_dir(m->images, rounds + 1);
-    const struct molt_dump_opts o = {.dir = dir, .rounds = rounds, .trial = true, .log = s->log};
+    const struct molt_dump_opts o = {.dir = dir, .rounds = rounds, .trial = true, .patience_ms = MOLT_DUMP_PATIENCE_MS, .log = s->log};
     r = molt_remove_tree(dir, err);
     if (r == 0)
         r = trial_dump(m, &o, &stats, err);

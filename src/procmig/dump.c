@@ -392,7 +392,7 @@ int molt_dump_arm(const struct molt_workload *w, const struct molt_dump_opts *op
     if (r == 0 && !on_tmpfs(d->dir))
         molt_warn(opts->log, "%s is not on a tmpfs; the dump will be slower", d->dir);
     if (r == 0)
-        r = molt_worker_start(opts->toolbox, w->main_pid, ARM_TIMEOUT_MS, &d->worker, err);
+        r = molt_worker_start(opts->toolbox, w->main_pid, ARM_TIMEOUT_MS, opts->patience_ms, &d->worker, err);
     if (r == 0)
         r = ask_dump(d, w, err);
     if (r < 0) {
@@ -443,6 +443,7 @@ int molt_dump_begin(struct molt_dump *d, struct molt_error **err)
 
     d->begun_us = molt_mono_us();
     d->begun = true;
+    molt_worker_hurry(&d->worker);
     r = molt_worker_go_on(&d->worker, NULL, err);
     /* Where it asks this every thread is seized (cr_dump_tasks in criu/cr-dump.c). */
     return r < 0 ? r : wait_step(d, "query-ext-files", DUMP_TIMEOUT_MS, err);

@@ -20,12 +20,15 @@ struct molt_dump_stats { /* from CRIU's stats images; microseconds */
     uint64_t image_bytes;
 };
 
+#define MOLT_DUMP_PATIENCE_MS 5000 /* where the guest's services leave next to nothing of the processor */
+
 struct molt_dump_opts {
     const char *toolbox; /* NULL: MOLT_TOOLBOX_DIR */
     const char *dir;     /* image directory, on a tmpfs; made when missing, empty but for such rounds */
     int timeout_ms;      /* 0: 120 s */
     unsigned rounds;     /* of memory that was copied before (predump.h); the dump takes what was written since */
     bool trial;          /* the workload goes on behind it (rehearse.h); its images are round `rounds` + 1, in whose directory they lie */
+    int patience_ms;     /* so long the criu that is armed stands back behind whoever wants the processor, molt_worker_start */
     struct molt_log *log;
 };
 
@@ -38,7 +41,7 @@ struct molt_dump;
 int molt_dump_arm(const struct molt_workload *w, const struct molt_dump_opts *opts, struct molt_dump **ret, struct molt_error **err);
 /* False: it was told of something else than what is to be dumped now, or has ended. */
 bool molt_dump_fits(const struct molt_dump *d, const struct molt_workload *w, const struct molt_dump_opts *opts);
-/* Returns when the tree stands still; criu waits for what is found there. The network must be isolated by the caller. On failure, from here
+/* Returns when the tree stands still, with our priority; criu waits for what is found there. The network must be isolated by the caller. On failure, from here
  * to the end, the tree is as CRIU left it: molt_dump_disarm, then molt_dump_resume. */
 int molt_dump_begin(struct molt_dump *d, struct molt_error **err);
 /* w: what stands still (molt_workload_refresh). CRIU is to know of the journal's streams, when nothing can open or close one any more. Done by

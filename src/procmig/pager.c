@@ -27,7 +27,6 @@
 #define SOCKET     "lazy-pages.socket" /* CRIU's name for it */
 #define KILL_MS    20000
 #define NICE_FIRST (-10)
-#define BACK_MS    3000
 
 static bool set_priority(pid_t pid, int policy, int priority)
 {
@@ -95,7 +94,7 @@ static int hear(struct watched *w)
         if (w->realtime) { /* else it might not get away from there */
             molt__pager_urgency(w->server, MOLT__PAGER_IDLE);
             w->back = true;
-            w->until = molt_mono_ms() + BACK_MS;
+            w->until = molt_mono_ms() + MOLT__PAGER_PATIENCE_MS;
         }
         return send(w->sk, "", 1, MSG_NOSIGNAL) == 1;
     }
@@ -121,13 +120,17 @@ static int wait_and_hear(struct watched *w)
 {
     const size_t n = w->back ? w->n : 0;
     CLEANUP_FREE struct pollfd *v = molt_xcalloc(n + 1, sizeof(*v));
+    int timeout = -1;
 
     v[0] = (struct pollfd){.fd = w->sk, .events = POLLIN};
     for (size_t i = 0; i < n; i++)
         v[1 + i] = (struct pollfd){.fd = w->v[i].uffd, .events = POLLIN};
-    const int64_t left = w->back ? w->until - molt_mono_ms() : -1;
+    if (w->back) {
+        const int64_t left = w->until - molt_mono_ms();
 
-    if (poll(v, n + 1, !w->back ? -1 : left > 0 ? (int)left : 0) < 0)
+        timeout = left > 0 ? (int)left : 0;
+    }
+    if (poll(v, n + 1, timeout) < 0)
         return errno == EINTR;
     for (size_t i = 0; i < n; i++)
         if (w->back && v[1 + i].revents)

@@ -24,10 +24,9 @@
 /* The first ones, the likeliest, go without waiting: a page that is asked for instead stops a thread for as long as dozens take here. */
 #define BUSY_PIECE 32u /* pages between two looks at who waits, while somebody may */
 /* For the others the processor belongs to those who wait for an answer: what nobody asked for is put there when no page was asked for during CALM_MS and
- * nobody else wants to run, or, where that does not happen, PATIENCE_MS after the first was. Until the first one is, others work towards the thaw, but wait
+ * nobody else wants to run, or, where that does not happen, MOLT__PAGER_PATIENCE_MS after the first was. Until the first one is, others work towards the thaw, but wait
  * for dom0 most of the time: all that they leave of the processor is ours, and no more (SCHED_IDLE). */
 #define CALM_MS     100
-#define PATIENCE_MS 3000
 #define BUSY_MS     20 /* until it is looked at again whether anybody else wants to run */
 
 struct pager {
@@ -92,9 +91,13 @@ static int stand_back(struct pager *p, struct molt_error **err)
     char word;
     int r = tell(p, &report, -1, err);
 
-    if (r == 0 && recv(p->watcher, &word, 1, 0) != 1)
-        r = molt_error_errno(err, "hear from the one that watches");
-    return r;
+    if (r < 0)
+        return r;
+    ssize_t n = recv(p->watcher, &word, 1, 0);
+
+    if (n < 0)
+        return molt_error_errno(err, "hear from the one that watches");
+    return n == 1 ? 0 : molt_error_set(err, MOLT_E_INTERNAL, "the one that watches has ended");
 }
 
 static void note_faults(struct pager *p)
@@ -211,7 +214,7 @@ static bool all_whole(const struct pager *p)
 
 static bool overdue(const struct pager *p)
 {
-    return p->first_ms && molt_mono_ms() - p->first_ms >= PATIENCE_MS;
+    return p->first_ms && molt_mono_ms() - p->first_ms >= MOLT__PAGER_PATIENCE_MS;
 }
 
 /* Milliseconds until anything may be pushed. */

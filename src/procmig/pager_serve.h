@@ -6,6 +6,9 @@
 #include "procmig/pager.h"
 #include "procmig/uffd.h"
 
+/* So long whoever pushes lets others go first: while it stands back from the thaw on, and behind the first page that was asked for. */
+#define MOLT__PAGER_PATIENCE_MS 3000
+
 enum molt__pager_says {
     MOLT__PAGER_SERVES,      /* a process, its userfaultfd as ancillary data */
     MOLT__PAGER_STANDS_BACK, /* it pushes while nobody else has anything to do: who watches has to raise it when a page is asked for */

@@ -209,7 +209,7 @@ static int get_ready(const struct molt_restore_spec *s, struct helpers *h, struc
         r = start_pager(s, &h->pager, err);
     (void)setpriority(PRIO_PROCESS, 0, HURRY); /* CRIU inherits it, and gives each process its own */
     if (r == 0)
-        r = molt_worker_start(s->toolbox, 0, WORKER_TIMEOUT_MS, &h->worker, err);
+        r = molt_worker_start(s->toolbox, 0, WORKER_TIMEOUT_MS, 0, &h->worker, err);
     (void)mlockall(MCL_CURRENT | MCL_FUTURE); /* what it does in the pause meets no fault */
     return r;
 }

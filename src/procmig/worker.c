@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@
 #include "procmig/pb.h"
 
 #define MESSAGE_MAX (1u << 20)
+#define STAND_BACK  10 /* a nice value */
 
 /* criu_req_type */
 #define ASK_NOTIFY  6
@@ -95,7 +97,7 @@ static int parse(const void *data, size_t len, struct response *ret, struct molt
 }
 
 /* 1: there is one, 0: it is gone. */
-static int receive(const struct molt_worker *w, int timeout_ms, struct response *ret, struct molt_error **err)
+static int receive(struct molt_worker *w, int timeout_ms, struct response *ret, struct molt_error **err)
 {
     CLEANUP_FREE char *buf = NULL;
     int64_t end = molt_mono_ms() + timeout_ms;
@@ -103,14 +105,16 @@ static int receive(const struct molt_worker *w, int timeout_ms, struct response 
 
     for (;;) {
         struct pollfd p = {.fd = w->sk, .events = POLLIN};
-        int64_t left = end - molt_mono_ms();
-        int r = poll(&p, 1, left > 0 ? (int)left : 0);
+        int64_t now = molt_mono_ms(), until = w->patient && w->patient < end ? w->patient : end;
+        int r = poll(&p, 1, until > now ? (int)(until - now) : 0);
 
         if (r > 0)
             break;
         if (r < 0 && errno != EINTR)
             return molt_error_errno(err, "wait for criu");
-        if (left <= 0)
+        if (w->patient && now >= w->patient)
+            molt_worker_hurry(w);
+        if (now >= end)
             return molt_error_set(err, MOLT_E_TIMEOUT, "criu did not answer within %d ms", timeout_ms);
     }
     buf = molt_xmalloc(MESSAGE_MAX);
@@ -132,6 +136,13 @@ static void forget(struct molt_worker *w)
         close(w->sk);
     free(w->why);
     *w = (struct molt_worker)MOLT_WORKER_NONE;
+}
+
+void molt_worker_hurry(struct molt_worker *w)
+{
+    if (w->patient && w->pid > 0)
+        (void)setpriority(PRIO_PROCESS, (id_t)w->pid, getpriority(PRIO_PROCESS, 0));
+    w->patient = 0;
 }
 
 void molt_worker_kill(struct molt_worker *w)
@@ -161,7 +172,7 @@ static int wait_alive(struct molt_worker *w, int timeout_ms, struct molt_error *
     return 0;
 }
 
-int molt_worker_start(const char *toolbox, pid_t like, int timeout_ms, struct molt_worker *ret, struct molt_error **err)
+int molt_worker_start(const char *toolbox, pid_t like, int timeout_ms, int patience_ms, struct molt_worker *ret, struct molt_error **err)
 {
     struct molt_worker w = MOLT_WORKER_NONE;
     char number[16];
@@ -175,6 +186,8 @@ int molt_worker_start(const char *toolbox, pid_t like, int timeout_ms, struct mo
     snprintf(number, sizeof(number), "%d", sk[1]);
     r = fcntl(sk[1], F_SETFD, 0) < 0 ? molt_error_errno(err, "hand a socket to criu") : molt__criu_start(toolbox, argv, like, &w.pid, err);
     close(sk[1]);
+    if (r == 0 && patience_ms > 0 && setpriority(PRIO_PROCESS, (id_t)w.pid, STAND_BACK) == 0)
+        w.patient = molt_mono_ms() + patience_ms;
     if (r == 0)
         r = wait_alive(&w, timeout_ms, err);
     if (r < 0) {

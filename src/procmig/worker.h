@@ -9,6 +9,7 @@
 #define MOLT_PROCMIG_WORKER_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/error.h"
@@ -45,13 +46,17 @@ struct molt_worker {
     int sk;
     char *why; /* what it said of a failure, or NULL */
     bool well; /* it said that it has done what it was asked for; its end may come later */
+    int64_t patient; /* milliseconds of the monotonic clock until which it stands back; 0: it does not */
 };
 
 #define MOLT_WORKER_NONE {.sk = -1}
 
 /* Starts one in the mount and time namespaces of process `like` (0: ours), and waits until it answers. It inherits the descriptors that have
- * no FD_CLOEXEC. MOLT_E_TIMEOUT, MOLT_E_STATE when it ends instead. On failure nothing is left. */
-int molt_worker_start(const char *toolbox, pid_t like, int timeout_ms, struct molt_worker *ret, struct molt_error **err);
+ * no FD_CLOEXEC. MOLT_E_TIMEOUT, MOLT_E_STATE when it ends instead. On failure nothing is left. patience_ms: so long, while it is waited for, it leaves the
+ * processor to others who want it (a nice value of 10); 0: it has our priority from the beginning, else from molt_worker_hurry on, or when that time is over. */
+int molt_worker_start(const char *toolbox, pid_t like, int timeout_ms, int patience_ms, struct molt_worker *ret, struct molt_error **err);
+/* Our nice value is its own now. */
+void molt_worker_hurry(struct molt_worker *w);
 /* request: one of MOLT_CRIU_DUMP, MOLT_CRIU_RESTORE; opts: criu_opts, encoded. Its directory descriptor is ours and stays open until the
  * first molt_worker_next has returned. */
 int molt_worker_ask(const struct molt_worker *w, unsigned request, const struct molt_strbuf *opts, struct molt_error **err);

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -177,7 +178,7 @@ static void start_as(const char *mode, struct molt_worker *w)
 {
     CLEANUP_ERROR struct molt_error *err = NULL;
     setenv("FAKE", mode, 1);
-    if (molt_worker_start(dir, 0, LONG_MS, w, &err) < 0)
+    if (molt_worker_start(dir, 0, LONG_MS, 0, w, &err) < 0)
         fail_msg("%s", molt_error_text(err));
 }
 
@@ -187,11 +188,11 @@ static void a_worker_that_does_not_answer_is_none(void **state)
     struct molt_worker w = MOLT_WORKER_NONE;
     (void)state;
     setenv("FAKE", "ends", 1);
-    assert_int_equal(molt_worker_start(dir, 0, LONG_MS, &w, &err), MOLT_E_STATE);
+    assert_int_equal(molt_worker_start(dir, 0, LONG_MS, 0, &w, &err), MOLT_E_STATE);
     setenv("FAKE", "babbles", 1);
-    assert_int_equal(molt_worker_start(dir, 0, LONG_MS, &w, &err), MOLT_E_PROTOCOL);
+    assert_int_equal(molt_worker_start(dir, 0, LONG_MS, 0, &w, &err), MOLT_E_PROTOCOL);
     setenv("FAKE", "silent", 1);
-    assert_int_equal(molt_worker_start(dir, 0, 100, &w, &err), MOLT_E_TIMEOUT);
+    assert_int_equal(molt_worker_start(dir, 0, 100, 0, &w, &err), MOLT_E_TIMEOUT);
     assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* none is left */
     assert_int_equal(errno, ECHILD);
 }
@@ -219,6 +220,33 @@ static void it_goes_on_when_it_is_answered(void **state)
     assert_int_equal(molt_worker_end(&w, "dump", LONG_MS, NULL, &err), 0); /* it answers what comes */
     assert_true(there("done"));
     assert_int_equal(w.pid, 0);
+}
+
+/* Behind whoever wants the processor, until it is wanted itself, or has been waited for long enough. */
+static void it_stands_back_until_it_is_wanted(void **state)
+{
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    struct molt_worker w;
+    char *at = NULL;
+    (void)state;
+    setenv("FAKE", "", 1);
+    const int own = getpriority(PRIO_PROCESS, 0);
+    assert_int_equal(molt_worker_start(dir, 0, LONG_MS, LONG_MS, &w, &err), 0);
+    assert_in_range(getpriority(PRIO_PROCESS, (id_t)w.pid), own + 1, 19);
+    if (setpriority(PRIO_PROCESS, (id_t)w.pid, own) < 0) {
+        molt_worker_kill(&w);
+        print_message("a nice value cannot be lowered here\n");
+        skip();
+    }
+    setpriority(PRIO_PROCESS, (id_t)w.pid, 19);
+    molt_worker_hurry(&w);
+    assert_int_equal(getpriority(PRIO_PROCESS, (id_t)w.pid), own);
+    molt_worker_kill(&w);
+    assert_int_equal(molt_worker_start(dir, 0, LONG_MS, 300, &w, &err), 0);
+    assert_in_range(getpriority(PRIO_PROCESS, (id_t)w.pid), own + 1, 19);
+    assert_int_equal(molt_worker_next(&w, 600, &at, &err), MOLT_E_TIMEOUT); /* nothing was asked */
+    assert_int_equal(getpriority(PRIO_PROCESS, (id_t)w.pid), own);
+    molt_worker_kill(&w);
 }
 
 static void its_words_are_in_the_error(void **state)
@@ -452,6 +480,7 @@ int main(int argc, char *argv[])
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_worker_that_does_not_answer_is_none, setup, drop),
         cmocka_unit_test_setup_teardown(it_goes_on_when_it_is_answered, setup, drop),
+        cmocka_unit_test_setup_teardown(it_stands_back_until_it_is_wanted, setup, drop),
         cmocka_unit_test_setup_teardown(its_words_are_in_the_error, setup, drop),
         cmocka_unit_test_setup_teardown(it_ends_with_us, setup, drop),
         cmocka_unit_test_setup_teardown(a_dump_waits_stands_still_and_ends, setup, drop),
