@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/strbuf.h"
 #include "upgrade.h"
 
@@ -49,10 +50,19 @@ static const struct molt_json *longest(const struct molt_json *done, const char 
     return found;
 }
 
+static void set_time(struct molt_json *v, const char *key, int64_t us)
+{
+    char stamp[MOLT_STAMP_MAX];
+    if (us > 0)
+        molt_json_set_string(v, key, molt_stamp(us, stamp));
+}
+
 static struct molt_json *split(const struct molt_json *notes)
 {
     struct molt_json *v = molt_json_object();
     const struct molt_json *restore = molt_json_get(notes, "restore");
+    set_time(v, "started", molt_json_get_int(notes, "t_freeze", 0));
+    set_time(v, "ended", molt_json_get_int(notes, "t_thawed", 0));
     set_ms(v, "freeze_ms", ms_between(notes, "t_freeze", "t_still"));
     set_ms(v, "hold_ms", ms_between(notes, "t_freeze", "t_held"));
     set_ms(v, "seize_ms", ms_between(notes, "t_freeze", "t_seized"));

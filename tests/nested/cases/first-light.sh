@@ -10,7 +10,7 @@ report_valid() {
         and (.phases | length >= 10) and all(.phases[]; (.name, .started, .ended) | type == \"string\")
         and all(.phases[]; .started | test(\"^[0-9-]{10}T[0-9:]{8}[.][0-9]{6}Z\$\"))
         and ([.phases[].started] | . == sort)
-        and all(.snapshot_pause_ms, .blackout_ms; type == \"number\" and . > 0)
+        and all(.snapshot_pause_ms, .blackout_ms; type == \"number\" and . > 0) and .blackout.started < .blackout.ended
         and (.predump | length > 0) and all(.predump[]; (.pages > 0) and (.frozen_ms < .ms))
         and all(.merge.active_only, .merge.upgrade_only, .merge.both_same, .merge.bytes; type == \"number\")
         and (.merge.conflicts | type == \"array\")
