@@ -4,11 +4,14 @@
 #include <assert.h>
 #include <errno.h>
 #include <linux/rtnetlink.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+
+#define ROOM 32768 /* what the kernel sends at once, netlink(7) */
 
 void molt_rtreq_begin(struct molt_rtreq *m, unsigned short type, unsigned short flags, const void *body, size_t len)
 {
@@ -45,4 +48,43 @@ int molt_rtreq_send(const struct molt_rtreq *m)
     if ((size_t)n < sizeof(answer.h) + sizeof(answer.e) || answer.h.nlmsg_type != NLMSG_ERROR)
         return -EBADMSG;
     return answer.e.error;
+}
+
+/* 1: more is to come, 0: that was the last. */
+static int each(const struct nlmsghdr *h, size_t left, int (*fn)(void *ctx, const struct nlmsghdr *h), void *ctx)
+{
+    for (; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
+        if (h->nlmsg_type == NLMSG_DONE)
+            return 0;
+        if (h->nlmsg_type == NLMSG_ERROR)
+            return h->nlmsg_len >= NLMSG_LENGTH(sizeof(struct nlmsgerr)) ? ((const struct nlmsgerr *)NLMSG_DATA(h))->error : -EBADMSG;
+        int r = fn(ctx, h);
+
+        if (r < 0)
+            return r;
+    }
+    return 1;
+}
+
+int molt_rtreq_dump(struct molt_rtreq *m, int (*fn)(void *ctx, const struct nlmsghdr *h), void *ctx)
+{
+    CLEANUP_CLOSE int sk = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    CLEANUP_FREE char *room = malloc(ROOM);
+    int r = 1;
+
+    m->h.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+    if (!room)
+        return -ENOMEM;
+    if (sk < 0 || send(sk, m, m->h.nlmsg_len, 0) < 0)
+        return -errno;
+    while (r > 0) {
+        ssize_t n = recv(sk, room, ROOM, MSG_TRUNC);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EBADMSG;
+        r = n > ROOM ? -EMSGSIZE : each((const struct nlmsghdr *)room, (size_t)n, fn, ctx);
+    }
+    return r;
 }

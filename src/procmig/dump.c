@@ -24,6 +24,7 @@
 #include "base/fsio.h"
 #include "base/strbuf.h"
 #include "procmig/carry.h"
+#include "procmig/neighbours.h"
 #include "procmig/pb.h"
 #include "procmig/procfs.h"
 #include "procmig/sockfiles.h"
@@ -475,7 +476,7 @@ static int dump_timeout_ms(const struct molt_dump *d)
 static int collect_meta(const struct molt_dump *d, const struct molt_workload *w, struct molt_json **ret, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *v = molt_json_object();
-    struct molt_json *carry = NULL, *ids = molt_json_array();
+    struct molt_json *carry = NULL, *neighbours = NULL, *ids = molt_json_array();
     int r = molt__carry_collect(w, d->dir, &carry, err);
 
     for (size_t i = 0; i < w->tids; i++)
@@ -487,6 +488,8 @@ static int collect_meta(const struct molt_dump *d, const struct molt_workload *w
     if (r < 0)
         return r;
     molt_json_set(v, "carry", carry);
+    if (molt__neighbours_collect(&neighbours, NULL) == 0) /* without them they are asked for */
+        molt_json_set(v, "neighbours", neighbours);
     molt_json_set(v, "sockets", molt_json_copy(d->sockets));
     molt_json_set(v, "sockfiles", molt_json_copy(d->sockfiles));
     *ret = MOLT_STEAL_PTR(v);

@@ -8,7 +8,7 @@
 #include "procmig/workload.h"
 
 /* Files of ours in the image directory, beside CRIU's; they travel with the images. */
-#define MOLT_DUMP_META "molt-dump.json" /* {schema, main_pid, ids [], sockets [{ino, stderr}], carry []}; the last to appear */
+#define MOLT_DUMP_META "molt-dump.json" /* {schema, main_pid, ids [], sockets [{ino, stderr}], carry [], neighbours []}; the last to appear */
 #define MOLT_DUMP_FAILED "molt-dump.failed" /* instead of it */
 
 struct molt_dump_stats { /* from CRIU's stats images; microseconds */

@@ -14,6 +14,7 @@
 #include "base/fsio.h"
 #include "base/strbuf.h"
 #include "procmig/carry.h"
+#include "procmig/neighbours.h"
 #include "procmig/pager.h"
 #include "procmig/pb.h"
 #include "procmig/procfs.h"
@@ -257,6 +258,15 @@ static int note_residue(const struct molt_restore_spec *s, const struct molt_jso
     return r;
 }
 
+/* Without them the connections' peers are asked for, and wait. */
+static void know_neighbours(const struct molt_restore_spec *s, const struct molt_json *meta)
+{
+    CLEANUP_ERROR struct molt_error *e = NULL;
+
+    if (molt__neighbours_place(molt_json_get(meta, "neighbours"), NULL, &e) < 0)
+        fprintf(stderr, "restore of %s: %s\n", s->unit, molt_error_text(e));
+}
+
 static int restore(const struct molt_restore_spec *s, struct helpers *h, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *meta = NULL;
@@ -265,6 +275,8 @@ static int restore(const struct molt_restore_spec *s, struct helpers *h, struct 
 
     if (r == 0)
         r = note_residue(s, meta, err);
+    if (r == 0)
+        know_neighbours(s, meta);
     if (r == 0)
         r = molt__carry_place(molt_json_get(meta, "carry"), s->images, err);
     if (r == 0 && h->usec && !molt_json_get_bool(meta, "tcp_usec", false))

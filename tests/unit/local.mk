@@ -15,6 +15,10 @@ UNIT_TESTS += tests/unit/test_rtreq
 tests_unit_test_rtreq_SOURCES = tests/unit/test_rtreq.c
 tests_unit_test_rtreq_LDADD = libmoltbase.la $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_neighbours
+tests_unit_test_neighbours_SOURCES = tests/unit/test_neighbours.c
+tests_unit_test_neighbours_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_sockfiles
 tests_unit_test_sockfiles_SOURCES = tests/unit/test_sockfiles.c
 tests_unit_test_sockfiles_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)

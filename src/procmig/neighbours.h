@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Internal: whom the kernel knows on its links (arp(7), RFC 4861). CRIU lets each restored connection send once, before its guest is in the network: the
+ * kernel that does not know the peer's link address asks for it, nobody hears that, and it asks again a second later. So what the old kernel knew goes along.
+ */
+#ifndef MOLT_PROCMIG_NEIGHBOURS_H
+#define MOLT_PROCMIG_NEIGHBOURS_H
+
+#include "base/json.h"
+
+#define MOLT__NEIGHBOURS_MAX 1024
+
+/* [{"address", "mac", "link": the MAC address of the device that it is seen on}], of IPv4 and IPv6, Ethernet only, and no more than
+ * MOLT__NEIGHBOURS_MAX of them. */
+int molt__neighbours_collect(struct molt_json **ret, struct molt_error **err);
+/* Those that this kernel does not know are known from now on, as ones that are to be asked while they are used (NUD_STALE): on the device with that MAC
+ * address, else on the one that has an address of the same network. What is on none is left out. ret_placed: how many; may be NULL. MOLT_E_PROTOCOL for
+ * what is no such list; what came before stays. */
+int molt__neighbours_place(const struct molt_json *list, size_t *ret_placed, struct molt_error **err);
+
+#endif
