@@ -332,10 +332,9 @@ static int delete_all(struct nl_sock *s, const char *op_id, struct molt_error **
     return r;
 }
 
-int molt_hold_remove(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err)
+static int straighten_all(struct nl_sock *s, const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err)
 {
-    CLEANUP_RTNL struct nl_sock *s = NULL;
-    int r = molt_rtnl_open(&s, err);
+    int r = 0;
     for (int i = 0; r == 0 && i < n; i++) {
         struct molt__ends e = molt__hold_ends(op_id, i);
         if ((r = straighten(s, &e, &v[i], err)) < 0 && gone(s, &e)) {
@@ -343,6 +342,24 @@ int molt_hold_remove(const char *op_id, const struct molt_hold_vif *v, int n, st
             r = 0;
         }
     }
+    return r;
+}
+
+int molt_hold_straighten(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err)
+{
+    CLEANUP_RTNL struct nl_sock *s = NULL;
+    int r = molt_rtnl_open(&s, err);
+    if (r == 0)
+        r = straighten_all(s, op_id, v, n, err);
+    return r < 0 ? molt_error_prefix(err, "held packets") : 0;
+}
+
+int molt_hold_remove(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err)
+{
+    CLEANUP_RTNL struct nl_sock *s = NULL;
+    int r = molt_rtnl_open(&s, err);
+    if (r == 0)
+        r = straighten_all(s, op_id, v, n, err);
     if (r == 0)
         r = delete_all(s, op_id, err);
     return r < 0 ? molt_error_prefix(err, "held packets") : 0;

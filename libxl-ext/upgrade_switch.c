@@ -75,7 +75,7 @@ int step_switch(struct molt_op *op, struct molt_error **err)
     up_note_us(op, "t_thawed");
     up_announce(op, clone);
     r = pause_active(op, err);
-    return r < 0 ? r : molt_hold_remove(molt_op_id(op), vifs->v, vifs->n, err);
+    return r < 0 ? r : molt_hold_straighten(molt_op_id(op), vifs->v, vifs->n, err);
 }
 
 /* libxl's configuration may still have a disk that was detached. */
@@ -177,7 +177,10 @@ int up_go_live(struct molt_op *op, struct molt_json *args, struct molt_error **e
 int step_verify(struct molt_op *op, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *args = up_units_args(op);
-    return up_go_live(op, args, err);
+    int r = up_go_live(op, args, err);
+    /* Deleting devices is work for much of dom0: not while the workload still waits for its memory. */
+    int v = molt_hold_remove(molt_op_id(op), NULL, 0, r < 0 ? NULL : err);
+    return r < 0 ? r : v;
 }
 
 /* The names of the bases are the guest's to use again. */
