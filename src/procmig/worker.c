@@ -140,7 +140,7 @@ static void forget(struct molt_worker *w)
 
 void molt_worker_hurry(struct molt_worker *w)
 {
-    if (w->patient && w->pid > 0)
+    if (w->pid > 0)
         (void)setpriority(PRIO_PROCESS, (id_t)w->pid, getpriority(PRIO_PROCESS, 0));
     w->patient = 0;
 }
@@ -172,6 +172,13 @@ static int wait_alive(struct molt_worker *w, int timeout_ms, struct molt_error *
     return 0;
 }
 
+static bool stand_back(pid_t pid)
+{
+    const int own = getpriority(PRIO_PROCESS, 0);
+
+    return setpriority(PRIO_PROCESS, (id_t)pid, own > STAND_BACK ? own : STAND_BACK) == 0;
+}
+
 int molt_worker_start(const char *toolbox, pid_t like, int timeout_ms, int patience_ms, struct molt_worker *ret, struct molt_error **err)
 {
     struct molt_worker w = MOLT_WORKER_NONE;
@@ -186,7 +193,7 @@ int molt_worker_start(const char *toolbox, pid_t like, int timeout_ms, int patie
     snprintf(number, sizeof(number), "%d", sk[1]);
     r = fcntl(sk[1], F_SETFD, 0) < 0 ? molt_error_errno(err, "hand a socket to criu") : molt__criu_start(toolbox, argv, like, &w.pid, err);
     close(sk[1]);
-    if (r == 0 && patience_ms > 0 && setpriority(PRIO_PROCESS, (id_t)w.pid, STAND_BACK) == 0)
+    if (r == 0 && patience_ms > 0 && stand_back(w.pid))
         w.patient = molt_mono_ms() + patience_ms;
     if (r == 0)
         r = wait_alive(&w, timeout_ms, err);

@@ -55,7 +55,7 @@ struct molt_worker {
  * no FD_CLOEXEC. MOLT_E_TIMEOUT, MOLT_E_STATE when it ends instead. On failure nothing is left. patience_ms: so long, while it is waited for, it leaves the
  * processor to others who want it (a nice value of 10); 0: it has our priority from the beginning, else from molt_worker_hurry on, or when that time is over. */
 int molt_worker_start(const char *toolbox, pid_t like, int timeout_ms, int patience_ms, struct molt_worker *ret, struct molt_error **err);
-/* Our nice value is its own now. */
+/* Our nice value is its own now; also where it had been waited for so long that it has an earlier one of ours. */
 void molt_worker_hurry(struct molt_worker *w);
 /* request: one of MOLT_CRIU_DUMP, MOLT_CRIU_RESTORE; opts: criu_opts, encoded. Its directory descriptor is ours and stays open until the
  * first molt_worker_next has returned. */
