@@ -4,12 +4,12 @@
 #include <assert.h>
 #include <errno.h>
 #include <linux/rtnetlink.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/strbuf.h"
 
 #define ROOM 32768 /* what the kernel sends at once, netlink(7) */
 
@@ -69,12 +69,10 @@ static int each(const struct nlmsghdr *h, size_t left, int (*fn)(void *ctx, cons
 int molt_rtreq_dump(struct molt_rtreq *m, int (*fn)(void *ctx, const struct nlmsghdr *h), void *ctx)
 {
     CLEANUP_CLOSE int sk = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-    CLEANUP_FREE char *room = malloc(ROOM);
+    CLEANUP_FREE char *room = molt_xmalloc(ROOM);
     int r = 1;
 
     m->h.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-    if (!room)
-        return -ENOMEM;
     if (sk < 0 || send(sk, m, m->h.nlmsg_len, 0) < 0)
         return -errno;
     while (r > 0) {

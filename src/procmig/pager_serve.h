@@ -6,7 +6,7 @@
 #include "procmig/pager.h"
 #include "procmig/uffd.h"
 
-/* So long whoever pushes lets others go first: while it stands back from the thaw on, and behind the first page that was asked for. */
+/* So long whoever pushes lets others go first: while it stands back from CRIU's answer on, and behind the first page that was asked for. */
 #define MOLT__PAGER_PATIENCE_MS 3000
 
 enum molt__pager_says {
