@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -18,6 +19,8 @@
 #define ENTRIES 512u
 #define GAP     (16 * MOLT_PAGE) /* what lies between two ranges is read along */
 #define TEXT    (256u << 10) /* of all paths */
+#define ADVICE  (128 << 10) /* bytes that are advised of at a time: what the kernel reads ahead by default */
+#define BUFFER  (32u << 10)
 
 struct collect {
     struct molt_json *list;
@@ -101,33 +104,69 @@ struct molt_json *molt_touched_collect(const struct molt_workload *w)
     return c.list;
 }
 
-static uint64_t read_file(const char *path, const struct molt_json *ranges)
+/* Range k of a file's list, the part of it that the file has. false: there is none such. */
+static bool range_at(const struct molt_json *ranges, size_t k, int64_t size, off_t *ret_off, off_t *ret_len)
+{
+    const int64_t off = molt_json_intval(molt_json_at(ranges, 2 * k), -1), len = molt_json_intval(molt_json_at(ranges, 2 * k + 1), -1);
+
+    *ret_off = off;
+    *ret_len = len < size - off ? len : size - off;
+    return off >= 0 && len > 0 && off < size;
+}
+
+/* The kernel takes no more of what it is advised of than it would read ahead, however much that was (force_page_cache_ra in its mm/readahead.c). */
+static void advise(int fd, off_t off, off_t len)
+{
+    for (off_t at = 0; at < len; at += ADVICE)
+        (void)posix_fadvise(fd, off + at, len - at < ADVICE ? len - at : ADVICE, POSIX_FADV_WILLNEED);
+}
+
+/* What the advice has not brought yet is waited for. */
+static uint64_t fill(int fd, off_t off, off_t len)
+{
+    char room[BUFFER];
+    off_t at = 0;
+    ssize_t n = 1;
+
+    for (; at < len && n > 0; at += n > 0 ? n : 0)
+        n = pread(fd, room, (size_t)(len - at < (off_t)sizeof(room) ? len - at : (off_t)sizeof(room)), off + at);
+    return (uint64_t)at;
+}
+
+static uint64_t read_file(const char *path, const struct molt_json *ranges, uint64_t most)
 {
     CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    struct stat st;
+    const size_t all = molt_json_size(ranges) / 2, n = all < MOLT_TOUCHED_MAX ? all : MOLT_TOUCHED_MAX;
     uint64_t sum = 0;
+    struct stat st;
+    off_t off, len;
 
     if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
         return 0;
-    for (size_t i = 0; i + 1 < molt_json_size(ranges) && i / 2 < MOLT_TOUCHED_MAX; i += 2) {
-        const int64_t off = molt_json_intval(molt_json_at(ranges, i), -1), len = molt_json_intval(molt_json_at(ranges, i + 1), -1);
-
-        if (off >= 0 && len > 0 && off < st.st_size && posix_fadvise(fd, off, len, POSIX_FADV_WILLNEED) == 0)
-            sum += (uint64_t)(len < st.st_size - off ? len : st.st_size - off);
-    }
+    for (size_t i = 0; i < n; i++)
+        if (range_at(ranges, i, st.st_size, &off, &len) && (uint64_t)len <= most)
+            advise(fd, off, len);
+    for (size_t i = 0; i < n && sum < most; i++)
+        if (range_at(ranges, i, st.st_size, &off, &len))
+            sum += fill(fd, off, (uint64_t)len < most - sum ? len : (off_t)(most - sum));
     return sum;
 }
 
 uint64_t molt_touched_read(const struct molt_json *v)
 {
+    struct sysinfo info;
     uint64_t sum = 0;
 
-    for (size_t i = 0; i < molt_json_size(v) && i < MOLT_TOUCHED_MAX; i++) {
+    if (sysinfo(&info) < 0)
+        return 0;
+    const uint64_t most = (uint64_t)info.totalram * info.mem_unit / MOLT_TOUCHED_SHARE;
+
+    for (size_t i = 0; i < molt_json_size(v) && i < MOLT_TOUCHED_MAX && sum < most; i++) {
         const struct molt_json *o = molt_json_at(v, i);
         CLEANUP_FREE char *path = molt__path_decode(molt_json_get_string(o, "path"));
 
         if (path)
-            sum += read_file(path, molt_json_get(o, "ranges"));
+            sum += read_file(path, molt_json_get(o, "ranges"), most - sum);
     }
     return sum;
 }

@@ -12,7 +12,9 @@
  * ranges in all. The caller's. */
 #define MOLT_TOUCHED_MAX 2048
 struct molt_json *molt_touched_collect(const struct molt_workload *w);
-/* On the clone: has the kernel read them. What is malformed, or is no plain file here, is passed over. The bytes. */
+/* On the clone: reads them, and returns when they are there; no more than this part of the memory. What is malformed, or is no plain file here, is passed over.
+ * The bytes. */
+#define MOLT_TOUCHED_SHARE 4
 uint64_t molt_touched_read(const struct molt_json *v);
 
 #endif
