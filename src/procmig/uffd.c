@@ -17,7 +17,7 @@
 
 /* Pages around a fault that come with it: they will be asked for next, and each fault costs more than the copies. */
 #define AROUND 32u
-#define LOOK_AHEAD 256u /* runs, for those that can be read along */
+#define ALONG  8u /* pages that come along, where they lie between others: less than a call more would cost */
 
 #define FEATURES (UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP)
 
@@ -154,6 +154,8 @@ static int put_all(struct molt__mm *mm, uint64_t addr, const unsigned char *src,
 
         *count += n;
         done += n;
+        if (n > 0)
+            step = pages;
         if (whole || n > 0)
             continue;
         if (errno == EEXIST) {
@@ -178,7 +180,8 @@ static int put_all(struct molt__mm *mm, uint64_t addr, const unsigned char *src,
     return DONE;
 }
 
-/* Beginnings of runs that lie one behind the other in a file of the images, wherever their addresses are: one call reads them. */
+/* Beginnings of runs at consecutive addresses, wherever they lie in the images: one call puts them there. Each call costs what ten pages do, more where each is
+ * a way through a hypervisor (docs/PERFORMANCE.md). */
 struct group {
     struct part {
         size_t run;
@@ -188,24 +191,22 @@ struct group {
     uint64_t pages;
 };
 
-/* From run i on, up to address `high`, no less likely than `rank`; `most` (and MOLT__PIECE) pages. */
+/* From run i on, up to address `high`, no less likely than `rank`, but for a few between them; `most` (and MOLT__PIECE) pages. */
 static void gather(const struct molt__runs *rs, size_t i, uint64_t high, enum molt__rank rank, uint64_t most, struct group *g)
 {
-    const size_t end = rs->n - i < LOOK_AHEAD ? rs->n : i + LOOK_AHEAD;
-    const struct molt__run *first = NULL;
+    uint64_t next = rs->v[i].addr;
 
     g->n = 0;
     g->pages = 0;
-    for (; i < end && rs->v[i].addr < high && g->pages < most; i++) {
+    for (; i < rs->n && rs->v[i].addr == next && next < high && g->pages < most; i++) {
         const struct molt__run *run = &rs->v[i];
         const uint64_t room = most - g->pages, upto = (high - run->addr) / MOLT_PAGE, n = upto < run->pages ? upto : run->pages;
 
-        if (run->rank > rank || (first && (run->file != first->file || run->off != first->off + g->pages * MOLT_PAGE)))
-            continue;
-        if (!first)
-            first = run;
+        if (run->rank > rank && n > ALONG)
+            break;
         g->v[g->n++] = (struct part){i, n < room ? n : room};
         g->pages += n < room ? n : room;
+        next = run_end(run);
     }
 }
 
@@ -231,29 +232,33 @@ static void drop_empty(struct molt__runs *rs, size_t from, size_t to)
 
 /* What is copied has been read before: a page of the images that is mapped here, and not there yet, fails the kernel's copy, which is then made anew behind a
  * fault of ours. */
-static int put_group(struct molt__mm *mm, const struct molt__page_files *files, const struct group *g, uint64_t *count, struct molt_error **err)
+static int put_group(struct molt__mm *mm, struct molt__page_files *files, const struct group *g, uint64_t *count, struct molt_error **err)
 {
-    const size_t len = (size_t)(g->pages * MOLT_PAGE);
-    const struct molt__run *first = &mm->runs.v[g->v[0].run];
-    const unsigned char *src = files->room;
-    int r = DONE;
+    const struct molt__run *run = &mm->runs.v[g->v[0].run];
+    const uint64_t addr = run->addr;
+    unsigned char *to = files->room;
+    uint64_t done = 0;
 
-    if (molt_pread_all(files->v[first->file].fd, files->room, len, first->off) != (ssize_t)len)
-        return molt_error_errno(err, "read pages of the images");
-    for (size_t i = 0; i < g->n && r == DONE; i++) {
-        struct molt__run *run = &mm->runs.v[g->v[i].run];
-        uint64_t done = 0;
+    for (size_t i = 0; i < g->n; i++) {
+        run = &mm->runs.v[g->v[i].run];
+        if (molt__page_files_read(files, run->file, run->off, g->v[i].pages, to) < 0)
+            return molt_error_errno(err, "read pages of the images");
+        to += g->v[i].pages * MOLT_PAGE;
+    }
+    int r = put_all(mm, addr, files->room, g->pages, &done, count, err);
 
-        r = put_all(mm, run->addr, src, g->v[i].pages, &done, count, err);
-        shorten(run, done);
-        src += g->v[i].pages * MOLT_PAGE;
+    for (size_t i = 0; i < g->n && done > 0; i++) {
+        const uint64_t n = done < g->v[i].pages ? done : g->v[i].pages;
+
+        shorten(&mm->runs.v[g->v[i].run], n);
+        done -= n;
     }
     drop_empty(&mm->runs, g->v[0].run, g->v[g->n - 1].run + 1);
     return r;
 }
 
 /* All that is missing of [low, high). */
-static int put_missing(struct molt__mm *mm, const struct molt__page_files *files, uint64_t low, uint64_t high, uint64_t *count, struct molt_error **err)
+static int put_missing(struct molt__mm *mm, struct molt__page_files *files, uint64_t low, uint64_t high, uint64_t *count, struct molt_error **err)
 {
     struct group g;
     int r = DONE;
@@ -269,7 +274,7 @@ static int put_missing(struct molt__mm *mm, const struct molt__page_files *files
     return r;
 }
 
-static int answer(struct molt__mm *mm, const struct molt__page_files *files, uint64_t addr, struct molt__mm_count *count, struct molt_error **err)
+static int answer(struct molt__mm *mm, struct molt__page_files *files, uint64_t addr, struct molt__mm_count *count, struct molt_error **err)
 {
     const uint64_t low = addr & ~(uint64_t)(AROUND * MOLT_PAGE - 1), high = low + AROUND * MOLT_PAGE;
     size_t i = molt__runs_at(&mm->runs, addr);
@@ -289,7 +294,7 @@ static void keep_pending(struct molt__mm *mm, uint64_t addr)
     mm->pending[mm->n_pending++] = addr;
 }
 
-int molt__mm_retry(struct molt__mm *mm, const struct molt__page_files *files, struct molt__mm_count *count, struct molt_error **err)
+int molt__mm_retry(struct molt__mm *mm, struct molt__page_files *files, struct molt__mm_count *count, struct molt_error **err)
 {
     size_t n = mm->n_pending;
 
@@ -317,19 +322,35 @@ enum molt__rank molt__mm_rank(struct molt__mm *mm)
         }
 }
 
-int molt__mm_push(struct molt__mm *mm, const struct molt__page_files *files, uint64_t pages, bool discard, struct molt__mm_count *count, struct molt_error **err)
+/* The images are in memory: what is there now need not be twice. */
+static void punch(const struct molt__page_files *files, const struct molt__run *v, size_t n)
+{
+    for (size_t i = 0, k; i < n; i = k) {
+        uint64_t pages = v[i].pages;
+
+        for (k = i + 1; k < n && v[k].file == v[i].file && v[k].off == v[i].off + pages * MOLT_PAGE; k++)
+            pages += v[k].pages;
+        (void)fallocate(files->v[v[i].file].fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)v[i].off, (off_t)(pages * MOLT_PAGE));
+    }
+}
+
+int molt__mm_push(struct molt__mm *mm, struct molt__page_files *files, uint64_t pages, bool discard, struct molt__mm_count *count, struct molt_error **err)
 {
     const uint64_t most = pages < MOLT__PIECE ? pages : MOLT__PIECE;
+    struct molt__run parts[MOLT__PIECE];
     struct group g;
 
     if (molt__mm_rank(mm) == MOLT__RANKS)
         return 1;
     gather(&mm->runs, mm->hand, UINT64_MAX, mm->rank, most, &g);
-    const struct molt__run first = mm->runs.v[g.v[0].run];
+    for (size_t i = 0; i < g.n; i++) {
+        parts[i] = mm->runs.v[g.v[i].run];
+        parts[i].pages = g.v[i].pages;
+    }
     int r = put_group(mm, files, &g, &count->pages, err);
 
     if (r == DONE && discard)
-        (void)fallocate(files->v[first.file].fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)first.off, (off_t)(g.pages * MOLT_PAGE));
+        punch(files, parts, g.n);
     return r < 0 ? r : r == DONE;
 }
 
@@ -348,7 +369,7 @@ static struct molt__mm *forked(const struct molt__mm *mm, int fd)
     return child;
 }
 
-int molt__mm_event(struct molt__mm *mm, const struct molt__page_files *files, struct molt__mm_count *count, struct molt__mm **ret_child, struct molt_error **err)
+int molt__mm_event(struct molt__mm *mm, struct molt__page_files *files, struct molt__mm_count *count, struct molt__mm **ret_child, struct molt_error **err)
 {
     struct uffd_msg msg;
     ssize_t n = read(mm->fd, &msg, sizeof(msg));

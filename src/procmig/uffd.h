@@ -28,13 +28,13 @@ struct molt__mm_count {
 int molt__uffd_possible(struct molt_error **err);
 
 /* Reads one event and answers it: 1 done, 0 there was none. A fork: *ret_child is the child's memory, to be freed by molt__mm_free. */
-int molt__mm_event(struct molt__mm *mm, const struct molt__page_files *files, struct molt__mm_count *count, struct molt__mm **ret_child, struct molt_error **err);
+int molt__mm_event(struct molt__mm *mm, struct molt__page_files *files, struct molt__mm_count *count, struct molt__mm **ret_child, struct molt_error **err);
 /* Once more what could not be answered. */
-int molt__mm_retry(struct molt__mm *mm, const struct molt__page_files *files, struct molt__mm_count *count, struct molt_error **err);
+int molt__mm_retry(struct molt__mm *mm, struct molt__page_files *files, struct molt__mm_count *count, struct molt_error **err);
 /* The rank of what a push would bring; MOLT__RANKS: nothing is missing. */
 enum molt__rank molt__mm_rank(struct molt__mm *mm);
 /* Puts the next pages there, at most `pages` (and MOLT__PIECE): 1, 0: not now (an event waits, or memory is short). discard: frees them in the images. */
-int molt__mm_push(struct molt__mm *mm, const struct molt__page_files *files, uint64_t pages, bool discard, struct molt__mm_count *count, struct molt_error **err);
+int molt__mm_push(struct molt__mm *mm, struct molt__page_files *files, uint64_t pages, bool discard, struct molt__mm_count *count, struct molt_error **err);
 bool molt__mm_whole(const struct molt__mm *mm);
 void molt__mm_free(struct molt__mm *mm);
 

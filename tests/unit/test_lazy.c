@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Which pages a restore leaves out, and where they lie. */
+#include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -75,7 +77,7 @@ static void expect_run(const struct molt__runs *rs, size_t i, uint64_t addr, uin
 
 static void what_came_before_waits_and_the_last_does_not(void **state)
 {
-    struct molt__page_files files = {NULL, 0, 0, NULL};
+    struct molt__page_files files = {0};
     struct molt_lazy_count count;
 
     (void)state;
@@ -95,7 +97,7 @@ static void what_came_before_waits_and_the_last_does_not(void **state)
 
 static void a_last_dump_too_large_waits_too(void **state)
 {
-    struct molt__page_files files = {NULL, 0, 0, NULL};
+    struct molt__page_files files = {0};
     struct molt_lazy_count count;
 
     (void)state;
@@ -121,7 +123,7 @@ static void the_likeliest_come_first(void **state)
                     second[] = {{AT(0), 3, PARENT}, {AT(3), 1, PRESENT | LAZY}, {AT(4), 4, PARENT}, {AT(large), 8, PARENT}},
                     now[] = {{AT(0), 8, PARENT}, {AT(large), 8, PARENT}};
     const enum molt__rank want[] = {MOLT__COLD, MOLT__HOT, MOLT__COLD, MOLT__WARM, MOLT__HOT};
-    struct molt__page_files files = {NULL, 0, 0, NULL};
+    struct molt__page_files files = {0};
     CLEANUP_FREE char *first = molt_xasprintf("%s/pre0", dir), *link = molt_xasprintf("%s/parent", before);
     struct molt_lazy_count count;
 
@@ -225,7 +227,7 @@ static void images_that_cannot_be_are_refused(void **state)
 static void pages_that_nobody_has_are_refused(void **state)
 {
     const struct pe short_one[] = {{AT(0), 6, PRESENT}};
-    struct molt__page_files files = {NULL, 0, 0, NULL};
+    struct molt__page_files files = {0};
     struct molt__runs rs = {NULL, 0, 0};
     struct molt_lazy_count count;
 
@@ -242,6 +244,49 @@ static void pages_that_nobody_has_are_refused(void **state)
     assert_int_equal(molt__lazy_runs(dir, PID, &files, &rs, NULL), MOLT_E_PROTOCOL);
     free(rs.v);
     molt__page_files_close(&files);
+}
+
+/* More files than windows, in any order, over the windows' edges and up to the files' ends. */
+static void pages_are_read_whatever_was_read_before(void **state)
+{
+    enum { FILES = MOLT__WINDOWS + 3, LENGTH = 3 * MOLT__WINDOW_PAGES + 5 };
+    struct molt__page_files files = {0};
+    struct molt__page_file v[FILES];
+    uint64_t got[MOLT__PIECE * MOLT_PAGE / sizeof(uint64_t)];
+
+    (void)state;
+    for (unsigned i = 0; i < FILES; i++) {
+        CLEANUP_FREE char *path = molt_xasprintf("%s/pages-1.img", dir);
+
+        put_pages(dir, 1000 * i, LENGTH);
+        v[i] = (struct molt__page_file){.fd = open(path, O_RDONLY | O_CLOEXEC), .len = LENGTH * MOLT_PAGE};
+        assert_true(v[i].fd >= 0);
+        assert_int_equal(unlink(path), 0);
+    }
+    files.v = v;
+    files.n = FILES;
+    molt__page_files_room(&files);
+    srand(7);
+    for (unsigned k = 0; k < 2000; k++) {
+        const unsigned file = (unsigned)rand() % FILES, first = (unsigned)rand() % LENGTH, most = LENGTH - first < MOLT__PIECE ? LENGTH - first : MOLT__PIECE,
+                       pages = 1 + (unsigned)rand() % most;
+
+        assert_int_equal(molt__page_files_read(&files, file, first * MOLT_PAGE, pages, (unsigned char *)got), 0);
+        for (unsigned i = 0; i < pages; i++) {
+            const uint64_t *page = got + i * MOLT_PAGE / sizeof(*got);
+
+            assert_int_equal(page[0], 1000 * file + first + i);
+            assert_int_equal(page[MOLT_PAGE / 8 - 1], 1000 * file + first + i);
+        }
+    }
+    for (unsigned i = 0; i < MOLT__WINDOWS; i++)
+        files.windows[i].pages = 0;
+    v[1].len = 2 * LENGTH * MOLT_PAGE; /* and it has no more than LENGTH */
+    assert_int_equal(molt__page_files_read(&files, 1, (LENGTH - 1) * MOLT_PAGE, 2, (unsigned char *)got), -1);
+    assert_int_equal(errno, EIO);
+    for (unsigned i = 0; i < FILES; i++)
+        close(v[i].fd);
+    free(files.room);
 }
 
 static void runs_follow_what_is_unmapped_and_moved(void **state)
@@ -285,6 +330,7 @@ int main(void)
         TEST(marking_twice_is_marking_once),
         TEST(images_that_cannot_be_are_refused),
         TEST(pages_that_nobody_has_are_refused),
+        TEST(pages_are_read_whatever_was_read_before),
         cmocka_unit_test(runs_follow_what_is_unmapped_and_moved),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
