@@ -19,7 +19,7 @@
 #define ENTRIES 512u
 #define GAP     (16 * MOLT_PAGE) /* what lies between two ranges is read along */
 #define TEXT    (256u << 10) /* of all paths */
-#define ADVICE  (128 << 10) /* bytes that are advised of at a time: what the kernel reads ahead by default */
+#define ADVICE  (128u << 10) /* bytes that are advised of at a time: what the kernel reads ahead by default */
 #define BUFFER  (32u << 10)
 
 struct collect {
@@ -104,52 +104,54 @@ struct molt_json *molt_touched_collect(const struct molt_workload *w)
     return c.list;
 }
 
-/* Range k of a file's list, the part of it that the file has. false: there is none such. */
-static bool range_at(const struct molt_json *ranges, size_t k, int64_t size, off_t *ret_off, off_t *ret_len)
-{
-    const int64_t off = molt_json_intval(molt_json_at(ranges, 2 * k), -1), len = molt_json_intval(molt_json_at(ranges, 2 * k + 1), -1);
-
-    *ret_off = off;
-    *ret_len = len < size - off ? len : size - off;
-    return off >= 0 && len > 0 && off < size;
-}
-
 /* The kernel takes no more of what it is advised of than it would read ahead, however much that was (force_page_cache_ra in its mm/readahead.c). */
-static void advise(int fd, off_t off, off_t len)
+static uint64_t advise(int fd, uint64_t off, uint64_t len)
 {
-    for (off_t at = 0; at < len; at += ADVICE)
-        (void)posix_fadvise(fd, off + at, len - at < ADVICE ? len - at : ADVICE, POSIX_FADV_WILLNEED);
+    for (uint64_t at = 0; at < len; at += ADVICE)
+        (void)posix_fadvise(fd, (off_t)(off + at), (off_t)(len - at < ADVICE ? len - at : ADVICE), POSIX_FADV_WILLNEED);
+    return len;
 }
 
 /* What the advice has not brought yet is waited for. */
-static uint64_t fill(int fd, off_t off, off_t len)
+static uint64_t fill(int fd, uint64_t off, uint64_t len)
 {
     char room[BUFFER];
-    off_t at = 0;
+    uint64_t at = 0;
     ssize_t n = 1;
 
-    for (; at < len && n > 0; at += n > 0 ? n : 0)
-        n = pread(fd, room, (size_t)(len - at < (off_t)sizeof(room) ? len - at : (off_t)sizeof(room)), off + at);
-    return (uint64_t)at;
+    while (at < len && n > 0) {
+        n = molt_pread_all(fd, room, len - at < sizeof(room) ? len - at : sizeof(room), off + at);
+        at += n > 0 ? (uint64_t)n : 0;
+    }
+    return at;
+}
+
+/* What fn made of the parts of a file that are listed, where the file has them: `most` bytes in all. */
+static uint64_t each_range(int fd, const struct molt_json *ranges, int64_t size, uint64_t most, uint64_t (*fn)(int fd, uint64_t off, uint64_t len))
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i + 1 < molt_json_size(ranges) && i / 2 < MOLT_TOUCHED_MAX && sum < most; i += 2) {
+        const int64_t off = molt_json_intval(molt_json_at(ranges, i), -1), len = molt_json_intval(molt_json_at(ranges, i + 1), -1);
+
+        if (off < 0 || len <= 0 || off >= size)
+            continue;
+        const uint64_t has = (uint64_t)(len < size - off ? len : size - off);
+
+        sum += fn(fd, (uint64_t)off, has < most - sum ? has : most - sum);
+    }
+    return sum;
 }
 
 static uint64_t read_file(const char *path, const struct molt_json *ranges, uint64_t most)
 {
     CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    const size_t all = molt_json_size(ranges) / 2, n = all < MOLT_TOUCHED_MAX ? all : MOLT_TOUCHED_MAX;
-    uint64_t sum = 0;
     struct stat st;
-    off_t off, len;
 
     if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
         return 0;
-    for (size_t i = 0; i < n; i++)
-        if (range_at(ranges, i, st.st_size, &off, &len) && (uint64_t)len <= most)
-            advise(fd, off, len);
-    for (size_t i = 0; i < n && sum < most; i++)
-        if (range_at(ranges, i, st.st_size, &off, &len))
-            sum += fill(fd, off, (uint64_t)len < most - sum ? len : (off_t)(most - sum));
-    return sum;
+    (void)each_range(fd, ranges, st.st_size, most, advise); /* so that the disk has all of it to do at once */
+    return each_range(fd, ranges, st.st_size, most, fill);
 }
 
 uint64_t molt_touched_read(const struct molt_json *v)

@@ -104,20 +104,28 @@ static bool cached(unsigned page)
     return in & 1;
 }
 
-static void what_is_told_is_read(void **state)
+/* What the other side would tell of a file; its path as it goes over the wire. */
+static struct molt_json *told(const char *coded, const int64_t *numbers, size_t n)
 {
-    CLEANUP_JSON struct molt_json *v = molt_json_array();
-    struct molt_json *o = molt_json_object(), *ranges = molt_json_array();
-    CLEANUP_FREE char *coded = molt__path_encode(path);
-    CLEANUP_CLOSE int fd = open(path, O_RDONLY);
-    const int64_t numbers[] = {64 * PAGE, 8 * PAGE, (PAGES - 1) * PAGE, 1 << 30, -5, 10, 5, -10, 7};
+    struct molt_json *v = molt_json_array(), *o = molt_json_object(), *ranges = molt_json_array();
 
-    (void)state;
-    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+    for (size_t i = 0; i < n; i++)
         molt_json_append(ranges, molt_json_int(numbers[i]));
     molt_json_set_string(o, "path", coded);
     molt_json_set(o, "ranges", ranges);
     molt_json_append(v, o);
+    return v;
+}
+
+static void what_is_told_is_read(void **state)
+{
+    CLEANUP_FREE char *coded = molt__path_encode(path);
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY);
+    const int64_t numbers[] = {64 * PAGE, 8 * PAGE, (PAGES - 1) * PAGE, 1 << 30, -5, 10, 5, -10, 7};
+
+    CLEANUP_JSON struct molt_json *v = told(coded, numbers, sizeof(numbers) / sizeof(numbers[0]));
+
+    (void)state;
     molt_json_append(v, molt_json_string("no object"));
     if (posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) < 0 || cached(64))
         skip(); /* a file system that keeps it */
@@ -128,18 +136,13 @@ static void what_is_told_is_read(void **state)
 /* The kernel takes less of a piece of advice the longer it is: by default 32 pages. */
 static void a_long_range_is_read_to_its_end(void **state)
 {
-    CLEANUP_JSON struct molt_json *v = molt_json_array();
-    struct molt_json *o = molt_json_object(), *ranges = molt_json_array();
+    const int64_t numbers[] = {0, (int64_t)LONG * PAGE};
     CLEANUP_FREE char *coded = molt__path_encode(path);
+    CLEANUP_JSON struct molt_json *v = told(coded, numbers, 2);
     CLEANUP_CLOSE int fd = open(path, O_RDWR);
 
     (void)state;
     assert_int_equal(ftruncate(fd, (off_t)LONG * PAGE), 0);
-    molt_json_append(ranges, molt_json_int(0));
-    molt_json_append(ranges, molt_json_int((int64_t)LONG * PAGE));
-    molt_json_set_string(o, "path", coded);
-    molt_json_set(o, "ranges", ranges);
-    molt_json_append(v, o);
     assert_false(cached(LONG - 1));
     assert_int_equal(molt_touched_read(v), (uint64_t)LONG * PAGE);
     for (unsigned page = 0; page < LONG; page += 16)
@@ -153,14 +156,8 @@ static void what_is_no_file_is_passed_over(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        CLEANUP_JSON struct molt_json *v = molt_json_array();
-        struct molt_json *o = molt_json_object(), *ranges = molt_json_array();
+        CLEANUP_JSON struct molt_json *v = told(bad[i], (const int64_t[]){0, PAGE}, 2);
 
-        molt_json_append(ranges, molt_json_int(0));
-        molt_json_append(ranges, molt_json_int(PAGE));
-        molt_json_set_string(o, "path", bad[i]);
-        molt_json_set(o, "ranges", ranges);
-        molt_json_append(v, o);
         assert_int_equal(molt_touched_read(v), 0);
     }
     assert_int_equal(molt_touched_read(NULL), 0);
