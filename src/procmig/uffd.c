@@ -230,9 +230,26 @@ static void drop_empty(struct molt__runs *rs, size_t from, size_t to)
     rs->n -= to - n;
 }
 
+/* The images are in memory: what is there now need not be twice. */
+static void punch(const struct molt__mm *mm, const struct molt__page_files *files, const struct group *g)
+{
+    for (size_t i = 0, k; i < g->n; i = k) {
+        const struct molt__run *first = &mm->runs.v[g->v[i].run];
+        uint64_t pages = g->v[i].pages;
+
+        for (k = i + 1; k < g->n; pages += g->v[k++].pages) {
+            const struct molt__run *run = &mm->runs.v[g->v[k].run];
+
+            if (run->file != first->file || run->off != first->off + pages * MOLT_PAGE)
+                break;
+        }
+        (void)fallocate(files->v[first->file].fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)first->off, (off_t)(pages * MOLT_PAGE));
+    }
+}
+
 /* What is copied has been read before: a page of the images that is mapped here, and not there yet, fails the kernel's copy, which is then made anew behind a
  * fault of ours. */
-static int put_group(struct molt__mm *mm, struct molt__page_files *files, const struct group *g, uint64_t *count, struct molt_error **err)
+static int put_group(struct molt__mm *mm, struct molt__page_files *files, const struct group *g, bool discard, uint64_t *count, struct molt_error **err)
 {
     const struct molt__run *run = &mm->runs.v[g->v[0].run];
     const uint64_t addr = run->addr;
@@ -247,6 +264,8 @@ static int put_group(struct molt__mm *mm, struct molt__page_files *files, const 
     }
     int r = put_all(mm, addr, files->room, g->pages, &done, count, err);
 
+    if (r == DONE && discard)
+        punch(mm, files, g);
     for (size_t i = 0; i < g->n && done > 0; i++) {
         const uint64_t n = done < g->v[i].pages ? done : g->v[i].pages;
 
@@ -269,7 +288,7 @@ static int put_missing(struct molt__mm *mm, struct molt__page_files *files, uint
         if (mm->hand == mm->runs.n || mm->runs.v[mm->hand].addr >= high)
             break;
         gather(&mm->runs, mm->hand, high, MOLT__COLD, MOLT__PIECE, &g);
-        r = put_group(mm, files, &g, count, err);
+        r = put_group(mm, files, &g, false, count, err);
     }
     return r;
 }
@@ -322,35 +341,16 @@ enum molt__rank molt__mm_rank(struct molt__mm *mm)
         }
 }
 
-/* The images are in memory: what is there now need not be twice. */
-static void punch(const struct molt__page_files *files, const struct molt__run *v, size_t n)
-{
-    for (size_t i = 0, k; i < n; i = k) {
-        uint64_t pages = v[i].pages;
-
-        for (k = i + 1; k < n && v[k].file == v[i].file && v[k].off == v[i].off + pages * MOLT_PAGE; k++)
-            pages += v[k].pages;
-        (void)fallocate(files->v[v[i].file].fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)v[i].off, (off_t)(pages * MOLT_PAGE));
-    }
-}
-
 int molt__mm_push(struct molt__mm *mm, struct molt__page_files *files, uint64_t pages, bool discard, struct molt__mm_count *count, struct molt_error **err)
 {
     const uint64_t most = pages < MOLT__PIECE ? pages : MOLT__PIECE;
-    struct molt__run parts[MOLT__PIECE];
     struct group g;
 
     if (molt__mm_rank(mm) == MOLT__RANKS)
         return 1;
     gather(&mm->runs, mm->hand, UINT64_MAX, mm->rank, most, &g);
-    for (size_t i = 0; i < g.n; i++) {
-        parts[i] = mm->runs.v[g.v[i].run];
-        parts[i].pages = g.v[i].pages;
-    }
-    int r = put_group(mm, files, &g, &count->pages, err);
+    int r = put_group(mm, files, &g, discard, &count->pages, err);
 
-    if (r == DONE && discard)
-        punch(files, parts, g.n);
     return r < 0 ? r : r == DONE;
 }
 
