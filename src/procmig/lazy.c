@@ -217,6 +217,97 @@ static int load_lazy_ranges(const char *dir, pid_t pid, struct ranges *lazy, str
     return r < 0 ? molt_error_prefix(err, "%s", path) : 0;
 }
 
+/* ---- what the rounds before have ---- */
+
+struct level {
+    struct pagemap pm;
+    unsigned file; /* of the pages */
+};
+
+/* The last images and those before, and where the pages that are in them may wait. */
+struct process {
+    pid_t pid;
+    struct level level[LEVELS];
+    unsigned levels;
+    struct ranges maps;
+};
+
+static void process_clear(struct process *p)
+{
+    for (unsigned k = 0; k < p->levels; k++)
+        free(p->level[k].pm.v);
+    free(p->maps.v);
+}
+
+static bool is_first_round(const char *dir)
+{
+    CLEANUP_FREE char *before = molt_xasprintf("%s/" MOLT_PREDUMP_PARENT, dir);
+
+    return !molt_exists(before);
+}
+
+/* files: opened, too. NULL: not; and the first round, which has all that no other has, is not read, since its list is the longest by far. */
+static int load_process(const char *dir, pid_t pid, struct molt__page_files *files, struct process *p, struct molt_error **err)
+{
+    CLEANUP_FREE char *at = molt_xstrdup(dir);
+    int r = 0;
+
+    *p = (struct process){.pid = pid};
+    while (r == 0 && p->levels < LEVELS && molt_exists(at)) {
+        struct level *l = &p->level[p->levels++];
+
+        if (files || p->levels == 1 || !is_first_round(at))
+            r = load_pagemap(at, pid, &l->pm, err);
+        if (r == 0 && l->pm.n > 0 && files)
+            r = molt__page_files_open(files, at, l->pm.pages_id, &l->file, err);
+        char *up = molt_xasprintf("%s/" MOLT_PREDUMP_PARENT, at);
+
+        free(at);
+        at = up;
+    }
+    return r < 0 ? r : load_lazy_ranges(dir, pid, &p->maps, err);
+}
+
+/* The entry that has an address, or NULL. */
+static const struct entry *entry_at(const struct pagemap *pm, uint64_t addr)
+{
+    size_t low = 0, high = pm->n;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+
+        if (pm->v[mid].addr + pm->v[mid].pages * MOLT_PAGE <= addr)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < pm->n && pm->v[low].addr <= addr ? &pm->v[low] : NULL;
+}
+
+/* The level that has the page at addr, or should, and its entry; *pages: how many behind it are with it, no more than before. NULL: it has none for it. */
+static const struct entry *locate(const struct process *p, uint64_t addr, uint64_t *pages, unsigned *ret_level)
+{
+    for (unsigned k = 0; k < p->levels; k++) {
+        const struct entry *e = entry_at(&p->level[k].pm, addr);
+
+        *ret_level = k;
+        if (!e)
+            return NULL;
+        const uint64_t left = e->pages - (addr - e->addr) / MOLT_PAGE;
+
+        *pages = left < *pages ? left : *pages;
+        if (!(e->flags & FLAG_PARENT))
+            return e->flags & FLAG_PRESENT ? e : NULL;
+    }
+    return NULL;
+}
+
+/* More than one round had it: it was written while they went on. */
+static bool written_again(const struct process *p, unsigned level)
+{
+    return level + 1 < p->levels;
+}
+
 /* ---- marking ---- */
 
 static void put_entry(struct molt_strbuf *b, const struct entry *e)
@@ -256,42 +347,70 @@ struct choice {
     int at_once; /* of what came before, the ranks up to here do not; -1: all of it may */
 };
 
-/* b: NULL: only counted. before: pages that came before, by rank; may be NULL. */
-static void mark(const struct pagemap *pm, const struct ranges *lazy, struct choice later, struct molt_strbuf *b, struct molt_lazy_count *count, uint64_t *before)
+/* An image's entries as they become: neighbours within one that have the same flags are one. */
+struct marked {
+    struct molt_strbuf *b; /* NULL: only counted */
+    struct entry last;     /* not put yet; of 0 pages: none */
+};
+
+static void put_last(struct marked *m)
 {
-    size_t from = 0;
-
-    for (size_t i = 0; i < pm->n; i++) {
-        const struct entry *e = &pm->v[i];
-        const uint64_t end = e->addr + e->pages * MOLT_PAGE;
-
-        for (uint64_t at = e->addr, next; at < end; at = next) {
-            bool within;
-
-            next = piece(lazy, &from, at, end, &within);
-            const enum molt__rank rank = within ? rank_of(&lazy->v[from]) : MOLT__HOT;
-            const bool parent = e->flags & FLAG_PARENT;
-            const bool leave = within && ((parent && (int)rank > later.at_once) || (later.own && (e->flags & FLAG_LAZY)));
-            const struct entry part = {.addr = at, .pages = (next - at) / MOLT_PAGE, .in_parent = e->in_parent,
-                                       .flags = leave ? e->flags | FLAG_LAZY : e->flags & ~FLAG_LAZY};
-
-            if (within && leave)
-                count->lazy += part.pages;
-            else if (within)
-                count->eager += part.pages;
-            if (within && parent && before)
-                before[rank] += part.pages;
-            if (b)
-                put_entry(b, &part);
-        }
-    }
+    if (m->last.pages > 0 && m->b)
+        put_entry(m->b, &m->last);
+    m->last = (struct entry){0};
 }
 
-struct process {
-    pid_t pid;
-    struct pagemap pm;
-    struct ranges lazy;
-};
+static void add_part(struct marked *m, const struct entry *part)
+{
+    if (m->last.pages > 0 && m->last.flags == part->flags && m->last.addr + m->last.pages * MOLT_PAGE == part->addr) {
+        m->last.pages += part->pages;
+        return;
+    }
+    put_last(m);
+    m->last = *part;
+}
+
+/* One entry of the last images. before: pages that came before, by rank; may be NULL. */
+static void mark_entry(const struct process *p, const struct entry *e, size_t *from, struct choice later, struct marked *m, struct molt_lazy_count *count, uint64_t *before)
+{
+    const uint64_t end = e->addr + e->pages * MOLT_PAGE;
+    const bool parent = e->flags & FLAG_PARENT;
+
+    for (uint64_t at = e->addr, next; at < end; at = next) {
+        unsigned level = 0;
+        bool within;
+
+        next = piece(&p->maps, from, at, end, &within);
+        uint64_t pages = (next - at) / MOLT_PAGE;
+
+        if (within && parent)
+            (void)locate(p, at, &pages, &level);
+        next = at + pages * MOLT_PAGE;
+        const enum molt__rank rank = !within || (parent && written_again(p, level)) ? MOLT__HOT : rank_of(&p->maps.v[*from]);
+        const bool leave = within && ((parent && (int)rank > later.at_once) || (later.own && (e->flags & FLAG_LAZY)));
+        const struct entry part = {.addr = at, .pages = pages, .in_parent = e->in_parent, .flags = leave ? e->flags | FLAG_LAZY : e->flags & ~FLAG_LAZY};
+
+        if (within && leave)
+            count->lazy += pages;
+        else if (within)
+            count->eager += pages;
+        if (within && parent && before)
+            before[rank] += pages;
+        add_part(m, &part);
+    }
+    put_last(m);
+}
+
+static void mark(const struct process *p, struct choice later, struct molt_strbuf *b, struct molt_lazy_count *count, uint64_t *before)
+{
+    const struct pagemap *pm = &p->level[0].pm;
+    struct marked m = {.b = b};
+    size_t from = 0;
+
+    for (size_t i = 0; i < pm->n; i++)
+        mark_entry(p, &pm->v[i], &from, later, &m, count, before);
+}
+
 struct processes {
     struct process *v;
     size_t n, cap;
@@ -299,10 +418,8 @@ struct processes {
 
 static void processes_free(struct processes *ps)
 {
-    for (size_t i = 0; i < ps->n; i++) {
-        free(ps->v[i].pm.v);
-        free(ps->v[i].lazy.v);
-    }
+    for (size_t i = 0; i < ps->n; i++)
+        process_clear(&ps->v[i]);
     free(ps->v);
 }
 
@@ -320,12 +437,7 @@ static int load_processes(const char *dir, struct processes *ps, struct molt_err
         if (sscanf(e->d_name, "pagemap-%9d.img%n", &pid, &end) != 1 || end == 0 || e->d_name[end] || pid < 1)
             continue;
         MOLT_GROW(ps->v, ps->n, ps->cap);
-        struct process *p = &ps->v[ps->n++];
-
-        *p = (struct process){.pid = pid};
-        r = load_pagemap(dir, pid, &p->pm, err);
-        if (r == 0)
-            r = load_lazy_ranges(dir, pid, &p->lazy, err);
+        r = load_process(dir, pid, NULL, &ps->v[ps->n++], err);
     }
     return r;
 }
@@ -335,10 +447,10 @@ static int write_marked(const char *dir, const struct process *p, struct choice 
     CLEANUP_FREE char *path = molt_xasprintf("%s/pagemap-%d.img", dir, (int)p->pid);
     CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT, head = MOLT_STRBUF_INIT;
 
-    molt__pb_int(&head, HEAD_PAGES_ID, p->pm.pages_id);
+    molt__pb_int(&head, HEAD_PAGES_ID, p->level[0].pm.pages_id);
     molt__image_begin(&b, MOLT_IMAGE_PAGEMAP);
     molt__image_put(&b, head.s, head.len);
-    mark(&p->pm, &p->lazy, later, &b, count, NULL);
+    mark(p, later, &b, count, NULL);
     return molt_write_file(path, b.s, b.len, 0600, err);
 }
 
@@ -351,7 +463,7 @@ int molt_lazy_mark(const char *dir, uint64_t eager_max, uint64_t before_max, str
     int r = load_processes(dir, &ps, err);
 
     for (size_t i = 0; r == 0 && i < ps.n; i++)
-        mark(&ps.v[i].pm, &ps.v[i].lazy, later, NULL, &own, before);
+        mark(&ps.v[i], later, NULL, &own, before);
     later.own = own.eager > eager_max / MOLT_PAGE;
     for (int rank = 0; rank < MOLT__RANKS && (sum += before[rank]) <= before_max / MOLT_PAGE; rank++)
         later.at_once = rank;
@@ -364,99 +476,6 @@ int molt_lazy_mark(const char *dir, uint64_t eager_max, uint64_t before_max, str
 }
 
 /* ---- where they are ---- */
-
-struct level {
-    struct pagemap pm;
-    unsigned file;
-};
-
-static int open_pages(const char *dir, uint64_t id, struct molt__page_files *files, unsigned *ret, struct molt_error **err)
-{
-    CLEANUP_FREE char *path = molt_xasprintf("%s/pages-%u.img", dir, (unsigned)id);
-    CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CLOEXEC);
-    struct stat st;
-
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return molt_error_errno(err, "open %s", path);
-    MOLT_GROW(files->v, files->n, files->cap);
-    *ret = (unsigned)files->n;
-    files->v[files->n++] = (struct molt__page_file){.fd = MOLT_STEAL_FD(fd), .len = (uint64_t)st.st_size};
-    return 0;
-}
-
-void molt__page_files_room(struct molt__page_files *files)
-{
-    files->room = molt_xcalloc(MOLT__PIECE + MOLT__WINDOWS * MOLT__WINDOW_PAGES, MOLT_PAGE);
-    for (size_t i = 0; i < MOLT__WINDOWS; i++)
-        files->windows[i] = (struct molt__window){.v = files->room + (MOLT__PIECE + i * MOLT__WINDOW_PAGES) * MOLT_PAGE};
-}
-
-/* The window that has a place of a file, read anew if none had; NULL: errno. */
-static struct molt__window *window_at(struct molt__page_files *files, unsigned file, uint64_t off)
-{
-    struct molt__window *w = &files->windows[0];
-
-    for (size_t i = 0; i < MOLT__WINDOWS; i++) {
-        struct molt__window *x = &files->windows[i];
-
-        if (x->pages > 0 && x->file == file && off >= x->off && off < x->off + x->pages * MOLT_PAGE)
-            return x;
-        if (x->used < w->used)
-            w = x;
-    }
-    const uint64_t left = (files->v[file].len - off) / MOLT_PAGE, pages = left < MOLT__WINDOW_PAGES ? left : MOLT__WINDOW_PAGES;
-    const ssize_t len = (ssize_t)(pages * MOLT_PAGE), n = molt_pread_all(files->v[file].fd, w->v, (size_t)len, off);
-
-    w->file = file;
-    w->off = off;
-    w->pages = n == len ? pages : 0;
-    if (n >= 0 && n != len)
-        errno = EIO;
-    return w->pages ? w : NULL;
-}
-
-int molt__page_files_read(struct molt__page_files *files, unsigned file, uint64_t off, uint64_t pages, unsigned char *to)
-{
-    while (pages > 0) {
-        struct molt__window *w = window_at(files, file, off);
-
-        if (!w)
-            return -1;
-        const uint64_t have = w->pages - (off - w->off) / MOLT_PAGE, n = have < pages ? have : pages;
-
-        memcpy(to, w->v + (off - w->off), (size_t)(n * MOLT_PAGE));
-        w->used = ++files->reads;
-        to += n * MOLT_PAGE;
-        off += n * MOLT_PAGE;
-        pages -= n;
-    }
-    return 0;
-}
-
-void molt__page_files_close(struct molt__page_files *files)
-{
-    for (size_t i = 0; i < files->n; i++)
-        close(files->v[i].fd);
-    free(files->v);
-    free(files->room);
-    *files = (struct molt__page_files){0};
-}
-
-/* The entry that has an address, or NULL. */
-static const struct entry *entry_at(const struct pagemap *pm, uint64_t addr)
-{
-    size_t low = 0, high = pm->n;
-
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-
-        if (pm->v[mid].addr + pm->v[mid].pages * MOLT_PAGE <= addr)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low < pm->n && pm->v[low].addr <= addr ? &pm->v[low] : NULL;
-}
 
 static int add_run(const struct molt__page_files *files, const struct molt__run *run, struct molt__runs *to, struct molt_error **err)
 {
@@ -474,28 +493,18 @@ static int add_run(const struct molt__page_files *files, const struct molt__run 
 }
 
 /* at_most: what the mapping is worth by itself. */
-static int find(const struct level *level, unsigned levels, uint64_t addr, uint64_t pages, enum molt__rank at_most, const struct molt__page_files *files,
-                struct molt__runs *to, struct molt_error **err)
+static int find(const struct process *p, uint64_t addr, uint64_t pages, enum molt__rank at_most, const struct molt__page_files *files, struct molt__runs *to,
+                struct molt_error **err)
 {
     while (pages > 0) {
-        const struct entry *e = NULL;
         uint64_t n = pages;
-        unsigned k = 0;
+        unsigned level = 0;
+        const struct entry *e = locate(p, addr, &n, &level);
 
-        for (; k < levels; k++) {
-            e = entry_at(&level[k].pm, addr);
-            if (!e)
-                break;
-            const uint64_t left = e->pages - (addr - e->addr) / MOLT_PAGE;
-
-            n = left < n ? left : n;
-            if (!(e->flags & FLAG_PARENT))
-                break;
-        }
-        if (k == levels || !e || !(e->flags & FLAG_PRESENT))
+        if (!e)
             return malformed("pagemap (a page that no round has)", err);
-        const struct molt__run run = {.addr = addr, .pages = n, .off = e->off + (addr - e->addr), .file = level[k].file,
-                                      .rank = k + 1 < levels ? MOLT__HOT : at_most};
+        const struct molt__run run = {.addr = addr, .pages = n, .off = e->off + (addr - e->addr), .file = p->level[level].file,
+                                      .rank = written_again(p, level) ? MOLT__HOT : at_most};
         int r = add_run(files, &run, to, err);
 
         if (r < 0)
@@ -507,8 +516,7 @@ static int find(const struct level *level, unsigned levels, uint64_t addr, uint6
 }
 
 /* An entry of the pagemap may go over more than one mapping. */
-static int find_all(const struct level *level, unsigned levels, const struct entry *e, const struct ranges *maps, size_t *from, const struct molt__page_files *files,
-                    struct molt__runs *to, struct molt_error **err)
+static int find_all(const struct process *p, const struct entry *e, size_t *from, const struct molt__page_files *files, struct molt__runs *to, struct molt_error **err)
 {
     const uint64_t end = e->addr + e->pages * MOLT_PAGE;
     int r = 0;
@@ -516,38 +524,21 @@ static int find_all(const struct level *level, unsigned levels, const struct ent
     for (uint64_t at = e->addr, next; r == 0 && at < end; at = next) {
         bool within;
 
-        next = piece(maps, from, at, end, &within);
-        r = find(level, levels, at, (next - at) / MOLT_PAGE, within ? rank_of(&maps->v[*from]) : MOLT__COLD, files, to, err);
+        next = piece(&p->maps, from, at, end, &within);
+        r = find(p, at, (next - at) / MOLT_PAGE, within ? rank_of(&p->maps.v[*from]) : MOLT__COLD, files, to, err);
     }
     return r;
 }
 
 int molt__lazy_runs(const char *dir, pid_t pid, struct molt__page_files *files, struct molt__runs *ret, struct molt_error **err)
 {
-    CLEANUP_FREE char *at = molt_xstrdup(dir);
-    struct level level[LEVELS] = {0};
-    struct ranges maps = {NULL, 0, 0};
-    unsigned levels = 0;
-    int r = 0;
+    struct process p;
+    int r = load_process(dir, pid, files, &p, err);
+    const struct pagemap *pm = &p.level[0].pm;
 
-    while (r == 0 && levels < LEVELS && molt_exists(at)) {
-        struct level *l = &level[levels++];
-
-        r = load_pagemap(at, pid, &l->pm, err);
-        if (r == 0 && l->pm.n > 0)
-            r = open_pages(at, l->pm.pages_id, files, &l->file, err);
-        char *up = molt_xasprintf("%s/" MOLT_PREDUMP_PARENT, at);
-
-        free(at);
-        at = up;
-    }
-    if (r == 0)
-        r = load_lazy_ranges(dir, pid, &maps, err);
-    for (size_t i = 0, from = 0; r == 0 && i < level[0].pm.n; i++)
-        if (level[0].pm.v[i].flags & FLAG_LAZY)
-            r = find_all(level, levels, &level[0].pm.v[i], &maps, &from, files, ret, err);
-    free(maps.v);
-    for (unsigned k = 0; k < levels; k++)
-        free(level[k].pm.v);
+    for (size_t i = 0, from = 0; r == 0 && i < pm->n; i++)
+        if (pm->v[i].flags & FLAG_LAZY)
+            r = find_all(&p, &pm->v[i], &from, files, ret, err);
+    process_clear(&p);
     return r;
 }

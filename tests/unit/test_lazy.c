@@ -113,7 +113,6 @@ static void a_last_dump_too_large_waits_too(void **state)
     molt__page_files_close(&files);
 }
 
-/* Marked again (a second try) it is the same. */
 /* Two rounds: the first has all. A large mapping, of which the second round had one page more; a small one; one with a program. */
 static void the_likeliest_come_first(void **state)
 {
@@ -156,9 +155,24 @@ static void the_likeliest_come_first(void **state)
     assert_int_equal(molt__mm_rank(&mm), MOLT__RANKS);
     free(mm.runs.v);
     molt__page_files_close(&files);
+    /* And in the pause, where so many are allowed: a program, and the page that was written again. */
+    for (size_t i = 0; i < 2; i++) {
+        put_pagemap(dir, PID, now, N(now));
+        assert_int_equal(molt_lazy_mark(dir, 1 << 20, (4 + i) * MOLT_PAGE, &count, NULL), 0);
+        assert_int_equal(count.eager, i == 0 ? 0 : 5);
+        assert_int_equal(count.lazy, i == 0 ? 16 : 11);
+    }
+    files = (struct molt__page_files){0};
+    rs = runs_of(&files);
+    assert_int_equal(rs.n, 3);
+    expect_run(&rs, 0, AT(0), 3, &files, 100);
+    expect_run(&rs, 1, AT(4), 4, &files, 104);
+    expect_run(&rs, 2, AT(large), 4, &files, 108);
+    free(rs.v);
+    molt__page_files_close(&files);
 }
 
-/* As much as is allowed, by classes: all, or programs and small mappings, or programs. */
+/* As much as is allowed, by ranks: all, or programs and small mappings, or programs. */
 static void of_what_came_before_a_little_does_not_wait(void **state)
 {
     const uint64_t large = 1024, allowed[] = {16, 15, 8, 7, 4, 3, 0}, lazy[] = {0, 8, 8, 12, 12, 16, 16};
@@ -179,6 +193,7 @@ static void of_what_came_before_a_little_does_not_wait(void **state)
     }
 }
 
+/* Marked again (a second try) it is the same. */
 static void marking_twice_is_marking_once(void **state)
 {
     CLEANUP_FREE char *path = molt_xasprintf("%s/pagemap-%d.img", dir, PID), *once = NULL, *twice = NULL;
