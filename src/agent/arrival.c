@@ -310,6 +310,7 @@ int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_e
     CLEANUP_ERROR struct molt_error *e = NULL, *gate = NULL;
     bool several = molt_json_size(molt_json_get(rq->args, "units")) > 1;
     int64_t t0 = molt_mono_us();
+    arrival_hurry(true); /* the outcome is told as soon as it is there */
     int r = several ? molt_loopback_gate(true, err) : 0;
     if (r == 0)
         r = units_each(rq, begin_restore, err);

@@ -337,6 +337,7 @@ struct molt_dump {
     bool begun, written, tcp_usec; /* tcp_usec: see tcpclock.h */
     int64_t begun_us;
     struct molt_json *sockets, *sockfiles; /* once it stands still */
+    struct molt__network *network;         /* NULL: it could not be looked at */
 };
 
 static void dump_free(struct molt_dump *d)
@@ -344,6 +345,7 @@ static void dump_free(struct molt_dump *d)
     molt_worker_kill(&d->worker);
     molt_json_free(d->sockets);
     molt_json_free(d->sockfiles);
+    molt__network_free(d->network);
     free(d->dir);
     free(d);
 }
@@ -390,6 +392,7 @@ int molt_dump_arm(const struct molt_workload *w, const struct molt_dump_opts *op
 
     *d = (struct molt_dump){.worker = MOLT_WORKER_NONE, .opts = *opts, .dir = molt_xstrdup(opts->dir), .main_pid = w->main_pid, .tcp_usec = molt__tcp_bit_means_usec()};
     d->opts.dir = d->dir;
+    (void)molt__network_look(&d->network, NULL);
     if (r == 0 && !on_tmpfs(d->dir))
         molt_warn(opts->log, "%s is not on a tmpfs; the dump will be slower", d->dir);
     if (r == 0)
@@ -488,7 +491,7 @@ static int collect_meta(const struct molt_dump *d, const struct molt_workload *w
     if (r < 0)
         return r;
     molt_json_set(v, "carry", carry);
-    if (molt__neighbours_collect(&neighbours, NULL) == 0) /* without them they are asked for */
+    if (d->network && molt__neighbours_collect(d->network, &neighbours, NULL) == 0) /* without them they are asked for */
         molt_json_set(v, "neighbours", neighbours);
     molt_json_set(v, "sockets", molt_json_copy(d->sockets));
     molt_json_set(v, "sockfiles", molt_json_copy(d->sockfiles));

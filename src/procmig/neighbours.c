@@ -111,15 +111,40 @@ static bool get_address(const char *text, struct neighbour *to)
 
 /* ---- both ends ---- */
 
-int molt__neighbours_collect(struct molt_json **ret, struct molt_error **err)
+struct molt__network {
+    struct ifaddrs *devices;
+    struct neighbours known;
+};
+
+int molt__network_look(struct molt__network **ret, struct molt_error **err)
+{
+    struct molt__network *net = molt_xcalloc(1, sizeof(*net));
+    int r = getifaddrs(&net->devices) < 0 ? molt_error_errno(err, "look at the network devices") : known(&net->known, err);
+
+    if (r < 0)
+        molt__network_free(MOLT_STEAL_PTR(net));
+    *ret = net;
+    return r;
+}
+
+void molt__network_free(struct molt__network *net)
+{
+    if (!net)
+        return;
+    if (net->devices)
+        freeifaddrs(net->devices);
+    free(net->known.v);
+    free(net);
+}
+
+int molt__neighbours_collect(const struct molt__network *net, struct molt_json **ret, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *list = molt_json_array();
     struct neighbours all = {NULL, 0, 0};
-    struct ifaddrs *devices = NULL;
-    int r = getifaddrs(&devices) < 0 ? molt_error_errno(err, "look at the network devices") : known(&all, err);
+    int r = known(&all, err);
 
     for (size_t i = 0; r == 0 && i < all.n; i++)
-        for (const struct ifaddrs *d = devices; d; d = d->ifa_next) {
+        for (const struct ifaddrs *d = net->devices; d; d = d->ifa_next) {
             const struct sockaddr_ll *s = ethernet(d);
             char address[INET6_ADDRSTRLEN], mac[MAC_TEXT], link[MAC_TEXT];
 
@@ -134,8 +159,6 @@ int molt__neighbours_collect(struct molt_json **ret, struct molt_error **err)
             molt_json_set_string(o, "link", link);
             molt_json_append(list, o);
         }
-    if (devices)
-        freeifaddrs(devices);
     free(all.v);
     if (r == 0)
         *ret = MOLT_STEAL_PTR(list);
@@ -203,9 +226,10 @@ static bool place(const struct neighbour *one)
     return molt_rtreq_send(&m) == 0;
 }
 
-static int place_all(const struct molt_json *list, const struct ifaddrs *devices, const struct neighbours *all, size_t *placed, struct molt_error **err)
+int molt__neighbours_place(const struct molt__network *net, const struct molt_json *list, size_t *ret_placed, struct molt_error **err)
 {
     const size_t n = molt_json_size(list);
+    size_t placed = 0;
 
     if (n > MOLT__NEIGHBOURS_MAX)
         return molt_error_set(err, MOLT_E_PROTOCOL, "%zu neighbours", n);
@@ -216,26 +240,11 @@ static int place_all(const struct molt_json *list, const struct ifaddrs *devices
 
         if (!get_address(molt_json_get_string(o, "address"), &one) || !get_mac(molt_json_get_string(o, "mac"), one.mac) || !get_mac(molt_json_get_string(o, "link"), link))
             return molt_error_set(err, MOLT_E_PROTOCOL, "malformed list of neighbours");
-        one.device = device_for(devices, &one, link);
-        if (one.device && !is_known(all, &one) && place(&one))
-            (*placed)++;
+        one.device = device_for(net->devices, &one, link);
+        if (one.device && !is_known(&net->known, &one) && place(&one))
+            placed++;
     }
-    return 0;
-}
-
-int molt__neighbours_place(const struct molt_json *list, size_t *ret_placed, struct molt_error **err)
-{
-    struct neighbours all = {NULL, 0, 0};
-    struct ifaddrs *devices = NULL;
-    size_t placed = 0;
-    int r = getifaddrs(&devices) < 0 ? molt_error_errno(err, "look at the network devices") : known(&all, err);
-
-    if (r == 0)
-        r = place_all(list, devices, &all, &placed, err);
-    if (devices)
-        freeifaddrs(devices);
-    free(all.v);
     if (ret_placed)
         *ret_placed = placed;
-    return r;
+    return 0;
 }

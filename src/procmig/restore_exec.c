@@ -127,6 +127,8 @@ static int wait_answer(struct molt_worker *w, const char *log, struct molt_error
             (void)molt_worker_go_on(w, NULL, NULL);
     } while (r == 0 && step);
     free(step);
+    if (r == 0 && w->well)
+        molt_worker_linger(w);
     if (r < 0 || w->well)
         return r;
     r = molt_worker_end(w, "restore", RESTORE_TIMEOUT_MS, log, err);
@@ -139,6 +141,7 @@ struct helpers {
     struct molt_pager pager; /* NONE: all of the memory is restored at once */
     bool lazy;               /* the pager has something to bring */
     bool usec;               /* this kernel gives a meaning to the bit of tcpclock.h */
+    struct molt__network *network; /* NULL: it could not be looked at */
     int stream[2];
     int words; /* the agent's: "go\n", and "on\n" when the workload is whole */
     struct times times;
@@ -205,6 +208,7 @@ static int get_ready(const struct molt_restore_spec *s, struct helpers *h, struc
             return r;
     }
     h->usec = molt__tcp_bit_means_usec();
+    (void)molt__network_look(&h->network, NULL);
     r = molt_criu_warm(s->toolbox, err);
     if (r == 0)
         r = start_pager(s, &h->pager, err);
@@ -259,11 +263,11 @@ static int note_residue(const struct molt_restore_spec *s, const struct molt_jso
 }
 
 /* Without them the connections' peers are asked for, and wait. */
-static void know_neighbours(const struct molt_restore_spec *s, const struct molt_json *meta)
+static void know_neighbours(const struct molt_restore_spec *s, const struct helpers *h, const struct molt_json *meta)
 {
     CLEANUP_ERROR struct molt_error *e = NULL;
 
-    if (molt__neighbours_place(molt_json_get(meta, "neighbours"), NULL, &e) < 0)
+    if (h->network && molt__neighbours_place(h->network, molt_json_get(meta, "neighbours"), NULL, &e) < 0)
         fprintf(stderr, "restore of %s: %s\n", s->unit, molt_error_text(e));
 }
 
@@ -276,7 +280,7 @@ static int restore(const struct molt_restore_spec *s, struct helpers *h, struct 
     if (r == 0)
         r = note_residue(s, meta, err);
     if (r == 0)
-        know_neighbours(s, meta);
+        know_neighbours(s, h, meta);
     if (r == 0)
         r = molt__carry_place(molt_json_get(meta, "carry"), s->images, err);
     if (r == 0 && h->usec && !molt_json_get_bool(meta, "tcp_usec", false))
@@ -315,6 +319,7 @@ int molt_restore_exec(const char *spec_path)
     if (!err && hear(&h, "on\n") && write_pid(&s, &err) == 0)
         (void)molt_worker_end(&h.worker, "restore", WORKER_TIMEOUT_MS, NULL, NULL);
     molt_worker_kill(&h.worker);
+    molt__network_free(h.network);
     molt_restore_spec_clear(&s);
     return err ? 1 : 0; /* the pager serves on; one that was never told to push ends what it served */
 }

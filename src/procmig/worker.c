@@ -19,7 +19,8 @@
 #include "procmig/pb.h"
 
 #define MESSAGE_MAX (1u << 20)
-#define STAND_BACK  10 /* a nice value */
+#define STAND_BACK  10 /* nice values */
+#define LINGERS     19
 
 /* criu_req_type */
 #define ASK_NOTIFY  6
@@ -143,6 +144,12 @@ void molt_worker_hurry(struct molt_worker *w)
     if (w->pid > 0)
         (void)setpriority(PRIO_PROCESS, (id_t)w->pid, getpriority(PRIO_PROCESS, 0));
     w->patient = 0;
+}
+
+void molt_worker_linger(const struct molt_worker *w)
+{
+    if (w->pid > 0)
+        (void)setpriority(PRIO_PROCESS, (id_t)w->pid, LINGERS);
 }
 
 void molt_worker_kill(struct molt_worker *w)

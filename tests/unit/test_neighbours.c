@@ -30,6 +30,22 @@ static void fresh(void)
     assert_true(sh("ip link set lo up"));
 }
 
+static struct molt__network *look(void)
+{
+    struct molt__network *net = NULL;
+
+    assert_int_equal(molt__network_look(&net, NULL), 0);
+    return net;
+}
+
+static void place(const struct molt_json *list, size_t *placed)
+{
+    struct molt__network *net = look();
+
+    assert_int_equal(molt__neighbours_place(net, list, placed, NULL), 0);
+    molt__network_free(net);
+}
+
 static struct molt_json *known_to_the_old(void)
 {
     struct molt_json *list = NULL;
@@ -38,7 +54,9 @@ static struct molt_json *known_to_the_old(void)
     assert_true(sh(OLD " && ip neigh add 10.9.0.7 lladdr 02:00:00:00:00:07 dev old nud stale && ip neigh add fd00:9::7 lladdr 02:00:00:00:00:07 dev old nud reachable"
                        " && ip neigh add fe80::7 lladdr 02:00:00:00:00:07 dev old nud stale && ip neigh add 10.9.0.8 lladdr 02:00:00:00:00:08 dev old nud permanent"
                        " && ip neigh add 10.9.0.9 dev old nud failed && ip neigh add proxy 10.9.0.10 dev old"));
-    assert_int_equal(molt__neighbours_collect(&list, NULL), 0);
+    struct molt__network *net = look();
+    assert_int_equal(molt__neighbours_collect(net, &list, NULL), 0);
+    molt__network_free(net);
     return list;
 }
 
@@ -76,7 +94,7 @@ static void it_is_known_on_the_device_with_the_same_address(void **state)
     assert_true(sh("ip link add other type veth peer name far2 && ip link set other up && ip addr add 10.9.0.99/24 dev other"));
     assert_true(sh("ip link add new type veth peer name far && ip link set new address 02:00:00:00:00:01 && ip link set new up && ip link set far up"
                    " && ip addr add 10.9.0.1/24 dev new && ip neigh add 10.9.0.7 dev new nud failed && ip neigh add 10.9.0.8 lladdr 02:00:00:00:00:88 dev new nud permanent"));
-    assert_int_equal(molt__neighbours_place(list, &placed, NULL), 0);
+    place(list, &placed);
     assert_int_equal(placed, 3);
     assert_true(sh("ip neigh show 10.9.0.7 dev new | grep -q '02:00:00:00:00:07 STALE'"));
     assert_true(sh("ip neigh show fe80::7 dev new | grep -q '02:00:00:00:00:07 STALE'"));
@@ -93,11 +111,11 @@ static void it_is_known_on_the_device_of_the_same_network(void **state)
 
     fresh();
     assert_true(sh("ip link add new type veth peer name far && ip link set new up && ip link set far up && ip addr add 10.9.0.2/24 dev new"));
-    assert_int_equal(molt__neighbours_place(list, &placed, NULL), 0);
+    place(list, &placed);
     assert_int_equal(placed, 2);
     assert_true(sh("ip neigh show 10.9.0.7 dev new | grep -q '02:00:00:00:00:07 STALE'"));
     assert_true(sh("! ip neigh show dev new | grep -e fe80::7 -e fd00"));
-    assert_int_equal(molt__neighbours_place(list, &placed, NULL), 0);
+    place(list, &placed);
     assert_int_equal(placed, 0);
 }
 
@@ -112,20 +130,23 @@ static void what_is_no_such_list_is_refused(void **state)
         "[7]",
     };
 
+    struct molt__network *net = look();
+
     (void)state;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         CLEANUP_ERROR struct molt_error *err = NULL;
         CLEANUP_JSON struct molt_json *list = NULL;
 
         assert_int_equal(molt_json_parse(bad[i], strlen(bad[i]), &list, NULL), 0);
-        assert_int_equal(molt__neighbours_place(list, NULL, &err), MOLT_E_PROTOCOL);
+        assert_int_equal(molt__neighbours_place(net, list, NULL, &err), MOLT_E_PROTOCOL);
     }
     CLEANUP_JSON struct molt_json *many = molt_json_array();
 
     for (int i = 0; i <= MOLT__NEIGHBOURS_MAX; i++)
         molt_json_append(many, molt_json_object());
-    assert_int_equal(molt__neighbours_place(many, NULL, NULL), MOLT_E_PROTOCOL);
-    assert_int_equal(molt__neighbours_place(NULL, NULL, NULL), 0); /* an older agent's */
+    assert_int_equal(molt__neighbours_place(net, many, NULL, NULL), MOLT_E_PROTOCOL);
+    assert_int_equal(molt__neighbours_place(net, NULL, NULL, NULL), 0); /* an older agent's */
+    molt__network_free(net);
 }
 
 int main(void)
