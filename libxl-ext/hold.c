@@ -163,25 +163,55 @@ int molt_hold_prepare(const char *op_id, const struct molt_hold_vif *v, int n, s
 
 /* ---- engage and release ---- */
 
+static int look_one(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v, struct molt_hold_at *ret, struct molt_error **err)
+{
+    struct molt_link vif, bridge, port = {0}, out = {0};
+    int r = molt__need_link(s, v->vif, &vif, err);
+    if (r == 0)
+        r = molt__need_link(s, v->bridge, &bridge, err);
+    if (r == 0)
+        r = molt_rtnl_link(s, e->port, &port, err);
+    if (r == 0 && port.index)
+        r = molt__need_link(s, e->out, &out, err);
+    if (r == 0)
+        *ret = (struct molt_hold_at){.vif = vif.index, .bridge = bridge.index, .placed = vif.master == bridge.index, .port = port.index, .out = out.index, .held = port.master != 0};
+    return r;
+}
+
+int molt_hold_look(const char *op_id, struct molt_hold_vif *v, int n, struct molt_error **err)
+{
+    CLEANUP_RTNL struct nl_sock *s = NULL;
+    int r = molt_rtnl_open(&s, err);
+    for (int i = 0; r == 0 && i < n; i++) {
+        struct molt__ends e = molt__hold_ends(op_id, i);
+        if ((r = look_one(s, &e, &v[i], &v[i].at, err)) < 0)
+            molt_error_prefix(err, "%s", v[i].vif);
+    }
+    return r;
+}
+
+/* As it was seen before, or now. */
+static int place_of(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v, struct molt_hold_at *ret, struct molt_error **err)
+{
+    *ret = v->at;
+    return v->at.vif ? 0 : look_one(s, e, v, ret, err);
+}
+
 /* Ours joins before the vif leaves, so that no packet finds neither; from the pinned entry on they come to ours. */
 static int engage_one(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v, struct molt_error **err)
 {
-    struct molt_link vif, bridge, port;
-    int r = molt__need_link(s, v->vif, &vif, err);
-    if (r == 0)
-        r = molt_rtnl_link(s, e->port, &port, err);
-    if (r == 0 && port.index) {
-        r = molt__need_link(s, v->bridge, &bridge, err);
+    struct molt_hold_at at;
+    int r = place_of(s, e, v, &at, err);
+    if (r == 0 && at.port) {
+        r = molt_rtnl_plug(s, at.port, false, err);
         if (r == 0)
-            r = molt_rtnl_plug(s, port.index, false, err);
+            r = molt_rtnl_enslave(s, at.port, at.bridge, err);
         if (r == 0)
-            r = move(s, &port, bridge.index, err);
+            r = molt_rtnl_fdb(s, at.port, v->mac, true, err);
         if (r == 0)
-            r = molt_rtnl_fdb(s, port.index, v->mac, true, err);
-        if (r == 0)
-            molt_rtnl_all_multicast(s, port.index, NULL); /* else some neighbours' questions are lost, as they used to be */
+            molt_rtnl_all_multicast(s, at.port, NULL); /* else some neighbours' questions are lost, as they used to be */
     }
-    return r < 0 ? r : move(s, &vif, 0, err);
+    return r < 0 ? r : molt_rtnl_enslave(s, at.vif, 0, err);
 }
 
 /* Down first, so that nothing passes it. What cannot be placed is as it was. */
@@ -198,40 +228,44 @@ static int place_one(struct nl_sock *s, const struct molt_hold_vif *v, struct mo
     return r;
 }
 
-int molt_hold_place(const struct molt_hold_vif *v, int n, struct molt_error **err)
+int molt_hold_place(const char *op_id, struct molt_hold_vif *v, int n, struct molt_error **err)
 {
     CLEANUP_RTNL struct nl_sock *s = NULL;
     int r = molt_rtnl_open(&s, err);
-    for (int i = 0; r == 0 && i < n; i++)
-        if ((r = place_one(s, &v[i], err)) < 0)
-            molt_error_prefix(err, "place %s", v[i].vif);
+    for (int i = 0; r == 0 && i < n; i++) {
+        struct molt__ends e = molt__hold_ends(op_id, i);
+        struct molt_hold_at at = {0};
+        r = place_one(s, &v[i], err);
+        if (r == 0)
+            r = look_one(s, &e, &v[i], &at, err);
+        if (r == 0 && at.held)
+            r = molt_rtnl_redirect_to(s, at.out, NULL, at.vif, err);
+        if (r < 0)
+            return molt_error_prefix(err, "place %s", v[i].vif);
+        at.aimed = at.held;
+        v[i].at = at;
+    }
     return r;
 }
 
 /* The vif may send at once. What comes for it takes the way through ours until remove: so nothing overtakes. */
-static int release_one(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v, struct molt_hold_stats *st, struct molt_error **err)
+static int release_one(struct nl_sock *s, const struct molt_hold_at *at, struct molt_hold_stats *st, struct molt_error **err)
 {
-    struct molt_link vif, bridge, port, out;
     struct molt_queue q = {0};
-    int r = molt__need_link(s, v->vif, &vif, err);
+    int r = at->placed ? 0 : molt_rtnl_enslave(s, at->vif, at->bridge, err);
     if (r == 0)
-        r = molt__need_link(s, v->bridge, &bridge, err);
-    if (r == 0)
-        r = move(s, &vif, bridge.index, err);
-    if (r == 0)
-        r = molt_rtnl_up(s, vif.index, err); /* unless it had not been placed */
-    if (r == 0)
-        r = molt_rtnl_link(s, e->port, &port, err);
-    if (r < 0 || !port.index || !port.master)
+        r = molt_rtnl_up(s, at->vif, err); /* unless it had not been placed */
+    if (r < 0 || !at->held)
         return r;
-    if ((r = molt__need_link(s, e->out, &out, err)) == 0)
-        r = molt_rtnl_plug(s, port.index, false, err); /* it is open when this is a second try */
+    if (!at->aimed) {
+        r = molt_rtnl_plug(s, at->port, false, err); /* it is open when this is a second try */
+        if (r == 0)
+            r = molt_rtnl_redirect_to(s, at->out, NULL, at->vif, err);
+    }
     if (r == 0)
-        r = molt_rtnl_redirect_to(s, out.index, NULL, vif.index, err);
+        r = molt_rtnl_queue(s, at->port, false, &q, err);
     if (r == 0)
-        r = molt_rtnl_queue(s, port.index, false, &q, err);
-    if (r == 0)
-        r = molt_rtnl_plug(s, port.index, true, err);
+        r = molt_rtnl_plug(s, at->port, true, err);
     st->packets += q.waiting;
     st->bytes += q.waiting_bytes;
     st->dropped += q.dropped;
@@ -264,9 +298,14 @@ int molt_hold_release(const char *op_id, const struct molt_hold_vif *v, int n, s
     int r = molt_rtnl_open(&s, err);
     for (int i = 0; r == 0 && i < n; i++) {
         struct molt__ends e = molt__hold_ends(op_id, i);
-        if ((r = release_one(s, &e, &v[i], &st, err)) < 0 && gone(s, &e)) {
+        struct molt_hold_at at;
+        if ((r = place_of(s, &e, &v[i], &at, err)) == 0)
+            r = release_one(s, &at, &st, err);
+        if (r < 0 && gone(s, &e)) {
             molt_error_clear(err);
-            r = release_one(s, &e, &v[i], &st, err);
+            r = look_one(s, &e, &v[i], &at, err);
+            if (r == 0)
+                r = release_one(s, &at, &st, err);
         }
         if (r < 0)
             molt_error_prefix(err, "release %s", v[i].vif);

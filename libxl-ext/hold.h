@@ -19,9 +19,18 @@
  * leaves them for a while. From prepare to remove it has this at least. */
 #define MOLT_HOLD_BACKLOG 65536
 
+/* Indexes of interfaces; 0: there is none. */
+struct molt_hold_at {
+    int vif, bridge;
+    bool placed;   /* the vif is in the bridge */
+    int port, out; /* ours */
+    bool held;     /* our port is in a bridge */
+    bool aimed;    /* what leaves ours goes to the vif */
+};
 struct molt_hold_vif {
     char *vif, *bridge;
     uint8_t mac[MOLT_MAC_LEN]; /* the guest's */
+    struct molt_hold_at at;    /* molt_hold_look's, or molt_hold_place's; zeroes: engage and release look by themselves */
 };
 struct molt_hold_stats {
     uint64_t packets, bytes; /* held when they were released */
@@ -31,11 +40,14 @@ struct molt_hold_stats {
 /* Makes the interfaces; no packet sees them yet. An error says why packets cannot be held here (no bridge of Linux's, or
  * one with VLANs; a kernel without sch_plug); nothing is left then, and the calls below only move the vifs. */
 int molt_hold_prepare(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err);
+/* Notes where everything is, so that engage need not ask in the pause: right before it, since interfaces come and go. */
+int molt_hold_look(const char *op_id, struct molt_hold_vif *v, int n, struct molt_error **err);
 /* Takes the vifs off their bridges, and holds what comes for them. */
 int molt_hold_engage(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err);
-/* Brings these vifs into their bridges, but down: neither side hears the other. Release then has less to do (to leave one bridge and enter another
- * takes some hundredths of a second). Not for vifs of a domain that may have to go on without a release. */
-int molt_hold_place(const struct molt_hold_vif *v, int n, struct molt_error **err);
+/* Behind engage, before release: brings these vifs into their bridges, but down (neither side hears the other), and turns what is held to them. Release then has
+ * less to do: to leave one bridge and enter another takes some hundredths of a second, and so does a filter. A release for other vifs turns it to those. Not for
+ * vifs of a domain that may have to go on without a release. */
+int molt_hold_place(const char *op_id, struct molt_hold_vif *v, int n, struct molt_error **err);
 /* Puts these vifs (the same order, maybe another domain's) into the bridges and gives them what was held and what comes
  * now. ret may be NULL. */
 int molt_hold_release(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_hold_stats *ret, struct molt_error **err);

@@ -142,6 +142,7 @@ static int step_halt(struct molt_op *op, struct molt_error **err)
         r = up_arm_dump(op, from, false, err);
     if (r < 0)
         return r;
+    up_hurry(op, true);
     up_note_us(op, "t_freeze");
     r = mig_hold_engage(op, err);
     if (r == 0)
@@ -172,6 +173,7 @@ static int undo_halt(struct molt_op *op, struct molt_error **err)
         }
     }
     int held = mig_hold_return(op, r < 0 ? NULL : err);
+    up_hurry(op, false);
     if (r == 0 && molt_json_get_bool(molt_op_facts(op), "hooked", false))
         up_tell_error(op); /* its peers have waited long enough */
     return r < 0 ? r : held;
@@ -249,6 +251,7 @@ static int step_go_on(struct molt_op *op, struct molt_error **err)
     /* What is diverted reaches the address on the loopback device, too; on the other one, neighbours find it. */
     if ((r = show_address(op, to, false, err)) == 0)
         up_announce(op, to);
+    up_hurry(op, false);
     return r;
 }
 

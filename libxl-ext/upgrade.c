@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -12,6 +13,7 @@
 #include "guard.h"
 #include "proto/resolve.h"
 
+#define HURRY (-15) /* a nice value */
 #define HOOKS_MS 180000 /* the agent's own limit is shorter */
 
 static const struct molt_step steps[] = {
@@ -46,12 +48,29 @@ int up_open(struct molt_op *op, void **ret_priv, struct molt_error **err)
     return 0;
 }
 
+/* Of the calling thread alone (setpriority(2), "C library/kernel differences"): the operation's. */
+static void set_hurry(struct upgrade *u, bool on)
+{
+    if (on == u->hurries)
+        return;
+    if (on)
+        u->nice = getpriority(PRIO_PROCESS, 0);
+    (void)setpriority(PRIO_PROCESS, 0, on ? HURRY : u->nice);
+    u->hurries = on;
+}
+
+void up_hurry(struct molt_op *op, bool on)
+{
+    set_hurry(up_of(op), on);
+}
+
 void up_close(struct molt_op *op, void *priv)
 {
     struct upgrade *u = priv;
     if (!u)
         return;
     molt_guard_stop(u->guard);
+    set_hurry(u, false);
     molt_control_end(molt_op_dir(op), -1); /* what a runner left that was killed while it waited */
     molt_chan_close(u->active);
     molt_chan_close(u->clone);

@@ -28,6 +28,8 @@ struct upgrade {
     struct molt_chan *active, *clone;
     struct up_vifs clone_vifs; /* NULL: not looked up yet */
     int guard; /* see guard.h; -1: none */
+    bool hurries;
+    int nice; /* before it did */
     bool dump_ends;         /* the active was asked for "dump-end", */
     uint32_t dump_end;      /* in this message */
     xs_transaction_t pivot; /* prepared (xenstore/identity.h); XBT_NULL: not */
@@ -49,6 +51,9 @@ struct up_identity {
 };
 void up_identity_of(struct molt_op *op, struct up_identity *ret);
 void up_identity_clear(struct up_identity *i);
+
+/* From the freeze to the thaw nobody in dom0 has more reason to run than we (a nice value of -15, where that is allowed): guests' devices wait for their guests then. */
+void up_hurry(struct molt_op *op, bool on);
 
 /* The connection to either agent, made when there is none. */
 int up_active(struct molt_op *op, struct molt_chan **ret, struct molt_error **err);

@@ -537,6 +537,8 @@ int step_freeze(struct molt_op *op, struct molt_error **err)
         r = up_arm_dump(op, active, true, err);
     if (r < 0)
         return r;
+    (void)molt_hold_look(molt_op_id(op), vifs.v, vifs.n, NULL); /* else the hold looks itself, and tells what it does not find */
+    up_hurry(op, true);
     up_note_us(op, "t_freeze");
     r = stand_still(op, active, &vifs, err);
     if (r == 0)
@@ -579,6 +581,7 @@ static int undo_standstill(struct molt_op *op, struct molt_error **err)
         r = 0;
     }
     int v = thaw_vifs(op, d.domid, r < 0 ? NULL : err);
+    up_hurry(op, false);
     molt_guard_stop(up_of(op)->guard);
     up_of(op)->guard = -1;
     return r < 0 ? r : v;
@@ -622,13 +625,13 @@ int up_restore(struct molt_op *op, void (*meanwhile)(struct molt_op *op), struct
 /* What can be ready for the steps behind the restore, which do, and tell, what fails here. */
 static void prepare_pivot(struct molt_op *op)
 {
-    const struct up_vifs *vifs;
+    const struct up_vifs *seen;
     struct up_identity id;
     up_identity_of(op, &id);
     (void)molt_identity_prepare_pivot(&up_of(op)->x->store, &id.id, &up_of(op)->pivot, NULL);
     up_identity_clear(&id);
-    if (up_clone_vifs(op, &vifs, NULL) == 0)
-        (void)molt_hold_place(vifs->v, vifs->n, NULL);
+    if (up_clone_vifs(op, &seen, NULL) == 0)
+        (void)molt_hold_place(molt_op_id(op), up_of(op)->clone_vifs.v, seen->n, NULL);
 }
 
 int step_restore(struct molt_op *op, struct molt_error **err)

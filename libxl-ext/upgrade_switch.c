@@ -73,9 +73,11 @@ int step_switch(struct molt_op *op, struct molt_error **err)
     if (r < 0)
         return r;
     up_note_us(op, "t_thawed");
-    up_announce(op, clone);
     r = pause_active(op, err);
-    return r < 0 ? r : molt_hold_straighten(molt_op_id(op), vifs->v, vifs->n, err);
+    if (r == 0)
+        r = molt_hold_straighten(molt_op_id(op), vifs->v, vifs->n, err);
+    up_hurry(op, false);
+    return r;
 }
 
 /* libxl's configuration may still have a disk that was detached. */
@@ -177,7 +179,13 @@ int up_go_live(struct molt_op *op, struct molt_json *args, struct molt_error **e
 int step_verify(struct molt_op *op, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *args = up_units_args(op);
+    struct molt_chan *clone;
     int r = up_go_live(op, args, err);
+    if (r == 0)
+        r = up_clone(op, &clone, err);
+    /* The same addresses behind the same bridge as before: nobody waits for word of it, and the workload would have waited for what it costs. */
+    if (r == 0)
+        up_announce(op, clone);
     /* Deleting devices is work for much of dom0: not while the workload still waits for its memory. */
     int v = molt_hold_remove(molt_op_id(op), NULL, 0, r < 0 ? NULL : err);
     return r < 0 ? r : v;

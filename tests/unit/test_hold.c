@@ -50,8 +50,8 @@ struct world {
     uint32_t next;                       /* number of the next datagram */
 };
 
-static const struct molt_hold_vif to_active = {"vifA.0", "brT", {0x00, 0x16, 0x3e, 0, 0, 1}};
-static const struct molt_hold_vif to_clone = {"vifC.0", "brT", {0x00, 0x16, 0x3e, 0, 0, 1}};
+static const struct molt_hold_vif to_active = {.vif = "vifA.0", .bridge = "brT", .mac = {0x00, 0x16, 0x3e, 0, 0, 1}};
+static const struct molt_hold_vif to_clone = {.vif = "vifC.0", .bridge = "brT", .mac = {0x00, 0x16, 0x3e, 0, 0, 1}};
 static bool have_netns, have_plug;
 
 /* ---- the little network ---- */
@@ -255,8 +255,10 @@ static void engage(struct world *w, struct molt_error **err)
     ok(molt_hold_prepare(OP, &to_active, 1, err), err);
     send_some(w, 100, 200);
     expect(w->active, w->next - 199, w->next);
+    struct molt_hold_vif seen = to_active;
+    ok(molt_hold_look(OP, &seen, 1, err), err);
     int64_t t0 = molt_mono_us();
-    ok(molt_hold_engage(OP, &to_active, 1, err), err);
+    ok(molt_hold_engage(OP, &seen, 1, err), err);
     print_message("          engage %lld us\n", (long long)(molt_mono_us() - t0));
 }
 
@@ -276,12 +278,13 @@ static void test_to_clone(void **state)
     send_some(w, HELD, 200);
     expect_nothing(w->active);
     expect_nothing(w->clone);
-    ok(molt_hold_place(&to_clone, 1, &err), &err);
-    ok(molt_hold_place(&to_clone, 1, &err), &err);
+    struct molt_hold_vif seen = to_clone;
+    ok(molt_hold_place(OP, &seen, 1, &err), &err);
+    ok(molt_hold_place(OP, &seen, 1, &err), &err);
     assert_int_equal(link_of("vifC.0").master, link_of("brT").index);
     send_some(w, 20, 200); /* held as well: it hears nothing yet */
     int64_t t0 = molt_mono_us();
-    ok(molt_hold_release(OP, &to_clone, 1, &st, &err), &err);
+    ok(molt_hold_release(OP, &seen, 1, &st, &err), &err);
     int64_t t1 = molt_mono_us();
     send_some(w, 200, 200);
     int64_t t2 = molt_mono_us();
@@ -313,6 +316,9 @@ static void test_back_to_active(void **state)
     uint32_t first = w->next;
     send_some(w, HELD, 200);
     expect_nothing(w->active);
+    struct molt_hold_vif given_up = to_clone;
+    ok(molt_hold_place(OP, &given_up, 1, &err), &err);
+    assert_true(given_up.at.aimed);
     ok(molt_hold_release(OP, &to_active, 1, NULL, &err), &err);
     ok(molt_hold_release(OP, &to_active, 1, NULL, &err), &err); /* again, as after a crash in between */
     send_some(w, 50, 200);
@@ -518,7 +524,7 @@ static void test_without(void **state)
     struct molt_hold_stats st;
     if (sh("ip link set brT type bridge vlan_filtering 1")) /* not every kernel can */
         assert_int_equal(molt_hold_prepare(OP, &to_active, 1, &err), MOLT_E_UNSUPPORTED);
-    const struct molt_hold_vif no_bridge = {"vifA.0", "client", {0}};
+    const struct molt_hold_vif no_bridge = {.vif = "vifA.0", .bridge = "client"};
     assert_int_equal(molt_hold_prepare(OP, &no_bridge, 1, &err), MOLT_E_UNSUPPORTED);
     expect_clean();
     molt_error_clear(&err);
@@ -533,7 +539,7 @@ static void test_without(void **state)
     assert_int_equal(st.packets, 0);
     send_some(w, 10, 200);
     expect(w->clone, 20, 30);
-    const struct molt_hold_vif missing = {"vifX.0", "brT", {0}};
+    const struct molt_hold_vif missing = {.vif = "vifX.0", .bridge = "brT"};
     assert_true(molt_hold_release(OP, &missing, 1, &st, &err) < 0);
     assert_non_null(strstr(molt_error_text(err), "vifX.0"));
 }
