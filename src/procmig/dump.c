@@ -392,7 +392,7 @@ int molt_dump_arm(const struct molt_workload *w, const struct molt_dump_opts *op
 
     *d = (struct molt_dump){.worker = MOLT_WORKER_NONE, .opts = *opts, .dir = molt_xstrdup(opts->dir), .main_pid = w->main_pid, .tcp_usec = molt__tcp_bit_means_usec()};
     d->opts.dir = d->dir;
-    (void)molt__network_look(&d->network, NULL);
+    (void)molt__network_look(false, &d->network, NULL);
     if (r == 0 && !on_tmpfs(d->dir))
         molt_warn(opts->log, "%s is not on a tmpfs; the dump will be slower", d->dir);
     if (r == 0)

@@ -68,7 +68,7 @@ static int note(void *ctx, const struct nlmsghdr *h)
     return 0;
 }
 
-static int known(struct neighbours *ret, struct molt_error **err)
+static int ask_known(struct neighbours *ret, struct molt_error **err)
 {
     const struct ndmsg body = {.ndm_family = AF_UNSPEC};
     struct molt_rtreq m;
@@ -116,11 +116,13 @@ struct molt__network {
     struct neighbours known;
 };
 
-int molt__network_look(struct molt__network **ret, struct molt_error **err)
+int molt__network_look(bool known, struct molt__network **ret, struct molt_error **err)
 {
     struct molt__network *net = molt_xcalloc(1, sizeof(*net));
-    int r = getifaddrs(&net->devices) < 0 ? molt_error_errno(err, "look at the network devices") : known(&net->known, err);
+    int r = getifaddrs(&net->devices) < 0 ? molt_error_errno(err, "look at the network devices") : 0;
 
+    if (r == 0 && known)
+        r = ask_known(&net->known, err);
     if (r < 0)
         molt__network_free(MOLT_STEAL_PTR(net));
     *ret = net;
@@ -141,7 +143,7 @@ int molt__neighbours_collect(const struct molt__network *net, struct molt_json *
 {
     CLEANUP_JSON struct molt_json *list = molt_json_array();
     struct neighbours all = {NULL, 0, 0};
-    int r = known(&all, err);
+    int r = ask_known(&all, err);
 
     for (size_t i = 0; r == 0 && i < all.n; i++)
         for (const struct ifaddrs *d = net->devices; d; d = d->ifa_next) {

@@ -6,14 +6,16 @@
 #ifndef MOLT_PROCMIG_NEIGHBOURS_H
 #define MOLT_PROCMIG_NEIGHBOURS_H
 
+#include <stdbool.h>
+
 #include "base/json.h"
 
 #define MOLT__NEIGHBOURS_MAX 1024
 
-/* This guest's network devices, their addresses, and whom they know: asked for before the freeze (some hundredths of a second under emulation). */
+/* This guest's network devices and their addresses: asked for before the freeze (some hundredths of a second under emulation). */
 struct molt__network;
-/* *ret: molt__network_free; NULL is fine there. */
-int molt__network_look(struct molt__network **ret, struct molt_error **err);
+/* With `known` also whom they know, for molt__neighbours_place. *ret: molt__network_free; NULL is fine there. */
+int molt__network_look(bool known, struct molt__network **ret, struct molt_error **err);
 void molt__network_free(struct molt__network *net);
 
 /* [{"address", "mac", "link": the MAC address of the device that it is seen on}], of IPv4 and IPv6, Ethernet only, and no more than

@@ -208,7 +208,7 @@ static int get_ready(const struct molt_restore_spec *s, struct helpers *h, struc
             return r;
     }
     h->usec = molt__tcp_bit_means_usec();
-    (void)molt__network_look(&h->network, NULL);
+    (void)molt__network_look(true, &h->network, NULL);
     r = molt_criu_warm(s->toolbox, err);
     if (r == 0)
         r = start_pager(s, &h->pager, err);

@@ -34,7 +34,7 @@ static struct molt__network *look(void)
 {
     struct molt__network *net = NULL;
 
-    assert_int_equal(molt__network_look(&net, NULL), 0);
+    assert_int_equal(molt__network_look(true, &net, NULL), 0);
     return net;
 }
 
