@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "agent/agent.h"
@@ -13,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fsio.h"
+#include "base/load.h"
 #include "base/strbuf.h"
 #include "base/subprocess.h"
 #include "procmig/gate.h"
@@ -25,6 +27,9 @@
 #include "procmig/touched.h"
 
 #define AT_ONCE    MOLT_AGENT_ETC "/restore-at-once"
+#define CALM_MS    100  /* so long nobody else wants to run: the workload has made up for its pause */
+#define HEAVY_MS   1000 /* or it never is calm */
+#define LOOK_MS    20
 #define ADOPT_MS   60000
 #define HASHES_MS  600000
 #define PAGED_MS   600000 /* as long as it takes: a heap of 64 GB, at a tenth of what memory does */
@@ -410,13 +415,29 @@ static int paged(struct molt_request *rq, struct unit_move *m, const struct molt
     return molt_restore_paged(m->unit, PAGED_MS, &m->paged, err);
 }
 
-/* {"units"}: after the thaw; returns when the memory that was left for later is all there. What else is to be done here can wait until then: the
- * workload has a pause to make up for. */
+/* Where no memory was left for later nobody has waited yet for the workload to make up for its pause. */
+static void wait_for_calm(void)
+{
+    CLEANUP_CLOSE int load = molt_load_open();
+    const int processors = get_nprocs();
+    const int64_t begun = molt_mono_ms();
+    for (int64_t now = begun, busy = begun; now - busy < CALM_MS && now - begun < HEAVY_MS; now = molt_mono_ms()) {
+        molt_sleep_ms(LOOK_MS);
+        if (!molt_load_idle(load, processors))
+            busy = molt_mono_ms();
+    }
+}
+
+/* {"units"}: after the thaw; returns when the memory that was left for later is all there, and the workload has had the processor for a moment. What else is
+ * to be done here can wait until then: the workload has a pause to make up for. */
 int h_memory_wait(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     (void)reply;
     arrival_hurry(false);
-    return units_each(rq, paged, err);
+    int r = units_each(rq, paged, err);
+    if (r == 0)
+        wait_for_calm();
+    return r;
 }
 
 static void tell_paged(const struct session *s, struct molt_json *reply)

@@ -5,6 +5,7 @@ BASE_SOURCES = \
 	src/base/fault.c src/base/fault.h \
 	src/base/fsio.c src/base/fsio.h \
 	src/base/json.c src/base/json.h src/base/json_text.c \
+	src/base/load.c src/base/load.h \
 	src/base/log.c src/base/log.h \
 	src/base/strbuf.c src/base/strbuf.h \
 	src/base/rtreq.c src/base/rtreq.h \

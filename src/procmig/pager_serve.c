@@ -2,7 +2,6 @@
 #include "procmig/pager_serve.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <poll.h>
@@ -13,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/load.h"
 #include "base/strbuf.h"
 
 /* CRIU's last word, criu/uffd.c. It is no process's number. */
@@ -227,17 +227,6 @@ static int until_calm(const struct pager *p)
     return now - p->last_ms < CALM_MS ? (int)(p->last_ms + CALM_MS - now) : 0;
 }
 
-/* proc_loadavg(5): the fourth field begins with the number of those who could run, us among them. */
-static bool idle(const struct pager *p)
-{
-    char text[64];
-    unsigned running;
-    ssize_t n = pread(p->load, text, sizeof(text) - 1, 0);
-
-    text[n > 0 ? n : 0] = '\0';
-    return sscanf(text, "%*s %*s %*s %u/", &running) == 1 && running <= (unsigned)p->processors;
-}
-
 /* Of those that miss something likeliest the next in turn, or NULL. */
 static struct molt__mm *next_mm(struct pager *p, enum molt__rank *ret_rank)
 {
@@ -271,7 +260,7 @@ static int push(struct pager *p, struct molt_error **err)
     if (!likely && p->first_ms) {
         if (until_calm(p) > 0)
             return 0;
-        p->busy = !overdue(p) && !idle(p);
+        p->busy = !overdue(p) && !molt_load_idle(p->load, p->processors);
         if (p->busy)
             return 0;
         if (p->hurries)
@@ -364,7 +353,7 @@ static int serve_all(struct pager *p, struct molt_error **err)
 int molt__pager_serve(const struct molt_pager_opts *o, int listener, int control, int watcher)
 {
     struct pager p = {.dir = o->dir, .at_once = o->at_once / MOLT_PAGE, .listener = listener, .criu = -1, .control = control, .watcher = watcher, .discard = !o->keep, .processors = get_nprocs(),
-                      .load = open("/proc/loadavg", O_RDONLY | O_CLOEXEC)};
+                      .load = molt_load_open()};
     CLEANUP_ERROR struct molt_error *e = NULL;
 
     molt__page_files_room(&p.files);

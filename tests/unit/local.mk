@@ -11,6 +11,10 @@ UNIT_TESTS += tests/crash/crash_engine
 tests_crash_crash_engine_SOURCES = tests/crash/crash_engine.c
 tests_crash_crash_engine_LDADD = libmoltengine.la libmoltbase.la $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_load
+tests_unit_test_load_SOURCES = tests/unit/test_load.c
+tests_unit_test_load_LDADD = libmoltbase.la $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_rtreq
 tests_unit_test_rtreq_SOURCES = tests/unit/test_rtreq.c
 tests_unit_test_rtreq_LDADD = libmoltbase.la $(UNIT_LIBS)
