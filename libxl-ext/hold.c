@@ -384,15 +384,6 @@ static int straighten_all(struct nl_sock *s, const char *op_id, const struct mol
     return r;
 }
 
-int molt_hold_straighten(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err)
-{
-    CLEANUP_RTNL struct nl_sock *s = NULL;
-    int r = molt_rtnl_open(&s, err);
-    if (r == 0)
-        r = straighten_all(s, op_id, v, n, err);
-    return r < 0 ? molt_error_prefix(err, "held packets") : 0;
-}
-
 int molt_hold_remove(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err)
 {
     CLEANUP_RTNL struct nl_sock *s = NULL;

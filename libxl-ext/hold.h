@@ -51,10 +51,8 @@ int molt_hold_place(const char *op_id, struct molt_hold_vif *v, int n, struct mo
 /* Puts these vifs (the same order, maybe another domain's) into the bridges and gives them what was held and what comes
  * now. ret may be NULL. */
 int molt_hold_release(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_hold_stats *ret, struct molt_error **err);
-/* After a release: when all have passed, packets take the straight way to the vif. Nothing of ours is in the network then; that it is deleted as well, which
- * keeps dom0's udev and its network manager busy, can wait. Also a second time. */
-int molt_hold_straighten(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err);
-/* The same, and ours are deleted. With n = 0 or without a release: what is held is dropped. */
+/* After a release: when all have passed, packets take the straight way to the vif, and ours are deleted, which keeps dom0's udev and its network manager busy.
+ * Also a second time. With n = 0 or without a release: what is held is dropped. */
 int molt_hold_remove(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err);
 
 /* Puts an interface of dom0 into a bridge (NULL: out of the one it is in). Idempotent. */

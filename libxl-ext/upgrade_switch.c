@@ -74,8 +74,6 @@ int step_switch(struct molt_op *op, struct molt_error **err)
         return r;
     up_note_us(op, "t_thawed");
     r = pause_active(op, err);
-    if (r == 0)
-        r = molt_hold_straighten(molt_op_id(op), vifs->v, vifs->n, err);
     up_hurry(op, false);
     return r;
 }
@@ -179,6 +177,7 @@ int up_go_live(struct molt_op *op, struct molt_json *args, struct molt_error **e
 int step_verify(struct molt_op *op, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *args = up_units_args(op);
+    const struct up_vifs *vifs;
     struct molt_chan *clone;
     int r = up_go_live(op, args, err);
     if (r == 0)
@@ -186,8 +185,11 @@ int step_verify(struct molt_op *op, struct molt_error **err)
     /* The same addresses behind the same bridge as before: nobody waits for word of it, and the workload would have waited for what it costs. */
     if (r == 0)
         up_announce(op, clone);
-    /* Deleting devices is work for much of dom0: not while the workload still waits for its memory. */
-    int v = molt_hold_remove(molt_op_id(op), NULL, 0, r < 0 ? NULL : err);
+    if (r == 0)
+        r = up_clone_vifs(op, &vifs, err);
+    /* Until here packets take the way on which they were held: to see them off it, and to delete devices, is work for much of dom0, which the workload
+     * behind its pause would have waited for. */
+    int v = molt_hold_remove(molt_op_id(op), r < 0 ? NULL : vifs->v, r < 0 ? 0 : vifs->n, r < 0 ? NULL : err);
     return r < 0 ? r : v;
 }
 
