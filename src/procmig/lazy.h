@@ -16,9 +16,9 @@
 
 /* The last images' own pages are restored at once up to here, in bytes: what was just written will be used again. */
 #define MOLT_LAZY_EAGER_MAX (64u << 20)
-/* So is of what came before as much as this, MiB: the likeliest. More of it, restored in the pause, costs clients more than when it is asked for; this costs
- * them less, since CRIU reads many pages at once (PERFORMANCE.md). */
-#define MOLT_LAZY_BEFORE_MB 8
+/* So is of what came before as much as this, MiB: the likeliest. It costs clients less than when it is asked for, since CRIU reads many pages at once, and a small
+ * service needs no pager at all; a large heap does not fit and comes later (PERFORMANCE.md). */
+#define MOLT_LAZY_BEFORE_MB 32
 
 struct molt_lazy_count {
     uint64_t eager, lazy; /* pages; of memory that CRIU could leave out at all */

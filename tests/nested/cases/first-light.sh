@@ -32,6 +32,7 @@ END
 }
 
 begin
+guest "echo 8 >/etc/xenmolt/restore-at-once" # this service is so small that nothing of its memory would come later
 dom0_sh <"$NESTED/lib/smallrecipe.sh"
 kernel_before=$(guest "uname -r")
 libc_before=$(guest "dpkg-query -W -f '\${Version}' libc6")
