@@ -256,9 +256,9 @@ static int fetch_images(struct molt_request *rq, struct unit_move *m, const stru
     struct session *s = rq->ctx;
     unsigned rounds = 0;
     int r = predump_number(args, "rounds", &rounds, err);
-    if (r == 0)
-        r = images_fetch(s->peer, m->unit, m->images, 0, true, &m->image_bytes, err);
-    return r < 0 ? r : molt_predump_link(m->images, rounds, err);
+    if (r == 0) /* first: who waits for the restore reads them as they come */
+        r = molt_predump_link(m->images, rounds, err);
+    return r < 0 ? r : images_fetch(s->peer, m->unit, m->images, 0, true, &m->image_bytes, err);
 }
 
 /* {"units": [{"unit", "rounds"}]} -> {"image_bytes"}: the dumps' images, which may still be written: it returns when all are here. */

@@ -189,7 +189,7 @@ static int send_following(struct sender *s, const char *dir, struct molt_error *
     const char *name;
     (void)setpriority(PRIO_PROCESS, 0, FOLLOW_NICE); /* the other guest waits for these, and for nothing else in this one */
     signal(SIGIO, SIG_IGN); /* what the holder of a lease is sent when somebody wants to write; ours are given back at once */
-    int r = follow_begin(&f, dir, s->dirfd, MOLT_DUMP_META, MOLT_DUMP_FAILED, err), more = 0;
+    int r = follow_begin(&f, dir, s->dirfd, MOLT_DUMP_WHOLE, MOLT_DUMP_FAILED, err), more = 0;
     if (r < 0)
         return r;
     r = send_rest(s, true, err);

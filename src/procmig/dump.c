@@ -36,6 +36,8 @@
 #define DUMP_TIMEOUT_MS 120000
 #define ARM_TIMEOUT_MS  30000
 #define META_SCHEMA     1
+#define META_MAX        (16u << 20)
+#define SOCKETS_MAX     1024
 #define JOURNAL_STDOUT  "/run/systemd/journal/stdout"
 #define GHOST_LIMIT     268435456
 #define CRIU_LOG_LEVEL  2 /* warnings, too */
@@ -289,20 +291,36 @@ static int unix_sockets(const struct molt_workload *w, struct molt_json **ret_li
     return r;
 }
 
-/* What tells that all the rest is there: it appears whole. */
 static int write_meta(const char *dir, const struct molt_json *meta, struct molt_error **err)
 {
-    CLEANUP_FREE char *path = molt_xasprintf("%s/" MOLT_DUMP_META, dir), *part = molt_xasprintf("%s/.meta", dir), *text = molt_json_print(meta, false);
-    int r = molt_write_file(part, text, strlen(text), 0600, err);
+    CLEANUP_FREE char *path = molt_xasprintf("%s/" MOLT_DUMP_META, dir), *text = molt_json_print(meta, false);
 
-    return r == 0 && rename(part, path) < 0 ? molt_error_errno(err, "make %s", path) : r;
+    return molt_write_file(path, text, strlen(text), 0600, err);
 }
 
-static void write_failed(const char *dir)
+int molt__dump_meta_load(const char *dir, struct molt_json **ret, struct molt_error **err)
 {
-    CLEANUP_FREE char *path = molt_xasprintf("%s/" MOLT_DUMP_FAILED, dir);
+    CLEANUP_FREE char *path = molt_xasprintf("%s/" MOLT_DUMP_META, dir), *text = NULL;
+    CLEANUP_JSON struct molt_json *v = NULL;
+    size_t len;
+    int r = molt_read_file(path, META_MAX, &text, &len, err);
 
-    (void)molt_write_file(path, "", 0, 0600, NULL);
+    if (r == 0)
+        r = molt_json_parse(text, len, &v, err);
+    if (r == 0 && (molt_json_get_int(v, "schema", 0) != META_SCHEMA || molt_json_size(molt_json_get(v, "ids")) > MOLT_TASKS_MAX ||
+                   molt_json_size(molt_json_get(v, "sockets")) > SOCKETS_MAX))
+        r = molt_error_set(err, MOLT_E_PROTOCOL, "the images have no valid %s", MOLT_DUMP_META);
+    if (r == 0)
+        *ret = MOLT_STEAL_PTR(v);
+    return r;
+}
+
+/* MOLT_DUMP_WHOLE, or MOLT_DUMP_FAILED. */
+static int write_outcome(const char *dir, const char *which, struct molt_error **err)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/%s", dir, which);
+
+    return molt_write_file(path, "", 0, 0600, err);
 }
 
 /* What the dump does, as criu_opts; dirfd: of the images. */
@@ -499,21 +517,22 @@ static int collect_meta(const struct molt_dump *d, const struct molt_workload *w
     return 0;
 }
 
-/* The files that travel beside the images are read while criu works, from what stands still. */
+/* What travels beside the images is read while criu works, from what stands still, and goes before them: the other side places it meanwhile. */
 static int take_images(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *meta = NULL;
     CLEANUP_ERROR struct molt_error *e = NULL;
-    int collected = collect_meta(d, w, &meta, &e);
+    int beside = collect_meta(d, w, &meta, &e);
+
+    if (beside == 0)
+        beside = write_meta(d->dir, meta, &e);
     /* Before it asks this all images are closed (cr_dump_finish in criu/cr-dump.c): it is for who sends them elsewhere. */
     int r = wait_step(d, "post-dump", dump_timeout_ms(d), err);
 
-    if (r == 0 && collected < 0) {
+    if (r == 0 && (r = beside) < 0)
         molt_error_move(err, MOLT_STEAL_PTR(e));
-        return collected;
-    }
     if (r == 0)
-        r = write_meta(d->dir, meta, err);
+        r = write_outcome(d->dir, MOLT_DUMP_WHOLE, err);
     d->written = r == 0;
     return r;
 }
@@ -523,7 +542,7 @@ int molt_dump_written(struct molt_dump *d, const struct molt_workload *w, struct
     int r = d->written ? 0 : take_images(d, w, err);
 
     if (r < 0)
-        write_failed(d->dir);
+        (void)write_outcome(d->dir, MOLT_DUMP_FAILED, NULL);
     return r;
 }
 
@@ -551,7 +570,7 @@ int molt_dump_end(struct molt_dump *d, const struct molt_workload *w, struct mol
     if (d->opts.trial)
         keep_reuse(w);
     if (r < 0)
-        write_failed(d->dir);
+        (void)write_outcome(d->dir, MOLT_DUMP_FAILED, NULL);
     s.image_bytes = dir_bytes(d->dir);
     dump_free(d);
     if (r == 0 && ret_stats)

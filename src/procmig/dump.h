@@ -8,8 +8,10 @@
 #include "procmig/workload.h"
 
 /* Files of ours in the image directory, beside CRIU's; they travel with the images. */
-#define MOLT_DUMP_META "molt-dump.json" /* {schema, main_pid, ids [], sockets [{ino, stderr}], carry [], neighbours []}; the last to appear */
-#define MOLT_DUMP_FAILED "molt-dump.failed" /* instead of it */
+#define MOLT_DUMP_META "molt-dump.json" /* {schema, main_pid, ids [], sockets [{ino, stderr}], carry [], neighbours []}; behind the files that it names */
+/* These do not travel. */
+#define MOLT_DUMP_WHOLE ".molt-dump.whole"   /* the last to appear: all the rest is there */
+#define MOLT_DUMP_FAILED ".molt-dump.failed" /* instead of it */
 
 struct molt_dump_stats { /* from CRIU's stats images; microseconds */
     uint64_t freezing_us, frozen_us, memdump_us, memwrite_us, pages_scanned, pages_written;
@@ -70,6 +72,8 @@ int molt_images_umount(const char *dir, struct molt_error **err);
 struct molt_json *molt_dump_stats_json(const struct molt_dump_stats *s);
 /* Reads DIR/stats-{dump,restore} when it is there. */
 int molt__stats_read(const char *dir, const char *which, struct molt_dump_stats *s, struct molt_error **err);
+/* DIR's MOLT_DUMP_META; MOLT_E_PROTOCOL when it is none, or has too much. */
+int molt__dump_meta_load(const char *dir, struct molt_json **ret, struct molt_error **err);
 /* Repair mode of every connected TCP socket of a process: off makes it speak again, on makes it silent. */
 void molt__tcp_repair(pid_t pid, bool on);
 /* stats-dump or stats-restore image; fields of the other kind are left alone. MOLT_E_PROTOCOL. */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/fsio.h"
@@ -217,6 +218,20 @@ static int load_lazy_ranges(const char *dir, pid_t pid, struct ranges *lazy, str
 
 /* ---- what the rounds before have ---- */
 
+/* What may come later. */
+struct choice {
+    bool own;    /* what the last images have themselves */
+    int at_once; /* of what came before, the ranks up to here do not; -1: all of it may */
+};
+
+/* What is decided by, and what came of it. */
+struct counted {
+    uint64_t own, before[MOLT__RANKS]; /* pages */
+    struct stat mm, pagemap;           /* as they were read; the latter as it was written */
+    struct choice as;
+    struct molt_lazy_count count;
+};
+
 struct level {
     struct pagemap pm;
     unsigned file; /* of the pages */
@@ -228,6 +243,7 @@ struct process {
     struct level level[LEVELS];
     unsigned levels;
     struct ranges maps;
+    struct counted counted; /* of marking alone */
 };
 
 static void process_clear(struct process *p)
@@ -339,12 +355,6 @@ static enum molt__rank rank_of(const struct range *v)
     return v->exec ? MOLT__HOT : v->end - v->start <= WARM_MAX ? MOLT__WARM : MOLT__COLD;
 }
 
-/* What may come later. */
-struct choice {
-    bool own;    /* what the last images have themselves */
-    int at_once; /* of what came before, the ranks up to here do not; -1: all of it may */
-};
-
 /* An image's entries as they become: neighbours within one that have the same flags are one. */
 struct marked {
     struct molt_strbuf *b; /* NULL: only counted */
@@ -409,67 +419,179 @@ static void mark(const struct process *p, struct choice later, struct molt_strbu
         mark_entry(p, &pm->v[i], &from, later, &m, count, before);
 }
 
-struct processes {
+struct molt_marking {
+    char *dir;
+    uint64_t eager_max, before_max; /* pages */
     struct process *v;
     size_t n, cap;
 };
 
-static void processes_free(struct processes *ps)
+struct molt_marking *molt_marking_new(const char *dir, uint64_t eager_max, uint64_t before_max)
 {
-    for (size_t i = 0; i < ps->n; i++)
-        process_clear(&ps->v[i]);
-    free(ps->v);
+    struct molt_marking *m = molt_xcalloc(1, sizeof(*m));
+
+    *m = (struct molt_marking){.dir = molt_xstrdup(dir), .eager_max = eager_max / MOLT_PAGE, .before_max = before_max / MOLT_PAGE};
+    return m;
 }
 
-static int load_processes(const char *dir, struct processes *ps, struct molt_error **err)
+void molt_marking_free(struct molt_marking *m)
 {
-    CLEANUP_CLOSEDIR DIR *d = opendir(dir);
+    if (!m)
+        return;
+    for (size_t i = 0; i < m->n; i++)
+        process_clear(&m->v[i]);
+    free(m->v);
+    free(m->dir);
+    free(m);
+}
+
+/* False: it is not there. */
+static bool look_at(const char *dir, const char *image, pid_t pid, struct stat *ret)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/%s-%d.img", dir, image, (int)pid);
+
+    return stat(path, ret) == 0;
+}
+
+static bool same(const struct stat *a, const struct stat *b)
+{
+    return a->st_ino == b->st_ino && a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+/* Not where that is what is written: a second time somebody who looks for what arrives would be told of it. */
+static int write_marked(const char *dir, struct process *p, struct choice later, struct molt_error **err)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/pagemap-%d.img", dir, (int)p->pid);
+    CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT, head = MOLT_STRBUF_INIT;
+    struct counted *c = &p->counted;
+
+    if (c->as.own == later.own && c->as.at_once == later.at_once)
+        return 0;
+    molt__pb_int(&head, HEAD_PAGES_ID, p->level[0].pm.pages_id);
+    molt__image_begin(&b, MOLT_IMAGE_PAGEMAP);
+    molt__image_put(&b, head.s, head.len);
+    c->count = (struct molt_lazy_count){0, 0};
+    mark(p, later, &b, &c->count, NULL);
+    int r = molt_write_file(path, b.s, b.len, 0600, err);
+
+    if (r == 0 && stat(path, &c->pagemap) < 0)
+        r = molt_error_errno(err, "look at %s", path);
+    if (r == 0)
+        c->as = later;
+    return r;
+}
+
+/* By all that is known: what the last images have themselves waits where it is too much, and of what came before all but the likeliest. */
+static struct choice decide(const struct molt_marking *m)
+{
+    struct choice later = {.own = false, .at_once = -1};
+    uint64_t own = 0, sum = 0;
+
+    for (size_t i = 0; i < m->n; i++)
+        own += m->v[i].counted.own;
+    later.own = own > m->eager_max;
+    for (int rank = 0; rank < MOLT__RANKS; rank++) {
+        for (size_t i = 0; i < m->n; i++)
+            sum += m->v[i].counted.before[rank];
+        if (sum > m->before_max)
+            break;
+        later.at_once = rank;
+    }
+    return later;
+}
+
+static struct process *find_process(const struct molt_marking *m, pid_t pid)
+{
+    for (size_t i = 0; i < m->n; i++)
+        if (m->v[i].pid == pid)
+            return &m->v[i];
+    return NULL;
+}
+
+/* Reads it, where that was not done, and counts. */
+static int take(struct molt_marking *m, pid_t pid, struct process **ret, struct molt_error **err)
+{
+    const struct choice none = {.own = false, .at_once = -1};
+    struct process *p = find_process(m, pid);
+    struct molt_lazy_count count = {0, 0};
+    struct stat mm = {0}, pagemap = {0};
+
+    *ret = p;
+    (void)look_at(m->dir, "mm", pid, &mm);
+    (void)look_at(m->dir, "pagemap", pid, &pagemap);
+    if (p && same(&p->counted.mm, &mm) && same(&p->counted.pagemap, &pagemap))
+        return 0;
+    if (p) {
+        process_clear(p);
+    } else {
+        MOLT_GROW(m->v, m->n, m->cap);
+        p = &m->v[m->n++];
+    }
+    *ret = p;
+    int r = load_process(m->dir, pid, NULL, p, err);
+
+    if (r < 0)
+        return r;
+    mark(p, none, NULL, &count, p->counted.before);
+    p->counted.own = count.eager;
+    p->counted.mm = mm;
+    p->counted.pagemap = pagemap;
+    p->counted.as = (struct choice){.own = false, .at_once = MOLT__RANKS}; /* nobody's choice: not written yet */
+    return 0;
+}
+
+int molt_marking_take(struct molt_marking *m, pid_t pid, struct molt_error **err)
+{
+    struct stat mm, pagemap;
+    struct process *p;
+
+    if (!look_at(m->dir, "mm", pid, &mm) || !look_at(m->dir, "pagemap", pid, &pagemap))
+        return 0;
+    int r = take(m, pid, &p, err);
+
+    return r < 0 ? r : write_marked(m->dir, p, decide(m), err);
+}
+
+static int take_all(struct molt_marking *m, struct molt_error **err)
+{
+    CLEANUP_CLOSEDIR DIR *d = opendir(m->dir);
+    struct process *p;
     struct dirent *e;
     int r = 0;
 
     if (!d)
-        return molt_error_errno(err, "open %s", dir);
+        return molt_error_errno(err, "open %s", m->dir);
     while (r == 0 && (e = readdir(d))) {
         int pid, end = 0;
 
-        if (sscanf(e->d_name, "pagemap-%9d.img%n", &pid, &end) != 1 || end == 0 || e->d_name[end] || pid < 1)
-            continue;
-        MOLT_GROW(ps->v, ps->n, ps->cap);
-        r = load_process(dir, pid, NULL, &ps->v[ps->n++], err);
+        if (sscanf(e->d_name, "pagemap-%9d.img%n", &pid, &end) == 1 && end > 0 && !e->d_name[end] && pid > 0)
+            r = take(m, pid, &p, err);
     }
     return r;
 }
 
-static int write_marked(const char *dir, const struct process *p, struct choice later, struct molt_lazy_count *count, struct molt_error **err)
+int molt_marking_end(struct molt_marking *m, struct molt_lazy_count *ret, struct molt_error **err)
 {
-    CLEANUP_FREE char *path = molt_xasprintf("%s/pagemap-%d.img", dir, (int)p->pid);
-    CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT, head = MOLT_STRBUF_INIT;
+    int r = take_all(m, err);
+    const struct choice later = decide(m);
 
-    molt__pb_int(&head, HEAD_PAGES_ID, p->level[0].pm.pages_id);
-    molt__image_begin(&b, MOLT_IMAGE_PAGEMAP);
-    molt__image_put(&b, head.s, head.len);
-    mark(p, later, &b, count, NULL);
-    return molt_write_file(path, b.s, b.len, 0600, err);
+    *ret = (struct molt_lazy_count){0, 0};
+    for (size_t i = 0; r == 0 && i < m->n; i++) {
+        struct process *p = &m->v[i];
+
+        r = write_marked(m->dir, p, later, err);
+        ret->eager += p->counted.count.eager;
+        ret->lazy += p->counted.count.lazy;
+    }
+    return r;
 }
 
 int molt_lazy_mark(const char *dir, uint64_t eager_max, uint64_t before_max, struct molt_lazy_count *ret, struct molt_error **err)
 {
-    struct molt_lazy_count own = {0, 0}, count = {0, 0};
-    struct choice later = {.own = false, .at_once = -1};
-    uint64_t before[MOLT__RANKS] = {0}, sum = 0;
-    struct processes ps = {NULL, 0, 0};
-    int r = load_processes(dir, &ps, err);
+    struct molt_marking *m = molt_marking_new(dir, eager_max, before_max);
+    int r = molt_marking_end(m, ret, err);
 
-    for (size_t i = 0; r == 0 && i < ps.n; i++)
-        mark(&ps.v[i], later, NULL, &own, before);
-    later.own = own.eager > eager_max / MOLT_PAGE;
-    for (int rank = 0; rank < MOLT__RANKS && (sum += before[rank]) <= before_max / MOLT_PAGE; rank++)
-        later.at_once = rank;
-    for (size_t i = 0; r == 0 && i < ps.n; i++)
-        r = write_marked(dir, &ps.v[i], later, &count, err);
-    processes_free(&ps);
-    if (r == 0)
-        *ret = count;
+    molt_marking_free(m);
     return r;
 }
 

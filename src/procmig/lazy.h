@@ -28,6 +28,15 @@ struct molt_lazy_count {
  * bytes of what came before are restored at once, too: the likeliest of the ranks below, as many as are no more than that together. */
 int molt_lazy_mark(const char *dir, uint64_t eager_max, uint64_t before_max, struct molt_lazy_count *ret, struct molt_error **err);
 
+/* The same in parts, while the images arrive; the outcome does not depend on the order. Those before are there, and the link to them. */
+struct molt_marking;
+struct molt_marking *molt_marking_new(const char *dir, uint64_t eager_max, uint64_t before_max);
+/* One of the two images that tell of a process's memory (mm, pagemap) is there, whole; nothing is done before the other one is, too. */
+int molt_marking_take(struct molt_marking *m, pid_t pid, struct molt_error **err);
+/* All are there. What changed since it was taken is read again. */
+int molt_marking_end(struct molt_marking *m, struct molt_lazy_count *ret, struct molt_error **err);
+void molt_marking_free(struct molt_marking *m); /* NULL is fine */
+
 /* How soon pages that nobody asked for are brought: those of programs (a JVM's compiled code is read, never written again), and those that more than one
  * round had (they were written while the rounds went on); those of small mappings; all others. */
 enum molt__rank { MOLT__HOT, MOLT__WARM, MOLT__COLD, MOLT__RANKS };

@@ -32,7 +32,6 @@
 
 #define LOG          "rehearsal.log"
 #define FILES_MAX    (256u << 20)
-#define SOCKETS_MAX  1024
 #define DEATH_MS     20000
 #define ANSWER_MAX   65536
 #define ENTRY_REG    3 /* file_entry.reg, images/fdinfo.proto */
@@ -151,20 +150,6 @@ static int enter_overlay(const char *unit, struct molt_error **err)
 
 /* ---- restoring, looking, killing ---- */
 
-static int load_meta(const char *dir, struct molt_json **ret, struct molt_error **err)
-{
-    CLEANUP_FREE char *path = molt_xasprintf("%s/" MOLT_DUMP_META, dir), *text = NULL;
-    size_t len;
-    int r = molt_read_file(path, 16u << 20, &text, &len, err);
-
-    if (r == 0)
-        r = molt_json_parse(text, len, ret, err);
-    if (r == 0 && (molt_json_get_int(*ret, "schema", 0) != 1 || molt_json_size(molt_json_get(*ret, "ids")) > MOLT_TASKS_MAX ||
-                   molt_json_size(molt_json_get(*ret, "sockets")) > SOCKETS_MAX))
-        r = molt_error_set(err, MOLT_E_PROTOCOL, "the images have no valid %s", MOLT_DUMP_META);
-    return r;
-}
-
 static int run_criu(const char *dir, const char *toolbox, const struct molt_json *meta, bool lazy, int timeout_ms, struct molt_error **err)
 {
     static const char *const fixed[] = {"restore", "-d", "--leave-stopped", "--tcp-established", "--file-locks", "--manage-cgroups=ignore", "--ext-unix-sk", "-v2", "-o", LOG, "-D"};
@@ -272,7 +257,7 @@ static int trial(const char *unit, const char *dir, const char *toolbox, const c
     struct molt_pager pager = MOLT_PAGER_NONE;
     struct molt__residue rs = {NULL, 0, 0};
     char ns[64] = "";
-    int r = load_meta(dir, &meta, err);
+    int r = molt__dump_meta_load(dir, &meta, err);
 
     if (r == 0)
         r = molt__sockfiles_untaken(molt_json_get(meta, "sockfiles"), err); /* a new network namespace would not show them */

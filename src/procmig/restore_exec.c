@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -13,19 +14,16 @@
 #include "base/clock.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
-#include "procmig/carry.h"
-#include "procmig/neighbours.h"
+#include "procmig/early.h"
 #include "procmig/pager.h"
 #include "procmig/pb.h"
 #include "procmig/procfs.h"
-#include "procmig/residue.h"
 #include "procmig/restore_internal.h"
 #include "procmig/sockfiles.h"
 #include "procmig/tcpclock.h"
 #include "procmig/worker.h"
 
 #define HURRY              (-15) /* a nice value */
-#define SOCKETS_MAX        1024
 #define RESTORE_TIMEOUT_MS 300000
 #define WORKER_TIMEOUT_MS  30000
 #define RESTORE_LOG        "restore.log"
@@ -57,19 +55,6 @@ static void tell(const char *unit, const char *file, const struct times *t, cons
         (void)rename(part, path);
 }
 
-static int load_meta(const char *images, struct molt_json **ret_v, struct molt_error **err)
-{
-    CLEANUP_FREE char *path = molt_xasprintf("%s/%s", images, MOLT_DUMP_META), *text = NULL;
-    size_t len;
-    int r = molt_read_file(path, 16u << 20, &text, &len, err);
-
-    if (r == 0)
-        r = molt_json_parse(text, len, ret_v, err);
-    if (r == 0 && molt_json_get_int(*ret_v, "schema", 0) != 1)
-        r = molt_error_set(err, MOLT_E_PROTOCOL, "the images have no valid %s", MOLT_DUMP_META);
-    return r;
-}
-
 /* The unit's own journal streams, kept away from 0 to 2, which criu_run covers. */
 static int keep_stream(int fd, struct molt_error **err)
 {
@@ -79,13 +64,11 @@ static int keep_stream(int fd, struct molt_error **err)
 }
 
 /* What the restore does, as criu_opts; dirfd: of the images. */
-static int restore_request(struct molt_strbuf *b, const struct molt_json *meta, const int stream[2], int dirfd, bool lazy, struct molt_error **err)
+static void restore_request(struct molt_strbuf *b, const struct molt_json *meta, const int stream[2], int dirfd, bool lazy)
 {
     static const unsigned wanted[] = {MOLT_CRIU_EXT_UNIX_SK, MOLT_CRIU_TCP_ESTABLISHED, MOLT_CRIU_FILE_LOCKS, MOLT_CRIU_LEAVE_STOPPED};
     const struct molt_json *sockets = molt_json_get(meta, "sockets");
 
-    if (molt_json_size(sockets) > SOCKETS_MAX)
-        return molt_error_set(err, MOLT_E_PROTOCOL, "too many journal sockets in the images");
     molt__pb_int(b, MOLT_CRIU_IMAGES_DIR_FD, (uint64_t)dirfd);
     molt__pb_int(b, MOLT_CRIU_LOG_LEVEL, 2);
     molt__pb_string(b, MOLT_CRIU_LOG_FILE, RESTORE_LOG);
@@ -103,7 +86,6 @@ static int restore_request(struct molt_strbuf *b, const struct molt_json *meta, 
         molt__pb_int(&one, 2, (uint64_t)stream[molt_json_get_bool(o, "stderr", false)]);
         molt__pb_bytes(b, MOLT_CRIU_INHERIT_FD, one.s, one.len);
     }
-    return 0;
 }
 
 /* For systemd, which takes the process as the unit's main one. */
@@ -142,6 +124,7 @@ struct helpers {
     bool lazy;               /* the pager has something to bring */
     bool usec;               /* this kernel gives a meaning to the bit of tcpclock.h */
     struct molt__network *network; /* NULL: it could not be looked at */
+    struct molt__early early;
     int stream[2];
     int words; /* the agent's: "go\n", and "on\n" when the workload is whole */
     struct times times;
@@ -152,8 +135,9 @@ static int run_restore(const struct molt_restore_spec *s, struct helpers *h, con
     CLEANUP_STRBUF struct molt_strbuf request = MOLT_STRBUF_INIT;
     CLEANUP_FREE char *log = molt_xasprintf("%s/" RESTORE_LOG, s->images);
     CLEANUP_CLOSE int dirfd = open(s->images, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int r = dirfd < 0 ? molt_error_errno(err, "open %s", s->images) : restore_request(&request, meta, h->stream, dirfd, h->lazy, err);
+    int r = dirfd < 0 ? molt_error_errno(err, "open %s", s->images) : 0;
 
+    restore_request(&request, meta, h->stream, dirfd, h->lazy);
     h->times.asked = molt_mono_us();
     if (r == 0)
         r = molt_worker_ask(&h->worker, MOLT_CRIU_RESTORE, &request, err);
@@ -191,6 +175,7 @@ static int start_pager(const struct molt_restore_spec *s, struct molt_pager *ret
 /* All that is slow and can be done before the freeze. */
 static int get_ready(const struct molt_restore_spec *s, struct helpers *h, struct molt_error **err)
 {
+    CLEANUP_FREE char *residue = molt__restore_path(s->unit, MOLT__RESIDUE);
     CLEANUP_OVERLAY struct molt_overlay *o = NULL;
     int r = h->stream[0] = keep_stream(1, err);
 
@@ -212,11 +197,26 @@ static int get_ready(const struct molt_restore_spec *s, struct helpers *h, struc
     r = molt_criu_warm(s->toolbox, err);
     if (r == 0)
         r = start_pager(s, &h->pager, err);
+    molt__early_begin(&h->early, s, residue, h->network, h->pager.pid > 0);
     (void)setpriority(PRIO_PROCESS, 0, HURRY); /* CRIU inherits it, and gives each process its own */
     if (r == 0)
         r = molt_worker_start(s->toolbox, 0, WORKER_TIMEOUT_MS, 0, &h->worker, err);
     (void)mlockall(MCL_CURRENT | MCL_FUTURE); /* what it does in the pause meets no fault */
     return r;
+}
+
+/* Until a word comes, what arrives of the images is looked at. */
+static void wait_word(struct helpers *h)
+{
+    for (;;) {
+        struct pollfd p[2] = {{.fd = h->words, .events = POLLIN}, {.fd = h->early.watch, .events = POLLIN}};
+        int n = poll(p, 2, -1);
+
+        if (n < 0 ? errno != EINTR : p[0].revents != 0)
+            return;
+        if (n > 0 && p[1].revents)
+            molt__early_look(&h->early);
+    }
 }
 
 static bool hear(const struct helpers *h, const char *want)
@@ -235,6 +235,7 @@ static int wait_go(const struct molt_restore_spec *s, struct helpers *h, struct 
     if (h->words < 0)
         return molt_error_errno(err, "open %s", path);
     tell(s->unit, "ready", &h->times, NULL);
+    wait_word(h);
     if (!hear(h, "go\n"))
         return molt_error_set(err, MOLT_E_ABORTED, "told not to restore");
     h->times.go = molt_mono_us();
@@ -249,49 +250,18 @@ static void forget_paging(const char *unit)
     (void)unlink(mark);
 }
 
-/* What is new here by this restore, for its undo. */
-static int note_residue(const struct molt_restore_spec *s, const struct molt_json *meta, struct molt_error **err)
-{
-    CLEANUP_FREE char *file = molt__restore_path(s->unit, MOLT__RESIDUE);
-    struct molt__residue rs = {NULL, 0, 0};
-    int r;
-
-    molt__residue_note(&rs, meta);
-    r = molt__residue_save(&rs, file, err);
-    molt__residue_free(&rs);
-    return r;
-}
-
-/* Without them the connections' peers are asked for, and wait. */
-static void know_neighbours(const struct molt_restore_spec *s, const struct helpers *h, const struct molt_json *meta)
-{
-    CLEANUP_ERROR struct molt_error *e = NULL;
-
-    if (h->network && molt__neighbours_place(h->network, molt_json_get(meta, "neighbours"), NULL, &e) < 0)
-        fprintf(stderr, "restore of %s: %s\n", s->unit, molt_error_text(e));
-}
-
 static int restore(const struct molt_restore_spec *s, struct helpers *h, struct molt_error **err)
 {
-    CLEANUP_JSON struct molt_json *meta = NULL;
     struct molt_lazy_count count = {0, 0};
-    int r = load_meta(s->images, &meta, err);
+    int r = molt__early_end(&h->early, &count, err);
 
-    if (r == 0)
-        r = note_residue(s, meta, err);
-    if (r == 0)
-        know_neighbours(s, h, meta);
-    if (r == 0)
-        r = molt__carry_place(molt_json_get(meta, "carry"), s->images, err);
-    if (r == 0 && h->usec && !molt_json_get_bool(meta, "tcp_usec", false))
+    if (r == 0 && h->usec && !molt_json_get_bool(h->early.meta, "tcp_usec", false))
         r = molt__tcp_clear_bit(s->images, err);
-    if (r == 0 && h->pager.pid > 0)
-        r = molt_lazy_mark(s->images, MOLT_LAZY_EAGER_MAX, s->before_mb << 20, &count, err);
     h->lazy = count.lazy > 0;
     if (!h->lazy)
         forget_paging(s->unit);
     if (r == 0)
-        r = run_restore(s, h, meta, err);
+        r = run_restore(s, h, h->early.meta, err);
     return r;
 }
 
@@ -299,7 +269,7 @@ int molt_restore_exec(const char *spec_path)
 {
     struct molt_restore_spec s = {0};
     CLEANUP_ERROR struct molt_error *err = NULL;
-    struct helpers h = {.worker = MOLT_WORKER_NONE, .pager = MOLT_PAGER_NONE, .stream = {-1, -1}, .words = -1};
+    struct helpers h = {.worker = MOLT_WORKER_NONE, .pager = MOLT_PAGER_NONE, .early = MOLT__EARLY_NONE, .stream = {-1, -1}, .words = -1};
     const char *stage = "ready";
 
     if (molt__restore_spec_load(spec_path, &s, &err) < 0) {
@@ -319,6 +289,7 @@ int molt_restore_exec(const char *spec_path)
     if (!err && hear(&h, "on\n") && write_pid(&s, &err) == 0)
         (void)molt_worker_end(&h.worker, "restore", WORKER_TIMEOUT_MS, NULL, NULL);
     molt_worker_kill(&h.worker);
+    molt__early_free(&h.early);
     molt__network_free(h.network);
     molt_restore_spec_clear(&s);
     return err ? 1 : 0; /* the pager serves on; one that was never told to push ends what it served */

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -210,6 +211,115 @@ static void marking_twice_is_marking_once(void **state)
     assert_memory_equal(once, twice, n);
 }
 
+static char *content_of(int pid, size_t *n)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/pagemap-%d.img", dir, pid);
+    char *text;
+
+    assert_int_equal(molt_read_file(path, 1 << 20, &text, n, NULL), 0);
+    return text;
+}
+
+static void expect_content(int pid, const char *want, size_t len)
+{
+    size_t n;
+    CLEANUP_FREE char *text = content_of(pid, &n);
+
+    assert_int_equal(n, len);
+    assert_memory_equal(text, want, n);
+}
+
+/* A second process whose own pages are too many together with the first one's, or not, and of whose earlier ones the programs are. */
+static void lay_second(unsigned own)
+{
+    const struct vma vma[] = {{AT(0), AT(64), ANON, 0}, {AT(64), AT(72), ANON, PROT_READ | PROT_EXEC}};
+    const struct pe old[] = {{AT(0), 72, PRESENT | LAZY}}, now[] = {{AT(0), own, PRESENT | LAZY}, {AT(own), 72 - own, PARENT}};
+
+    put_mm(dir, PID + 1, vma, N(vma));
+    put_pagemap(before, PID + 1, old, N(old));
+    put_pagemap(dir, PID + 1, now, N(now));
+}
+
+/* As they come, in either order, what was decided for the first is decided anew with the second. */
+static void marking_as_they_come_is_marking_once(void **state)
+{
+    const unsigned own[] = {1, 40};
+
+    (void)state;
+    for (unsigned k = 0; k < 4; k++) {
+        const uint64_t own_max = 8 * MOLT_PAGE, before_max = 12 * MOLT_PAGE;
+        struct molt_lazy_count want, count;
+        size_t n[2];
+
+        lay_images();
+        lay_second(own[k / 2]);
+        assert_int_equal(molt_lazy_mark(dir, own_max, before_max, &want, NULL), 0);
+        CLEANUP_FREE char *first = content_of(PID, &n[0]), *second = content_of(PID + 1, &n[1]);
+
+        lay_images();
+        lay_second(own[k / 2]);
+        struct molt_marking *m = molt_marking_new(dir, own_max, before_max);
+
+        assert_int_equal(molt_marking_take(m, PID + k % 2, NULL), 0);
+        assert_int_equal(molt_marking_take(m, PID + 1 - k % 2, NULL), 0);
+        assert_int_equal(molt_marking_end(m, &count, NULL), 0);
+        molt_marking_free(m);
+        assert_int_equal(count.eager, want.eager);
+        assert_int_equal(count.lazy, want.lazy);
+        expect_content(PID, first, n[0]);
+        expect_content(PID + 1, second, n[1]);
+    }
+}
+
+/* One image of the two is not enough; one that comes again counts as it is at the end; what was marked already is not touched again. */
+static void what_comes_again_is_read_again(void **state)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/pagemap-%d.img", dir, PID), *mm = molt_xasprintf("%s/mm-%d.img", dir, PID);
+    const struct pe now[] = {{AT(0), 3, PRESENT | LAZY}, {AT(3), 13, PARENT}};
+    struct stat one, two;
+    struct molt_lazy_count count;
+    struct molt_marking *m;
+
+    (void)state;
+    lay_images();
+    m = molt_marking_new(dir, 1 << 20, 0);
+    assert_int_equal(unlink(mm), 0);
+    assert_int_equal(stat(path, &one), 0);
+    assert_int_equal(molt_marking_take(m, PID, NULL), 0);
+    assert_int_equal(stat(path, &two), 0);
+    assert_int_equal(two.st_size, one.st_size); /* as CRIU wrote it */
+    lay_images();
+    assert_int_equal(molt_marking_take(m, PID, NULL), 0);
+    assert_int_equal(stat(path, &one), 0);
+    assert_int_equal(molt_marking_end(m, &count, NULL), 0);
+    assert_int_equal(stat(path, &two), 0);
+    assert_int_equal(one.st_mtim.tv_nsec, two.st_mtim.tv_nsec);
+    assert_int_equal(count.lazy, 10);
+    assert_int_equal(unlink(path), 0);
+    put_pagemap(dir, PID, now, N(now));
+    assert_int_equal(molt_marking_end(m, &count, NULL), 0);
+    assert_int_equal(count.eager, 3);
+    assert_int_equal(count.lazy, 9);
+    molt_marking_free(m);
+}
+
+/* What could not be taken is not forgotten. */
+static void what_was_bad_early_is_bad_at_the_end(void **state)
+{
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    const struct pe backwards[] = {{AT(4), 1, PRESENT}, {AT(0), 1, PRESENT}};
+    struct molt_lazy_count count;
+
+    (void)state;
+    lay_images();
+    put_pagemap(dir, PID, backwards, N(backwards));
+    struct molt_marking *m = molt_marking_new(dir, 1 << 20, 0);
+
+    assert_true(molt_marking_take(m, PID, NULL) < 0);
+    assert_int_equal(molt_marking_end(m, &count, &e), MOLT_E_PROTOCOL);
+    molt_marking_free(m);
+}
+
 static void refused(int r, struct molt_error **e)
 {
     assert_int_equal(r, MOLT_E_PROTOCOL);
@@ -343,6 +453,9 @@ int main(void)
         TEST(the_likeliest_come_first),
         TEST(of_what_came_before_a_little_does_not_wait),
         TEST(marking_twice_is_marking_once),
+        TEST(marking_as_they_come_is_marking_once),
+        TEST(what_comes_again_is_read_again),
+        TEST(what_was_bad_early_is_bad_at_the_end),
         TEST(images_that_cannot_be_are_refused),
         TEST(pages_that_nobody_has_are_refused),
         TEST(pages_are_read_whatever_was_read_before),

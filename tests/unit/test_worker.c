@@ -366,7 +366,7 @@ static void a_dump_waits_stands_still_and_ends(void **state)
     assert_int_equal(molt_dump_go_on(d, &s.w, &err), 0);
     assert_false(there("done")); /* it is at it: this came back before */
     assert_int_equal(molt_dump_end(d, &s.w, &stats, &err), 0);
-    assert_true(there("done") && there("images/" MOLT_DUMP_META));
+    assert_true(there("done") && there("images/" MOLT_DUMP_META) && there("images/" MOLT_DUMP_WHOLE));
     assert_true(stats.wall_us >= 300000);
     assert_int_equal(kill(s.proc.pid, 0), 0);
     drop_subject(&s);
