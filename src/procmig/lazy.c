@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -220,13 +221,21 @@ static int load_lazy_ranges(const char *dir, pid_t pid, struct ranges *lazy, str
 
 /* What may come later. */
 struct choice {
-    bool own;    /* what the last images have themselves */
-    int at_once; /* of what came before, the ranks up to here do not; -1: all of it may */
+    bool own;      /* what the last images have themselves */
+    int at_once;   /* of what came before, the ranks up to here do not; -1: all of it may */
+    uint64_t size; /* nor do those of the last rank whose mappings are no larger, in bytes */
+};
+
+/* What a mapping has of the last rank, in pages. */
+struct cold {
+    uint64_t size, pages; /* size: the mapping's, in bytes */
 };
 
 /* What is decided by, and what came of it. */
 struct counted {
     uint64_t own, before[MOLT__RANKS]; /* pages */
+    struct cold *cold;
+    size_t colds, cap;
     struct stat mm, pagemap;           /* as they were read; the latter as it was written */
     struct choice as;
     struct molt_lazy_count count;
@@ -251,6 +260,7 @@ static void process_clear(struct process *p)
     for (unsigned k = 0; k < p->levels; k++)
         free(p->level[k].pm.v);
     free(p->maps.v);
+    free(p->counted.cold);
 }
 
 static bool is_first_round(const char *dir)
@@ -355,6 +365,29 @@ static enum molt__rank rank_of(const struct range *v)
     return v->exec ? MOLT__HOT : v->end - v->start <= WARM_MAX ? MOLT__WARM : MOLT__COLD;
 }
 
+static uint64_t size_of(const struct range *v)
+{
+    return v->end - v->start;
+}
+
+static void count_before(struct counted *c, enum molt__rank rank, const struct range *v, uint64_t pages)
+{
+    c->before[rank] += pages;
+    if (rank != MOLT__COLD)
+        return;
+    if (c->colds > 0 && c->cold[c->colds - 1].size == size_of(v)) { /* one mapping has many parts */
+        c->cold[c->colds - 1].pages += pages;
+        return;
+    }
+    MOLT_GROW(c->cold, c->colds, c->cap);
+    c->cold[c->colds++] = (struct cold){.size = size_of(v), .pages = pages};
+}
+
+static bool waits(struct choice later, enum molt__rank rank, const struct range *v)
+{
+    return (int)rank > later.at_once && (rank != MOLT__COLD || size_of(v) > later.size);
+}
+
 /* An image's entries as they become: neighbours within one that have the same flags are one. */
 struct marked {
     struct molt_strbuf *b; /* NULL: only counted */
@@ -378,8 +411,8 @@ static void add_part(struct marked *m, const struct entry *part)
     m->last = *part;
 }
 
-/* One entry of the last images. before: pages that came before, by rank; may be NULL. */
-static void mark_entry(const struct process *p, const struct entry *e, size_t *from, struct choice later, struct marked *m, struct molt_lazy_count *count, uint64_t *before)
+/* One entry of the last images. before: what came before is counted there; may be NULL. */
+static void mark_entry(const struct process *p, const struct entry *e, size_t *from, struct choice later, struct marked *m, struct molt_lazy_count *count, struct counted *before)
 {
     const uint64_t end = e->addr + e->pages * MOLT_PAGE;
     const bool parent = e->flags & FLAG_PARENT;
@@ -395,7 +428,7 @@ static void mark_entry(const struct process *p, const struct entry *e, size_t *f
             (void)locate(p, at, &pages, &level);
         next = at + pages * MOLT_PAGE;
         const enum molt__rank rank = !within || (parent && written_again(p, level)) ? MOLT__HOT : rank_of(&p->maps.v[*from]);
-        const bool leave = within && ((parent && (int)rank > later.at_once) || (later.own && (e->flags & FLAG_LAZY)));
+        const bool leave = within && ((parent && waits(later, rank, &p->maps.v[*from])) || (later.own && (e->flags & FLAG_LAZY)));
         const struct entry part = {.addr = at, .pages = pages, .in_parent = e->in_parent, .flags = leave ? e->flags | FLAG_LAZY : e->flags & ~FLAG_LAZY};
 
         if (within && leave)
@@ -403,13 +436,13 @@ static void mark_entry(const struct process *p, const struct entry *e, size_t *f
         else if (within)
             count->eager += pages;
         if (within && parent && before)
-            before[rank] += pages;
+            count_before(before, rank, &p->maps.v[*from], pages);
         add_part(m, &part);
     }
     put_last(m);
 }
 
-static void mark(const struct process *p, struct choice later, struct molt_strbuf *b, struct molt_lazy_count *count, uint64_t *before)
+static void mark(const struct process *p, struct choice later, struct molt_strbuf *b, struct molt_lazy_count *count, struct counted *before)
 {
     const struct pagemap *pm = &p->level[0].pm;
     struct marked m = {.b = b};
@@ -465,7 +498,7 @@ static int write_marked(const char *dir, struct process *p, struct choice later,
     CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT, head = MOLT_STRBUF_INIT;
     struct counted *c = &p->counted;
 
-    if (c->as.own == later.own && c->as.at_once == later.at_once)
+    if (c->as.own == later.own && c->as.at_once == later.at_once && c->as.size == later.size)
         return 0;
     molt__pb_int(&head, HEAD_PAGES_ID, p->level[0].pm.pages_id);
     molt__image_begin(&b, MOLT_IMAGE_PAGEMAP);
@@ -481,20 +514,54 @@ static int write_marked(const char *dir, struct process *p, struct choice later,
     return r;
 }
 
-/* By all that is known: what the last images have themselves waits where it is too much, and of what came before all but the likeliest. */
+static int by_size(const void *a, const void *b)
+{
+    const struct cold *x = a, *y = b;
+
+    return x->size < y->size ? -1 : x->size > y->size;
+}
+
+/* The size of mappings up to which all that they have of the last rank is no more than so many pages. */
+static uint64_t sizes_within(const struct molt_marking *m, uint64_t pages)
+{
+    struct cold *all = NULL;
+    size_t n = 0, cap = 0;
+    uint64_t size = 0, sum = 0;
+
+    for (size_t i = 0; i < m->n; i++)
+        for (size_t k = 0; k < m->v[i].counted.colds; k++) {
+            MOLT_GROW(all, n, cap);
+            all[n++] = m->v[i].counted.cold[k];
+        }
+    if (n > 0)
+        qsort(all, n, sizeof(*all), by_size);
+    for (size_t i = 0; i < n && (sum += all[i].pages) <= pages; i++)
+        if (i + 1 == n || all[i + 1].size > all[i].size)
+            size = all[i].size;
+    free(all);
+    return size;
+}
+
+/* By all that is known: what the last images have themselves waits where it is too much, and of what came before all but the likeliest. Of the last rank
+ * that is what small mappings have: a large one is a heap. */
 static struct choice decide(const struct molt_marking *m)
 {
-    struct choice later = {.own = false, .at_once = -1};
-    uint64_t own = 0, sum = 0;
+    struct choice later = {.own = false, .at_once = -1, .size = 0};
+    uint64_t own = 0, left = m->before_max;
 
     for (size_t i = 0; i < m->n; i++)
         own += m->v[i].counted.own;
     later.own = own > m->eager_max;
     for (int rank = 0; rank < MOLT__RANKS; rank++) {
+        uint64_t pages = 0;
+
         for (size_t i = 0; i < m->n; i++)
-            sum += m->v[i].counted.before[rank];
-        if (sum > m->before_max)
+            pages += m->v[i].counted.before[rank];
+        if (pages > left) {
+            later.size = rank == MOLT__COLD ? sizes_within(m, left) : 0;
             break;
+        }
+        left -= pages;
         later.at_once = rank;
     }
     return later;
@@ -511,7 +578,7 @@ static struct process *find_process(const struct molt_marking *m, pid_t pid)
 /* Reads it, where that was not done, and counts. */
 static int take(struct molt_marking *m, pid_t pid, struct process **ret, struct molt_error **err)
 {
-    const struct choice none = {.own = false, .at_once = -1};
+    const struct choice none = {.own = false, .at_once = -1, .size = 0};
     struct process *p = find_process(m, pid);
     struct molt_lazy_count count = {0, 0};
     struct stat mm = {0}, pagemap = {0};
@@ -532,11 +599,11 @@ static int take(struct molt_marking *m, pid_t pid, struct process **ret, struct 
 
     if (r < 0)
         return r;
-    mark(p, none, NULL, &count, p->counted.before);
+    mark(p, none, NULL, &count, &p->counted);
     p->counted.own = count.eager;
     p->counted.mm = mm;
     p->counted.pagemap = pagemap;
-    p->counted.as = (struct choice){.own = false, .at_once = MOLT__RANKS}; /* nobody's choice: not written yet */
+    p->counted.as = (struct choice){.own = false, .at_once = MOLT__RANKS, .size = 0}; /* nobody's choice: not written yet */
     return 0;
 }
 

@@ -25,7 +25,8 @@ struct molt_lazy_count {
 };
 
 /* Rewrites the pagemaps of a dump's images in `dir`. The images of the rounds before, which they name by their links, stay as they are. before_max: how many
- * bytes of what came before are restored at once, too: the likeliest of the ranks below, as many as are no more than that together. */
+ * bytes of what came before are restored at once, too: the likeliest of the ranks below, as many as are no more than that together, and of the first that is
+ * too much, where it is the last, what the smaller mappings have. */
 int molt_lazy_mark(const char *dir, uint64_t eager_max, uint64_t before_max, struct molt_lazy_count *ret, struct molt_error **err);
 
 /* The same in parts, while the images arrive; the outcome does not depend on the order. Those before are there, and the link to them. */

@@ -194,6 +194,33 @@ static void of_what_came_before_a_little_does_not_wait(void **state)
     }
 }
 
+/* What is left of the amount is for the smaller of the large mappings, of all processes; of one nothing, or all. */
+static void of_what_is_left_the_smaller_mappings_do_not_wait(void **state)
+{
+    const struct vma one[] = {{AT(0), AT(2048), ANON, 0}, {AT(2048), AT(2048 + 512), ANON, 0}, {AT(4096), AT(4100), ANON, 0}}, two[] = {{AT(0), AT(512), ANON, 0}, {AT(512), AT(512 + 600), ANON, 0}};
+    const struct pe old[] = {{AT(0), 100, PRESENT | LAZY}, {AT(2048), 10, PRESENT | LAZY}, {AT(4096), 4, PRESENT | LAZY}}, other[] = {{AT(0), 20, PRESENT | LAZY}, {AT(512), 40, PRESENT | LAZY}},
+                    now[] = {{AT(0), 100, PARENT}, {AT(2048), 10, PARENT}, {AT(4096), 4, PARENT}}, now_other[] = {{AT(0), 20, PARENT}, {AT(512), 40, PARENT}};
+    /* Pages allowed, and what comes of it: nothing; the small mapping; that alone, since the two of 512 belong together; these, too; that of 600; all. */
+    const struct {
+        unsigned allowed, eager;
+    } t[] = {{3, 0}, {4, 4}, {33, 4}, {34, 34}, {73, 34}, {74, 74}, {173, 74}, {174, 174}};
+
+    (void)state;
+    for (size_t i = 0; i < N(t); i++) {
+        struct molt_lazy_count count;
+
+        put_mm(dir, PID, one, N(one));
+        put_mm(dir, PID + 1, two, N(two));
+        put_pagemap(before, PID, old, N(old));
+        put_pagemap(before, PID + 1, other, N(other));
+        put_pagemap(dir, PID, now, N(now));
+        put_pagemap(dir, PID + 1, now_other, N(now_other));
+        assert_int_equal(molt_lazy_mark(dir, 1 << 20, t[i].allowed * MOLT_PAGE, &count, NULL), 0);
+        assert_int_equal(count.eager, t[i].eager);
+        assert_int_equal(count.lazy, 174 - t[i].eager);
+    }
+}
+
 /* Marked again (a second try) it is the same. */
 static void marking_twice_is_marking_once(void **state)
 {
@@ -452,6 +479,7 @@ int main(void)
         TEST(a_last_dump_too_large_waits_too),
         TEST(the_likeliest_come_first),
         TEST(of_what_came_before_a_little_does_not_wait),
+        TEST(of_what_is_left_the_smaller_mappings_do_not_wait),
         TEST(marking_twice_is_marking_once),
         TEST(marking_as_they_come_is_marking_once),
         TEST(what_comes_again_is_read_again),
