@@ -76,25 +76,13 @@ static int place(struct molt__early *e, struct molt_error **err)
     return 0;
 }
 
-/* The process that an image of memory is of; 0: it is none. */
-static pid_t memory_of(const char *name)
-{
-    int pid = 0, end = 0;
-
-    if ((sscanf(name, "pagemap-%9d.img%n", &pid, &end) != 1 || end == 0 || name[end]) && (end = 0, sscanf(name, "mm-%9d.img%n", &pid, &end) != 1 || end == 0 || name[end]))
-        return 0;
-    return pid > 0 ? pid : 0;
-}
-
 static void arrived(struct molt__early *e, const char *name)
 {
-    const pid_t pid = memory_of(name);
-
     /* What fails here is tried once more at the end. */
     if (!strcmp(name, MOLT_DUMP_META))
         (void)place(e, NULL);
-    else if (pid && e->marking)
-        (void)molt_marking_take(e->marking, pid, NULL);
+    else if (e->marking)
+        (void)molt_marking_take(e->marking, name, NULL);
 }
 
 void molt__early_look(struct molt__early *e)

@@ -452,11 +452,23 @@ static void mark(const struct process *p, struct choice later, struct molt_strbu
         mark_entry(p, &pm->v[i], &from, later, &m, count, before);
 }
 
+/* The two that tell of a process's memory. */
+enum which { IN_MM, IN_PAGEMAP, IMAGES };
+static const char *const IMAGE[] = {"mm", "pagemap"};
+
+/* Images that are whole, as they were then; st_ino 0: not yet. */
+struct seen {
+    pid_t pid;
+    struct stat image[IMAGES];
+};
+
 struct molt_marking {
     char *dir;
     uint64_t eager_max, before_max; /* pages */
     struct process *v;
     size_t n, cap;
+    struct seen *seen;
+    size_t n_seen, cap_seen;
 };
 
 struct molt_marking *molt_marking_new(const char *dir, uint64_t eager_max, uint64_t before_max)
@@ -474,14 +486,15 @@ void molt_marking_free(struct molt_marking *m)
     for (size_t i = 0; i < m->n; i++)
         process_clear(&m->v[i]);
     free(m->v);
+    free(m->seen);
     free(m->dir);
     free(m);
 }
 
 /* False: it is not there. */
-static bool look_at(const char *dir, const char *image, pid_t pid, struct stat *ret)
+static bool look_at(const char *dir, enum which image, pid_t pid, struct stat *ret)
 {
-    CLEANUP_FREE char *path = molt_xasprintf("%s/%s-%d.img", dir, image, (int)pid);
+    CLEANUP_FREE char *path = molt_xasprintf("%s/%s-%d.img", dir, IMAGE[image], (int)pid);
 
     return stat(path, ret) == 0;
 }
@@ -584,8 +597,8 @@ static int take(struct molt_marking *m, pid_t pid, struct process **ret, struct 
     struct stat mm = {0}, pagemap = {0};
 
     *ret = p;
-    (void)look_at(m->dir, "mm", pid, &mm);
-    (void)look_at(m->dir, "pagemap", pid, &pagemap);
+    (void)look_at(m->dir, IN_MM, pid, &mm);
+    (void)look_at(m->dir, IN_PAGEMAP, pid, &pagemap);
     if (p && same(&p->counted.mm, &mm) && same(&p->counted.pagemap, &pagemap))
         return 0;
     if (p) {
@@ -607,16 +620,62 @@ static int take(struct molt_marking *m, pid_t pid, struct process **ret, struct 
     return 0;
 }
 
-int molt_marking_take(struct molt_marking *m, pid_t pid, struct molt_error **err)
+/* Which image of which process; IMAGES: of another kind. */
+static enum which parse_name(const char *name, pid_t *ret)
 {
-    struct stat mm, pagemap;
-    struct process *p;
+    int pid = 0, end = 0;
 
-    if (!look_at(m->dir, "mm", pid, &mm) || !look_at(m->dir, "pagemap", pid, &pagemap))
+    for (enum which k = IN_MM; k < IMAGES; k++) {
+        size_t n = strlen(IMAGE[k]);
+
+        if (!strncmp(name, IMAGE[k], n) && sscanf(name + n, "-%9d.img%n", &pid, &end) == 1 && end > 0 && !name[n + (size_t)end] && pid > 0) {
+            *ret = pid;
+            return k;
+        }
+    }
+    return IMAGES;
+}
+
+static struct seen *seen_of(struct molt_marking *m, pid_t pid)
+{
+    for (size_t i = 0; i < m->n_seen; i++)
+        if (m->seen[i].pid == pid)
+            return &m->seen[i];
+    MOLT_GROW(m->seen, m->n_seen, m->cap_seen);
+    m->seen[m->n_seen] = (struct seen){.pid = pid};
+    return &m->seen[m->n_seen++];
+}
+
+/* Whole, and nothing else has come in their place, which might not be. */
+static bool both_whole(const struct molt_marking *m, const struct seen *s)
+{
+    struct stat st;
+
+    for (enum which k = IN_MM; k < IMAGES; k++)
+        if (s->image[k].st_ino == 0 || !look_at(m->dir, k, s->pid, &st) || !same(&st, &s->image[k]))
+            return false;
+    return true;
+}
+
+int molt_marking_take(struct molt_marking *m, const char *name, struct molt_error **err)
+{
+    struct process *p;
+    pid_t pid;
+    const enum which k = parse_name(name, &pid);
+
+    if (k == IMAGES)
+        return 0;
+    struct seen *s = seen_of(m, pid);
+
+    if (!look_at(m->dir, k, pid, &s->image[k]) || !both_whole(m, s))
         return 0;
     int r = take(m, pid, &p, err);
 
-    return r < 0 ? r : write_marked(m->dir, p, decide(m), err);
+    if (r == 0)
+        r = write_marked(m->dir, p, decide(m), err);
+    if (r == 0)
+        s->image[IN_PAGEMAP] = p->counted.pagemap;
+    return r;
 }
 
 static int take_all(struct molt_marking *m, struct molt_error **err)
@@ -624,16 +683,14 @@ static int take_all(struct molt_marking *m, struct molt_error **err)
     CLEANUP_CLOSEDIR DIR *d = opendir(m->dir);
     struct process *p;
     struct dirent *e;
+    pid_t pid;
     int r = 0;
 
     if (!d)
         return molt_error_errno(err, "open %s", m->dir);
-    while (r == 0 && (e = readdir(d))) {
-        int pid, end = 0;
-
-        if (sscanf(e->d_name, "pagemap-%9d.img%n", &pid, &end) == 1 && end > 0 && !e->d_name[end] && pid > 0)
+    while (r == 0 && (e = readdir(d)))
+        if (parse_name(e->d_name, &pid) == IN_PAGEMAP)
             r = take(m, pid, &p, err);
-    }
     return r;
 }
 

@@ -32,8 +32,9 @@ int molt_lazy_mark(const char *dir, uint64_t eager_max, uint64_t before_max, str
 /* The same in parts, while the images arrive; the outcome does not depend on the order. Those before are there, and the link to them. */
 struct molt_marking;
 struct molt_marking *molt_marking_new(const char *dir, uint64_t eager_max, uint64_t before_max);
-/* One of the two images that tell of a process's memory (mm, pagemap) is there, whole; nothing is done before the other one is, too. */
-int molt_marking_take(struct molt_marking *m, pid_t pid, struct molt_error **err);
+/* The image `name` is whole. Where it is one of the two that tell of a process's memory (mm, pagemap), and this was said of the other one, too, both are read, and
+ * the pagemap is written; nobody else may write it any more. */
+int molt_marking_take(struct molt_marking *m, const char *name, struct molt_error **err);
 /* All are there. What changed since it was taken is read again. */
 int molt_marking_end(struct molt_marking *m, struct molt_lazy_count *ret, struct molt_error **err);
 void molt_marking_free(struct molt_marking *m); /* NULL is fine */

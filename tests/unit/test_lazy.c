@@ -267,6 +267,19 @@ static void lay_second(unsigned own)
     put_pagemap(dir, PID + 1, now, N(now));
 }
 
+static int comes(struct molt_marking *m, const char *image, int pid)
+{
+    CLEANUP_FREE char *name = molt_xasprintf("%s-%d.img", image, pid);
+
+    return molt_marking_take(m, name, NULL);
+}
+
+static void come(struct molt_marking *m, int pid)
+{
+    assert_int_equal(comes(m, "pagemap", pid), 0);
+    assert_int_equal(comes(m, "mm", pid), 0);
+}
+
 /* As they come, in either order, what was decided for the first is decided anew with the second. */
 static void marking_as_they_come_is_marking_once(void **state)
 {
@@ -287,8 +300,8 @@ static void marking_as_they_come_is_marking_once(void **state)
         lay_second(own[k / 2]);
         struct molt_marking *m = molt_marking_new(dir, own_max, before_max);
 
-        assert_int_equal(molt_marking_take(m, PID + k % 2, NULL), 0);
-        assert_int_equal(molt_marking_take(m, PID + 1 - k % 2, NULL), 0);
+        come(m, PID + k % 2);
+        come(m, PID + 1 - k % 2);
         assert_int_equal(molt_marking_end(m, &count, NULL), 0);
         molt_marking_free(m);
         assert_int_equal(count.eager, want.eager);
@@ -298,29 +311,58 @@ static void marking_as_they_come_is_marking_once(void **state)
     }
 }
 
-/* One image of the two is not enough; one that comes again counts as it is at the end; what was marked already is not touched again. */
-static void what_comes_again_is_read_again(void **state)
+static void expect_as_written(const char *path, const struct stat *then, bool same)
 {
-    CLEANUP_FREE char *path = molt_xasprintf("%s/pagemap-%d.img", dir, PID), *mm = molt_xasprintf("%s/mm-%d.img", dir, PID);
-    const struct pe now[] = {{AT(0), 3, PRESENT | LAZY}, {AT(3), 13, PARENT}};
-    struct stat one, two;
+    struct stat now;
+
+    assert_int_equal(stat(path, &now), 0);
+    assert_int_equal(now.st_mtim.tv_nsec == then->st_mtim.tv_nsec && now.st_size == then->st_size, same);
+}
+
+/* One image of the two is not enough, also when the other one is there: it may be half of it. Nor is what came in its place meanwhile. */
+static void what_is_not_whole_is_left_alone(void **state)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/pagemap-%d.img", dir, PID);
+    struct molt_marking *m = molt_marking_new(dir, 1 << 20, 0);
     struct molt_lazy_count count;
-    struct molt_marking *m;
+    struct stat st;
 
     (void)state;
     lay_images();
-    m = molt_marking_new(dir, 1 << 20, 0);
-    assert_int_equal(unlink(mm), 0);
-    assert_int_equal(stat(path, &one), 0);
-    assert_int_equal(molt_marking_take(m, PID, NULL), 0);
-    assert_int_equal(stat(path, &two), 0);
-    assert_int_equal(two.st_size, one.st_size); /* as CRIU wrote it */
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(comes(m, "mm", PID), 0);
+    expect_as_written(path, &st, true);
+    assert_int_equal(comes(m, "pagemap", PID + 1), 0); /* nobody's */
+    assert_int_equal(comes(m, "pages", PID), 0);
+    expect_as_written(path, &st, true);
+    assert_int_equal(comes(m, "pagemap", PID), 0);
+    expect_as_written(path, &st, false);
+    assert_int_equal(unlink(path), 0);
     lay_images();
-    assert_int_equal(molt_marking_take(m, PID, NULL), 0);
-    assert_int_equal(stat(path, &one), 0);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(comes(m, "mm", PID), 0);
+    expect_as_written(path, &st, true);
     assert_int_equal(molt_marking_end(m, &count, NULL), 0);
-    assert_int_equal(stat(path, &two), 0);
-    assert_int_equal(one.st_mtim.tv_nsec, two.st_mtim.tv_nsec);
+    assert_int_equal(count.lazy, 10);
+    molt_marking_free(m);
+}
+
+/* One that comes again counts as it is at the end; what was marked already is not touched again. */
+static void what_comes_again_is_read_again(void **state)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/pagemap-%d.img", dir, PID);
+    const struct pe now[] = {{AT(0), 3, PRESENT | LAZY}, {AT(3), 13, PARENT}};
+    struct molt_marking *m = molt_marking_new(dir, 1 << 20, 0);
+    struct molt_lazy_count count;
+    struct stat st;
+
+    (void)state;
+    lay_images();
+    come(m, PID);
+    assert_int_equal(stat(path, &st), 0);
+    come(m, PID); /* the word of what it wrote itself */
+    assert_int_equal(molt_marking_end(m, &count, NULL), 0);
+    expect_as_written(path, &st, true);
     assert_int_equal(count.lazy, 10);
     assert_int_equal(unlink(path), 0);
     put_pagemap(dir, PID, now, N(now));
@@ -342,7 +384,8 @@ static void what_was_bad_early_is_bad_at_the_end(void **state)
     put_pagemap(dir, PID, backwards, N(backwards));
     struct molt_marking *m = molt_marking_new(dir, 1 << 20, 0);
 
-    assert_true(molt_marking_take(m, PID, NULL) < 0);
+    assert_int_equal(comes(m, "mm", PID), 0);
+    assert_true(comes(m, "pagemap", PID) < 0);
     assert_int_equal(molt_marking_end(m, &count, &e), MOLT_E_PROTOCOL);
     molt_marking_free(m);
 }
@@ -482,6 +525,7 @@ int main(void)
         TEST(of_what_is_left_the_smaller_mappings_do_not_wait),
         TEST(marking_twice_is_marking_once),
         TEST(marking_as_they_come_is_marking_once),
+        TEST(what_is_not_whole_is_left_alone),
         TEST(what_comes_again_is_read_again),
         TEST(what_was_bad_early_is_bad_at_the_end),
         TEST(images_that_cannot_be_are_refused),
