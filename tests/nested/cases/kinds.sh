@@ -102,7 +102,7 @@ check "UDP: every datagram is answered" same "$(jq -r '[.udp_lost, .udp_sent > 1
 check "every look at all that the C program holds: OK" same "$(jq -r '.checks | unique | tojson' <<<"$kinds")" '["OK"]'
 check "what a service says still goes to the journal" guest "journalctl -q -u native.service -u python.service -u java21.service --since -60s | grep -c 'checked: ' | grep -qvx 0"
 
-check "pgbench ends" dom0 "for i in \$(seq 240); do grep -q '^tps' /tmp/k.pgbench && exit 0; pgrep -f pgbench.bin >/dev/null || break; sleep 1; done; tail -n 5 /tmp/k.pgbench; exit 1"
+check "pgbench ends" dom0 "for i in \$(seq 480); do grep -q '^tps' /tmp/k.pgbench && exit 0; pgrep -f pgbench.bin >/dev/null || break; sleep 1; done; tail -n 5 /tmp/k.pgbench; exit 1"
 check "pgbench: no failed transaction" same "$(dom0 "sed -n 's/^number of failed transactions: \\([0-9]*\\).*/\\1/p' /tmp/k.pgbench; grep -ciE 'error|abort|fatal' /tmp/k.pgbench" | xargs)" "0 0"
 note "$(dom0 "grep -E '^number of transactions|^latency av|^tps' /tmp/k.pgbench" | xargs)"
 sql() { guest "setpriv --reuid postgres --regid postgres --init-groups psql -AtX -c \"$1\" postgres"; }
