@@ -108,7 +108,7 @@ static void what_has_arrived_is_done_before_the_rest(void **state)
 {
     struct scene *s = *state;
     struct molt_lazy_count count;
-    CLEANUP_FREE char *pagemap = NULL, *path = molt_xasprintf("%s/pagemap-%d.img", dir, PID);
+    CLEANUP_FREE char *path = molt_xasprintf("%s/pagemap-%d.img", dir, PID);
     struct stat early, late;
 
     put_text("carry-0", "its content");
