@@ -5,6 +5,8 @@
 #include "agent/units.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/strbuf.h"
+#include "procmig/pointed.h"
 #include "procmig/predump.h"
 
 int predump_number(const struct molt_json *args, const char *key, unsigned *ret, struct molt_error **err)
@@ -22,6 +24,16 @@ static int round_of(struct molt_request *rq, struct unit_move **ret_m, unsigned 
     if (r == 0)
         r = predump_number(rq->args, "round", ret, err);
     return r == 0 && (*ret == 0 || *ret > MOLT_PREDUMP_MAX) ? molt_error_set(err, MOLT_E_PROTOCOL, "no such round of memory") : r;
+}
+
+/* With the last round: which pages the clone had better have when the workload goes on. */
+static int note_pointed(struct session *s, const struct unit_move *m, unsigned round, struct molt_error **err)
+{
+    CLEANUP_FREE char *dir = molt_predump_dir(m->images, round);
+    int64_t t0 = molt_mono_us();
+    int r = molt_pointed_write(m->workload, dir, err);
+    molt_debug(s->log, "%s: looked through the stacks of %zu threads in %.1f ms", m->unit, m->workload->tids, (double)(molt_mono_us() - t0) / 1000);
+    return r;
 }
 
 /* {"unit", "round"} -> {"stats", "enough": no further round is worth it}, or {"unsupported": why}. dump-prepare came before, then the rounds in order. */
@@ -47,8 +59,9 @@ int h_predump(struct molt_request *rq, struct molt_json *reply, struct molt_erro
         return r;
     m->round[round - 1] = (struct molt_round){stats.pages_written, stats.frozen_us, stats.memdump_us};
     molt_json_set(reply, "stats", molt_dump_stats_json(&stats));
-    molt_json_set_bool(reply, "enough", molt_predump_enough(m->round, round));
-    return 0;
+    const bool enough = molt_predump_enough(m->round, round);
+    molt_json_set_bool(reply, "enough", enough);
+    return enough ? note_pointed(s, m, round, err) : 0;
 }
 
 /* {"unit", "round"}: the clone takes that round's pages. */

@@ -2,222 +2,19 @@
 #include "procmig/lazy.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
 #include "procmig/image.h"
+#include "procmig/memory.h"
 #include "procmig/pb.h"
-#include "procmig/predump.h"
 
-#define IMAGE_MAX (256u << 20)
-#define LEVELS    (MOLT_ROUNDS_MAX + 1)
-
-/* Fields of pagemap_head, pagemap_entry (images/pagemap.proto), mm_entry and vma_entry. */
-#define HEAD_PAGES_ID   1
-#define PE_VADDR        1
-#define PE_COMPAT_PAGES 2
-#define PE_IN_PARENT    3
-#define PE_FLAGS        4
-#define PE_PAGES        5
-#define MM_VMAS         14
-#define VMA_START       1
-#define VMA_END         2
-#define VMA_PROT        5
-#define VMA_FLAGS       6
-#define VMA_STATUS      7
-
-#define FLAG_PARENT  1u
-#define FLAG_LAZY    2u
-#define FLAG_PRESENT 4u
-
-/* vma_entry.status, criu/include/image.h */
-#define STATUS_VSYSCALL (1u << 2)
-#define STATUS_VDSO     (1u << 3)
-#define STATUS_VVAR     (1u << 12)
-
-struct entry {
-    uint64_t addr, pages, off; /* off: of a present one, in the file of pages */
-    unsigned flags;
-    bool in_parent; /* the older way to say FLAG_PARENT, which goes along */
-};
-
-struct pagemap {
-    uint64_t pages_id;
-    struct entry *v;
-    size_t n, cap;
-};
-
-#define WARM_MAX (1u << 20) /* bytes of a mapping */
-
-struct range {
-    uint64_t start, end;
-    bool exec;
-};
-struct ranges {
-    struct range *v;
-    size_t n, cap;
-};
-
-/* ---- reading ---- */
-
-static int malformed(const char *what, struct molt_error **err)
-{
-    return molt_error_set(err, MOLT_E_PROTOCOL, "malformed %s in the images", what);
-}
-
-static int parse_entry(const unsigned char *data, size_t len, struct entry *ret, struct molt_error **err)
-{
-    struct molt__pb m = molt__pb_over(data, len);
-    struct molt__pb_field f;
-    bool has_flags = false, has_pages = false;
-    struct entry e = {0};
-    int r;
-
-    while ((r = molt__pb_next(&m, &f)) > 0) {
-        if (f.is_bytes)
-            return malformed("pagemap", err);
-        if (f.number == PE_VADDR)
-            e.addr = f.value;
-        else if (f.number == PE_PAGES || (f.number == PE_COMPAT_PAGES && !has_pages))
-            e.pages = f.value;
-        else if (f.number == PE_IN_PARENT)
-            e.in_parent = f.value != 0;
-        else if (f.number == PE_FLAGS)
-            e.flags = (unsigned)f.value;
-        has_flags = has_flags || f.number == PE_FLAGS;
-        has_pages = has_pages || f.number == PE_PAGES;
-    }
-    if (e.in_parent)
-        e.flags |= FLAG_PARENT;
-    else if (!has_flags)
-        e.flags = FLAG_PRESENT;
-    if (r < 0 || e.addr % MOLT_PAGE || e.pages == 0 || e.pages > (UINT64_MAX - e.addr) / MOLT_PAGE)
-        return malformed("pagemap", err);
-    *ret = e;
-    return 0;
-}
-
-static int parse_head(const unsigned char *data, size_t len, uint64_t *ret_id, struct molt_error **err)
-{
-    struct molt__pb m = molt__pb_over(data, len);
-    struct molt__pb_field f;
-
-    while (molt__pb_next(&m, &f) > 0)
-        if (f.number == HEAD_PAGES_ID && !f.is_bytes && f.value <= UINT32_MAX) {
-            *ret_id = f.value;
-            return 0;
-        }
-    return malformed("pagemap", err);
-}
-
-static int parse_pagemap(const void *data, size_t len, struct pagemap *pm, struct molt_error **err)
-{
-    const unsigned char *record;
-    struct molt__image m;
-    uint64_t off = 0, next = 0;
-    size_t size;
-    int r = molt__image_over(data, len, MOLT_IMAGE_PAGEMAP, &m, err);
-
-    for (bool head = true; r == 0 && (r = molt__image_next(&m, &record, &size, err)) > 0; head = false) {
-        struct entry e = {0};
-
-        if (head) {
-            r = parse_head(record, size, &pm->pages_id, err);
-            continue;
-        }
-        if ((r = parse_entry(record, size, &e, err)) < 0)
-            break;
-        if (e.addr < next)
-            return malformed("pagemap", err);
-        next = e.addr + e.pages * MOLT_PAGE;
-        e.off = off;
-        if (e.flags & FLAG_PRESENT)
-            off += e.pages * MOLT_PAGE;
-        MOLT_GROW(pm->v, pm->n, pm->cap);
-        pm->v[pm->n++] = e;
-    }
-    return r;
-}
-
-/* An image that is not there (the process is younger than that round) has nothing in it. */
-static int load_pagemap(const char *dir, pid_t pid, struct pagemap *pm, struct molt_error **err)
-{
-    CLEANUP_FREE char *path = molt_xasprintf("%s/pagemap-%d.img", dir, (int)pid), *data = NULL;
-    size_t len;
-
-    if (!molt_exists(path))
-        return 0;
-    int r = molt_read_file(path, IMAGE_MAX, &data, &len, err);
-
-    if (r == 0)
-        r = parse_pagemap(data, len, pm, err);
-    return r < 0 ? molt_error_prefix(err, "%s", path) : 0;
-}
-
-/* What userfaultfd takes, and CRIU (vma_entry_can_be_lazy): private, of no file, not locked, no huge pages. */
-static int parse_vma(const unsigned char *data, size_t len, struct ranges *lazy, struct molt_error **err)
-{
-    struct molt__pb m = molt__pb_over(data, len);
-    struct molt__pb_field f;
-    uint64_t flags = 0, status = 0;
-    struct range v = {0, 0, false};
-    int r;
-
-    while ((r = molt__pb_next(&m, &f)) > 0) {
-        if (f.number == VMA_START)
-            v.start = f.value;
-        else if (f.number == VMA_END)
-            v.end = f.value;
-        else if (f.number == VMA_PROT)
-            v.exec = f.value & PROT_EXEC;
-        else if (f.number == VMA_FLAGS)
-            flags = f.value;
-        else if (f.number == VMA_STATUS)
-            status = f.value;
-    }
-    if (r < 0 || v.start % MOLT_PAGE || v.end % MOLT_PAGE || v.end <= v.start || (lazy->n > 0 && v.start < lazy->v[lazy->n - 1].end))
-        return malformed("list of mappings", err);
-    if (!(flags & MAP_ANONYMOUS) || !(flags & MAP_PRIVATE) || (flags & (MAP_LOCKED | MAP_HUGETLB)) ||
-        (status & (STATUS_VDSO | STATUS_VVAR | STATUS_VSYSCALL)))
-        return 0;
-    MOLT_GROW(lazy->v, lazy->n, lazy->cap);
-    lazy->v[lazy->n++] = v;
-    return 0;
-}
-
-static int load_lazy_ranges(const char *dir, pid_t pid, struct ranges *lazy, struct molt_error **err)
-{
-    CLEANUP_FREE char *path = molt_xasprintf("%s/mm-%d.img", dir, (int)pid), *data = NULL;
-    const unsigned char *record;
-    struct molt__image m;
-    struct molt__pb_field f;
-    size_t len, size;
-    int r = molt_read_file(path, IMAGE_MAX, &data, &len, err);
-
-    if (r == 0)
-        r = molt__image_over(data, len, MOLT_IMAGE_MM, &m, err);
-    if (r == 0 && (r = molt__image_next(&m, &record, &size, err)) == 0)
-        r = malformed("list of mappings", err);
-    if (r > 0) {
-        struct molt__pb mm = molt__pb_over(record, size);
-
-        while ((r = molt__pb_next(&mm, &f)) > 0)
-            if (f.number == MM_VMAS && f.is_bytes && (r = parse_vma(f.data, f.len, lazy, err)) < 0)
-                break;
-        if (r < 0 && !(err && *err))
-            r = malformed("list of mappings", err);
-    }
-    return r < 0 ? molt_error_prefix(err, "%s", path) : 0;
-}
-
-/* ---- what the rounds before have ---- */
+/* ---- marking ---- */
 
 /* What may come later. */
 struct choice {
@@ -241,136 +38,39 @@ struct counted {
     struct molt_lazy_count count;
 };
 
-struct level {
-    struct pagemap pm;
-    unsigned file; /* of the pages */
-};
-
-/* The last images and those before, and where the pages that are in them may wait. */
+/* A process whose memory is marked. */
 struct process {
     pid_t pid;
-    struct level level[LEVELS];
-    unsigned levels;
-    struct ranges maps;
-    struct counted counted; /* of marking alone */
+    struct molt__memory memory;
+    struct counted counted;
 };
 
 static void process_clear(struct process *p)
 {
-    for (unsigned k = 0; k < p->levels; k++)
-        free(p->level[k].pm.v);
-    free(p->maps.v);
+    molt__memory_free(&p->memory);
     free(p->counted.cold);
+    *p = (struct process){.pid = p->pid};
 }
 
-static bool is_first_round(const char *dir)
-{
-    CLEANUP_FREE char *before = molt_xasprintf("%s/" MOLT_PREDUMP_PARENT, dir);
-
-    return !molt_exists(before);
-}
-
-/* files: opened, too. NULL: not; and the first round, which has all that no other has, is not read, since its list is the longest by far. */
-static int load_process(const char *dir, pid_t pid, struct molt__page_files *files, struct process *p, struct molt_error **err)
-{
-    CLEANUP_FREE char *at = molt_xstrdup(dir);
-    int r = 0;
-
-    *p = (struct process){.pid = pid};
-    while (r == 0 && p->levels < LEVELS && molt_exists(at)) {
-        struct level *l = &p->level[p->levels++];
-
-        if (files || p->levels == 1 || !is_first_round(at))
-            r = load_pagemap(at, pid, &l->pm, err);
-        if (r == 0 && l->pm.n > 0 && files)
-            r = molt__page_files_open(files, at, l->pm.pages_id, &l->file, err);
-        char *up = molt_xasprintf("%s/" MOLT_PREDUMP_PARENT, at);
-
-        free(at);
-        at = up;
-    }
-    return r < 0 ? r : load_lazy_ranges(dir, pid, &p->maps, err);
-}
-
-/* The entry that has an address, or NULL. */
-static const struct entry *entry_at(const struct pagemap *pm, uint64_t addr)
-{
-    size_t low = 0, high = pm->n;
-
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-
-        if (pm->v[mid].addr + pm->v[mid].pages * MOLT_PAGE <= addr)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low < pm->n && pm->v[low].addr <= addr ? &pm->v[low] : NULL;
-}
-
-/* The level that has the page at addr, or should, and its entry; *pages: how many behind it are with it, no more than before. NULL: it has none for it. */
-static const struct entry *locate(const struct process *p, uint64_t addr, uint64_t *pages, unsigned *ret_level)
-{
-    for (unsigned k = 0; k < p->levels; k++) {
-        const struct entry *e = entry_at(&p->level[k].pm, addr);
-
-        *ret_level = k;
-        if (!e)
-            return NULL;
-        const uint64_t left = e->pages - (addr - e->addr) / MOLT_PAGE;
-
-        *pages = left < *pages ? left : *pages;
-        if (!(e->flags & FLAG_PARENT))
-            return e->flags & FLAG_PRESENT ? e : NULL;
-    }
-    return NULL;
-}
-
-/* More than one round had it: it was written while they went on. */
-static bool written_again(const struct process *p, unsigned level)
-{
-    return level + 1 < p->levels;
-}
-
-/* ---- marking ---- */
-
-static void put_entry(struct molt_strbuf *b, const struct entry *e)
+static void put_entry(struct molt_strbuf *b, const struct molt__entry *e)
 {
     CLEANUP_STRBUF struct molt_strbuf one = MOLT_STRBUF_INIT;
 
-    molt__pb_int(&one, PE_VADDR, e->addr);
-    molt__pb_int(&one, PE_COMPAT_PAGES, (uint32_t)e->pages);
+    molt__pb_int(&one, MOLT__PE_VADDR, e->addr);
+    molt__pb_int(&one, MOLT__PE_COMPAT_PAGES, (uint32_t)e->pages);
     if (e->in_parent)
-        molt__pb_int(&one, PE_IN_PARENT, 1);
-    molt__pb_int(&one, PE_FLAGS, e->flags);
-    molt__pb_int(&one, PE_PAGES, e->pages);
+        molt__pb_int(&one, MOLT__PE_IN_PARENT, 1);
+    molt__pb_int(&one, MOLT__PE_FLAGS, e->flags);
+    molt__pb_int(&one, MOLT__PE_PAGES, e->pages);
     molt__image_put(b, one.s, one.len);
 }
 
-/* The part of what begins at addr that is within, or without, one of the ranges; *from: the first that ends behind addr. */
-static uint64_t piece(const struct ranges *rs, size_t *from, uint64_t addr, uint64_t end, bool *ret_within)
-{
-    while (*from < rs->n && rs->v[*from].end <= addr)
-        (*from)++;
-    *ret_within = *from < rs->n && rs->v[*from].start <= addr;
-    if (*from == rs->n)
-        return end;
-    const uint64_t edge = *ret_within ? rs->v[*from].end : rs->v[*from].start;
-
-    return edge < end ? edge : end;
-}
-
-static enum molt__rank rank_of(const struct range *v)
-{
-    return v->exec ? MOLT__HOT : v->end - v->start <= WARM_MAX ? MOLT__WARM : MOLT__COLD;
-}
-
-static uint64_t size_of(const struct range *v)
+static uint64_t size_of(const struct molt__range *v)
 {
     return v->end - v->start;
 }
 
-static void count_before(struct counted *c, enum molt__rank rank, const struct range *v, uint64_t pages)
+static void count_before(struct counted *c, enum molt__rank rank, const struct molt__range *v, uint64_t pages)
 {
     c->before[rank] += pages;
     if (rank != MOLT__COLD)
@@ -383,7 +83,7 @@ static void count_before(struct counted *c, enum molt__rank rank, const struct r
     c->cold[c->colds++] = (struct cold){.size = size_of(v), .pages = pages};
 }
 
-static bool waits(struct choice later, enum molt__rank rank, const struct range *v)
+static bool waits(struct choice later, enum molt__rank rank, const struct molt__range *v)
 {
     return (int)rank > later.at_once && (rank != MOLT__COLD || size_of(v) > later.size);
 }
@@ -391,17 +91,17 @@ static bool waits(struct choice later, enum molt__rank rank, const struct range 
 /* An image's entries as they become: neighbours within one that have the same flags are one. */
 struct marked {
     struct molt_strbuf *b; /* NULL: only counted */
-    struct entry last;     /* not put yet; of 0 pages: none */
+    struct molt__entry last;     /* not put yet; of 0 pages: none */
 };
 
 static void put_last(struct marked *m)
 {
     if (m->last.pages > 0 && m->b)
         put_entry(m->b, &m->last);
-    m->last = (struct entry){0};
+    m->last = (struct molt__entry){0};
 }
 
-static void add_part(struct marked *m, const struct entry *part)
+static void add_part(struct marked *m, const struct molt__entry *part)
 {
     if (m->last.pages > 0 && m->last.flags == part->flags && m->last.addr + m->last.pages * MOLT_PAGE == part->addr) {
         m->last.pages += part->pages;
@@ -412,44 +112,47 @@ static void add_part(struct marked *m, const struct entry *part)
 }
 
 /* One entry of the last images. before: what came before is counted there; may be NULL. */
-static void mark_entry(const struct process *p, const struct entry *e, size_t *from, struct choice later, struct marked *m, struct molt_lazy_count *count, struct counted *before)
+static void mark_entry(const struct molt__memory *mem, const struct molt__entry *e, size_t *from, struct choice later, struct marked *m, struct molt_lazy_count *count, struct counted *before)
 {
     const uint64_t end = e->addr + e->pages * MOLT_PAGE;
-    const bool parent = e->flags & FLAG_PARENT;
+    const bool parent = e->flags & MOLT__PAGE_PARENT;
 
     for (uint64_t at = e->addr, next; at < end; at = next) {
+        enum molt__rank rank = MOLT__HOT;
         unsigned level = 0;
         bool within;
 
-        next = piece(&p->maps, from, at, end, &within);
+        next = molt__memory_piece(mem, from, at, end, &within);
+        const struct molt__range *map = within ? &mem->maps.v[*from] : NULL;
         uint64_t pages = (next - at) / MOLT_PAGE;
 
-        if (within && parent)
-            (void)locate(p, at, &pages, &level);
+        if (within && parent) {
+            (void)molt__memory_locate(mem, at, &pages, &level);
+            rank = molt__memory_rank(mem, map, level, at, &pages);
+        }
         next = at + pages * MOLT_PAGE;
-        const enum molt__rank rank = !within || (parent && written_again(p, level)) ? MOLT__HOT : rank_of(&p->maps.v[*from]);
-        const bool leave = within && ((parent && waits(later, rank, &p->maps.v[*from])) || (later.own && (e->flags & FLAG_LAZY)));
-        const struct entry part = {.addr = at, .pages = pages, .in_parent = e->in_parent, .flags = leave ? e->flags | FLAG_LAZY : e->flags & ~FLAG_LAZY};
+        const bool leave = within && ((parent && waits(later, rank, map)) || (later.own && (e->flags & MOLT__PAGE_LAZY)));
+        const struct molt__entry part = {.addr = at, .pages = pages, .in_parent = e->in_parent, .flags = leave ? e->flags | MOLT__PAGE_LAZY : e->flags & ~MOLT__PAGE_LAZY};
 
         if (within && leave)
             count->lazy += pages;
         else if (within)
             count->eager += pages;
         if (within && parent && before)
-            count_before(before, rank, &p->maps.v[*from], pages);
+            count_before(before, rank, map, pages);
         add_part(m, &part);
     }
     put_last(m);
 }
 
-static void mark(const struct process *p, struct choice later, struct molt_strbuf *b, struct molt_lazy_count *count, struct counted *before)
+static void mark(const struct molt__memory *mem, struct choice later, struct molt_strbuf *b, struct molt_lazy_count *count, struct counted *before)
 {
-    const struct pagemap *pm = &p->level[0].pm;
+    const struct molt__pagemap *pm = &mem->level[0].pm;
     struct marked m = {.b = b};
     size_t from = 0;
 
     for (size_t i = 0; i < pm->n; i++)
-        mark_entry(p, &pm->v[i], &from, later, &m, count, before);
+        mark_entry(mem, &pm->v[i], &from, later, &m, count, before);
 }
 
 /* The two that tell of a process's memory. */
@@ -513,11 +216,11 @@ static int write_marked(const char *dir, struct process *p, struct choice later,
 
     if (c->as.own == later.own && c->as.at_once == later.at_once && c->as.size == later.size)
         return 0;
-    molt__pb_int(&head, HEAD_PAGES_ID, p->level[0].pm.pages_id);
+    molt__pb_int(&head, MOLT__HEAD_PAGES_ID, p->memory.level[0].pm.pages_id);
     molt__image_begin(&b, MOLT_IMAGE_PAGEMAP);
     molt__image_put(&b, head.s, head.len);
     c->count = (struct molt_lazy_count){0, 0};
-    mark(p, later, &b, &c->count, NULL);
+    mark(&p->memory, later, &b, &c->count, NULL);
     int r = molt_write_file(path, b.s, b.len, 0600, err);
 
     if (r == 0 && stat(path, &c->pagemap) < 0)
@@ -606,13 +309,14 @@ static int take(struct molt_marking *m, pid_t pid, struct process **ret, struct 
     } else {
         MOLT_GROW(m->v, m->n, m->cap);
         p = &m->v[m->n++];
+        *p = (struct process){.pid = pid};
     }
     *ret = p;
-    int r = load_process(m->dir, pid, NULL, p, err);
+    int r = molt__memory_load(m->dir, pid, NULL, &p->memory, err);
 
     if (r < 0)
         return r;
-    mark(p, none, NULL, &count, &p->counted);
+    mark(&p->memory, none, NULL, &count, &p->counted);
     p->counted.own = count.eager;
     p->counted.mm = mm;
     p->counted.pagemap = pagemap;
@@ -726,7 +430,7 @@ static int add_run(const struct molt__page_files *files, const struct molt__run 
     struct molt__run *last = to->n ? &to->v[to->n - 1] : NULL;
 
     if (run->off > files->v[run->file].len || run->pages > (files->v[run->file].len - run->off) / MOLT_PAGE)
-        return malformed("pagemap (pages that are not there)", err);
+        return molt__memory_malformed("pagemap (pages that are not there)", err);
     if (last && last->file == run->file && last->rank == run->rank && last->addr + last->pages * MOLT_PAGE == run->addr && last->off + last->pages * MOLT_PAGE == run->off) {
         last->pages += run->pages;
         return 0;
@@ -736,19 +440,19 @@ static int add_run(const struct molt__page_files *files, const struct molt__run 
     return 0;
 }
 
-/* at_most: what the mapping is worth by itself. */
-static int find(const struct process *p, uint64_t addr, uint64_t pages, enum molt__rank at_most, const struct molt__page_files *files, struct molt__runs *to,
+/* map: theirs, or NULL. */
+static int find(const struct molt__memory *p, uint64_t addr, uint64_t pages, const struct molt__range *map, const struct molt__page_files *files, struct molt__runs *to,
                 struct molt_error **err)
 {
     while (pages > 0) {
         uint64_t n = pages;
         unsigned level = 0;
-        const struct entry *e = locate(p, addr, &n, &level);
+        const struct molt__entry *e = molt__memory_locate(p, addr, &n, &level);
 
         if (!e)
-            return malformed("pagemap (a page that no round has)", err);
-        const struct molt__run run = {.addr = addr, .pages = n, .off = e->off + (addr - e->addr), .file = p->level[level].file,
-                                      .rank = written_again(p, level) ? MOLT__HOT : at_most};
+            return molt__memory_malformed("pagemap (a page that no round has)", err);
+        const enum molt__rank rank = molt__memory_rank(p, map, level, addr, &n);
+        const struct molt__run run = {.addr = addr, .pages = n, .off = e->off + (addr - e->addr), .file = p->level[level].file, .rank = rank};
         int r = add_run(files, &run, to, err);
 
         if (r < 0)
@@ -760,7 +464,7 @@ static int find(const struct process *p, uint64_t addr, uint64_t pages, enum mol
 }
 
 /* An entry of the pagemap may go over more than one mapping. */
-static int find_all(const struct process *p, const struct entry *e, size_t *from, const struct molt__page_files *files, struct molt__runs *to, struct molt_error **err)
+static int find_all(const struct molt__memory *p, const struct molt__entry *e, size_t *from, const struct molt__page_files *files, struct molt__runs *to, struct molt_error **err)
 {
     const uint64_t end = e->addr + e->pages * MOLT_PAGE;
     int r = 0;
@@ -768,21 +472,21 @@ static int find_all(const struct process *p, const struct entry *e, size_t *from
     for (uint64_t at = e->addr, next; r == 0 && at < end; at = next) {
         bool within;
 
-        next = piece(&p->maps, from, at, end, &within);
-        r = find(p, at, (next - at) / MOLT_PAGE, within ? rank_of(&p->maps.v[*from]) : MOLT__COLD, files, to, err);
+        next = molt__memory_piece(p, from, at, end, &within);
+        r = find(p, at, (next - at) / MOLT_PAGE, within ? &p->maps.v[*from] : NULL, files, to, err);
     }
     return r;
 }
 
 int molt__lazy_runs(const char *dir, pid_t pid, struct molt__page_files *files, struct molt__runs *ret, struct molt_error **err)
 {
-    struct process p;
-    int r = load_process(dir, pid, files, &p, err);
-    const struct pagemap *pm = &p.level[0].pm;
+    struct molt__memory p;
+    int r = molt__memory_load(dir, pid, files, &p, err);
+    const struct molt__pagemap *pm = &p.level[0].pm;
 
     for (size_t i = 0, from = 0; r == 0 && i < pm->n; i++)
-        if (pm->v[i].flags & FLAG_LAZY)
+        if (pm->v[i].flags & MOLT__PAGE_LAZY)
             r = find_all(&p, &pm->v[i], &from, files, ret, err);
-    process_clear(&p);
+    molt__memory_free(&p);
     return r;
 }

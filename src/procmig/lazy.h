@@ -39,9 +39,11 @@ int molt_marking_take(struct molt_marking *m, const char *name, struct molt_erro
 int molt_marking_end(struct molt_marking *m, struct molt_lazy_count *ret, struct molt_error **err);
 void molt_marking_free(struct molt_marking *m); /* NULL is fine */
 
+#define MOLT__SMALL_MAX (1u << 20) /* bytes of a small mapping */
+
 /* How soon pages that nobody asked for are brought: those of programs (a JVM's compiled code is read, never written again), and those that more than one
- * round had (they were written while the rounds went on); those of small mappings; all others. */
-enum molt__rank { MOLT__HOT, MOLT__WARM, MOLT__COLD, MOLT__RANKS };
+ * round had (they were written while the rounds went on); those that threads point to (pointed.h); those of small mappings; all others. */
+enum molt__rank { MOLT__HOT, MOLT__POINTED, MOLT__WARM, MOLT__COLD, MOLT__RANKS };
 
 /* Pages at consecutive addresses and consecutive places of one file of images. */
 struct molt__run {

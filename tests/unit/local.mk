@@ -52,7 +52,9 @@ UNIT_TESTS += tests/unit/test_predump
 tests_unit_test_predump_SOURCES = tests/unit/test_predump.c
 tests_unit_test_predump_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 
-UNIT_TESTS += tests/unit/test_early tests/unit/test_lazy tests/unit/test_pager
+UNIT_TESTS += tests/unit/test_early tests/unit/test_lazy tests/unit/test_pager tests/unit/test_pointed
+tests_unit_test_pointed_SOURCES = tests/unit/test_pointed.c
+tests_unit_test_pointed_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 tests_unit_test_early_SOURCES = tests/unit/test_early.c tests/unit/lazy_util.h
 tests_unit_test_early_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 tests_unit_test_lazy_SOURCES = tests/unit/test_lazy.c tests/unit/lazy_util.h

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "lazy_util.h"
+#include "procmig/pointed.h"
 #include "procmig/uffd.h"
 
 #define PID  77
@@ -219,6 +220,57 @@ static void of_what_is_left_the_smaller_mappings_do_not_wait(void **state)
         assert_int_equal(count.eager, t[i].eager);
         assert_int_equal(count.lazy, 174 - t[i].eager);
     }
+}
+
+/* Pages of a heap that threads point to, as the last round that knew says: before small mappings, behind what was written again. */
+static void what_threads_point_to_does_not_wait(void **state)
+{
+    const uint64_t large = 1024;
+    const struct vma vma[] = {{AT(0), AT(large), ANON, 0}, {AT(large), AT(large + 4), ANON, 0}};
+    const struct pe old[] = {{AT(0), 100, PRESENT | LAZY}, {AT(large), 4, PRESENT | LAZY}}, now[] = {{AT(0), 3, PRESENT | LAZY}, {AT(3), 97, PARENT}, {AT(large), 4, PARENT}};
+    /* One that the last images have, two next to each other, one alone, one of a mapping that is small, one of none. */
+    struct {
+        char magic[8];
+        uint64_t page[6];
+    } pointed = {.page = {AT(1), AT(10), AT(11), AT(50), AT(large + 1), AT(large + 100)}};
+    const struct {
+        unsigned allowed, eager;
+    } t[] = {{2, 3}, {3, 6}, {6, 6}, {7, 10}};
+    const enum molt__rank want[] = {MOLT__COLD, MOLT__POINTED, MOLT__COLD, MOLT__POINTED, MOLT__COLD, MOLT__WARM};
+    CLEANUP_FREE char *path = molt_xasprintf("%s/pointed-%d.img", before, PID);
+    struct molt__page_files files = {0};
+    struct molt_lazy_count count;
+
+    (void)state;
+    memcpy(pointed.magic, MOLT__POINTED_MAGIC, sizeof(pointed.magic));
+    assert_int_equal(molt_write_file(path, &pointed, sizeof(pointed), 0600, NULL), 0);
+    put_mm(dir, PID, vma, N(vma));
+    put_pagemap(before, PID, old, N(old));
+    put_pages(before, 100, 104);
+    put_pages(dir, 300, 3);
+    for (size_t i = 0; i < N(t); i++) {
+        put_pagemap(dir, PID, now, N(now));
+        assert_int_equal(molt_lazy_mark(dir, 1 << 20, t[i].allowed * MOLT_PAGE, &count, NULL), 0);
+        assert_int_equal(count.eager, t[i].eager);
+        assert_int_equal(count.lazy, 104 - t[i].eager);
+    }
+    /* Where it does wait, it is brought in that order. */
+    put_pagemap(dir, PID, now, N(now));
+    assert_int_equal(molt_lazy_mark(dir, 1 << 20, 0, &count, NULL), 0);
+    struct molt__runs rs = runs_of(&files);
+
+    assert_int_equal(rs.n, N(want));
+    for (size_t i = 0; i < N(want); i++)
+        assert_int_equal(rs.v[i].rank, want[i]);
+    expect_run(&rs, 1, AT(10), 2, &files, 110);
+    expect_run(&rs, 3, AT(50), 1, &files, 150);
+    free(rs.v);
+    molt__page_files_close(&files);
+    /* What is no such list is not believed. */
+    pointed.page[5] = 1;
+    assert_int_equal(molt_write_file(path, &pointed, sizeof(pointed), 0600, NULL), 0);
+    put_pagemap(dir, PID, now, N(now));
+    assert_int_equal(molt_lazy_mark(dir, 1 << 20, 0, &count, NULL), MOLT_E_PROTOCOL);
 }
 
 /* Marked again (a second try) it is the same. */
@@ -523,6 +575,7 @@ int main(void)
         TEST(the_likeliest_come_first),
         TEST(of_what_came_before_a_little_does_not_wait),
         TEST(of_what_is_left_the_smaller_mappings_do_not_wait),
+        TEST(what_threads_point_to_does_not_wait),
         TEST(marking_twice_is_marking_once),
         TEST(marking_as_they_come_is_marking_once),
         TEST(what_is_not_whole_is_left_alone),
