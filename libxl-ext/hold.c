@@ -197,7 +197,7 @@ static int place_of(struct nl_sock *s, const struct molt__ends *e, const struct 
     return v->at.vif ? 0 : look_one(s, e, v, ret, err);
 }
 
-/* Ours joins before the vif leaves, so that no packet finds neither; from the pinned entry on they come to ours. */
+/* Ours joins before the vif grows deaf, so that no packet finds neither; from the pinned entry on they come to ours, and what is for many comes to both for a moment. */
 static int engage_one(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v, struct molt_error **err)
 {
     struct molt_hold_at at;
@@ -211,6 +211,15 @@ static int engage_one(struct nl_sock *s, const struct molt__ends *e, const struc
         if (r == 0)
             molt_rtnl_all_multicast(s, at.port, NULL); /* else some neighbours' questions are lost, as they used to be */
     }
+    if (r == 0)
+        r = at.port ? molt_rtnl_hears(s, at.vif, false, err) : molt_rtnl_enslave(s, at.vif, 0, err);
+    return r;
+}
+
+static int mute_one(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v, struct molt_error **err)
+{
+    struct molt_hold_at at;
+    int r = place_of(s, e, v, &at, err);
     return r < 0 ? r : molt_rtnl_enslave(s, at.vif, 0, err);
 }
 
@@ -253,6 +262,8 @@ static int release_one(struct nl_sock *s, const struct molt_hold_at *at, struct 
 {
     struct molt_queue q = {0};
     int r = at->placed ? 0 : molt_rtnl_enslave(s, at->vif, at->bridge, err);
+    if (r == 0 && at->placed && !at->aimed)
+        r = molt_rtnl_hears(s, at->vif, true, err); /* it had not been muted yet */
     if (r == 0)
         r = molt_rtnl_up(s, at->vif, err); /* unless it had not been placed */
     if (r < 0 || !at->held)
@@ -287,6 +298,18 @@ int molt_hold_engage(const char *op_id, const struct molt_hold_vif *v, int n, st
         struct molt__ends e = molt__hold_ends(op_id, i);
         if ((r = engage_one(s, &e, &v[i], err)) < 0)
             molt_error_prefix(err, "hold %s", v[i].vif);
+    }
+    return r;
+}
+
+int molt_hold_mute(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err)
+{
+    CLEANUP_RTNL struct nl_sock *s = NULL;
+    int r = molt_rtnl_open(&s, err);
+    for (int i = 0; r == 0 && i < n; i++) {
+        struct molt__ends e = molt__hold_ends(op_id, i);
+        if ((r = mute_one(s, &e, &v[i], err)) < 0)
+            molt_error_prefix(err, "mute %s", v[i].vif);
     }
     return r;
 }

@@ -3,7 +3,7 @@
  * Holding a guest's packets in dom0 while nobody can take them.
  *
  * For each vif there is a pair of our own interfaces, xmhTAIL.I and xmpTAIL.I. From engage on the first one stands in the
- * bridge in place of the active's vif, and its queue (sch_plug) keeps what comes for the guest, in order. Release opens
+ * bridge to hear in place of the active's vif, which only speaks there until it is muted, and its queue (sch_plug) keeps what comes for the guest, in order. Release opens
  * the queue: the packets leave at the second one, and a filter there hands them to the vif of whoever goes on. All names
  * derive from the operation's id, so that another process can go on; everything here may be done again.
  *
@@ -42,9 +42,12 @@ struct molt_hold_stats {
 int molt_hold_prepare(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err);
 /* Notes where everything is, so that engage need not ask in the pause: right before it, since interfaces come and go. */
 int molt_hold_look(const char *op_id, struct molt_hold_vif *v, int n, struct molt_error **err);
-/* Takes the vifs off their bridges, and holds what comes for them. */
+/* Holds what comes for them. What they send goes on its way: an answer that leaves while the workload is being brought to a stop would, if it were lost, be sent again only
+ * behind the restore, when the kernel's first retransmission timeout of a second is over. */
 int molt_hold_engage(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err);
-/* Behind engage, before release: brings these vifs into their bridges, but down (neither side hears the other), and turns what is held to them. Release then has
+/* Behind engage, when nobody in the guest has anything more to send: takes the vifs off their bridges. */
+int molt_hold_mute(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err);
+/* Behind mute, before release: brings these vifs into their bridges, but down (neither side hears the other), and turns what is held to them. Release then has
  * less to do: to leave one bridge and enter another takes some hundredths of a second, and so does a filter. A release for other vifs turns it to those. Not for
  * vifs of a domain that may have to go on without a release. */
 int molt_hold_place(const char *op_id, struct molt_hold_vif *v, int n, struct molt_error **err);

@@ -213,18 +213,34 @@ int molt_rtnl_fdb(struct nl_sock *s, int port, const uint8_t mac[MOLT_MAC_LEN], 
     return failed(err, rtnl_neigh_add(s, n, NLM_F_CREATE | NLM_F_REPLACE), "bridge entry of interface %d", port);
 }
 
-int molt_rtnl_all_multicast(struct nl_sock *s, int port, struct molt_error **err)
+/* Attributes of a bridge's port (IFLA_BRPORT_*, linux/if_link.h), each of one byte. */
+static int set_port(struct nl_sock *s, int port, const int *attr, int n, uint8_t value, struct molt_error **err)
 {
     struct ifinfomsg ifi = {.ifi_family = AF_BRIDGE, .ifi_index = port};
     CLEANUP_PUT(msg) struct nl_msg *m = NEED(nlmsg_alloc_simple(RTM_SETLINK, 0));
     int r = nlmsg_append(m, &ifi, sizeof(ifi), NLMSG_ALIGNTO);
     struct nlattr *info = r == 0 ? nla_nest_start(m, IFLA_PROTINFO | NLA_F_NESTED) : NULL;
-    if (!info || nla_put_u8(m, IFLA_BRPORT_MULTICAST_ROUTER, 2) < 0)
-        return failed(err, -NLE_NOMEM, "multicast");
+    for (int i = 0; info && i < n; i++)
+        if (nla_put_u8(m, attr[i], value) < 0)
+            info = NULL;
+    if (!info)
+        return failed(err, -NLE_NOMEM, "bridge port");
     nla_nest_end(m, info);
     r = nl_send_sync(s, m); /* frees the message */
     m = NULL;
-    return failed(err, r, "multicast to interface %d", port);
+    return failed(err, r, "what the bridge gives interface %d", port);
+}
+
+int molt_rtnl_all_multicast(struct nl_sock *s, int port, struct molt_error **err)
+{
+    static const int router[] = {IFLA_BRPORT_MULTICAST_ROUTER};
+    return set_port(s, port, router, 1, 2, err);
+}
+
+int molt_rtnl_hears(struct nl_sock *s, int port, bool on, struct molt_error **err)
+{
+    static const int flood[] = {IFLA_BRPORT_UNICAST_FLOOD, IFLA_BRPORT_MCAST_FLOOD, IFLA_BRPORT_BCAST_FLOOD};
+    return set_port(s, port, flood, 3, on, err);
 }
 
 /* ---- queues and filters ---- */

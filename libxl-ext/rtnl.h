@@ -41,6 +41,9 @@ int molt_rtnl_fdb(struct nl_sock *s, int port, const uint8_t mac[MOLT_MAC_LEN], 
 /* All multicast goes to this port, whatever the bridge snooped. */
 int molt_rtnl_all_multicast(struct nl_sock *s, int port, struct molt_error **err);
 
+/* Whether the bridge gives this port what is for many, or for nobody known (broadcasts, multicast, unknown addresses). */
+int molt_rtnl_hears(struct nl_sock *s, int port, bool on, struct molt_error **err);
+
 /* The queue of sch_plug at an interface: it begins closed, and drops what is more than limit bytes. */
 int molt_rtnl_plug_add(struct nl_sock *s, int index, int limit, struct molt_error **err);
 int molt_rtnl_plug(struct nl_sock *s, int index, bool open, struct molt_error **err);

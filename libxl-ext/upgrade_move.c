@@ -402,7 +402,7 @@ bool up_older_agent(const struct molt_chan *c, int r, struct molt_error **err)
 }
 
 /* The workload stands still, and from then on dom0 holds what comes for it; that takes its time beside CRIU's. Before the first socket is read both
- * are true: what came in between is in the sockets' queues, and moves with them. */
+ * are true: what came in between is in the sockets' queues, and moves with them. What it sends until it stands goes out. */
 static int stand_still(struct molt_op *op, struct molt_chan *active, const struct up_vifs *vifs, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *args = up_units_args(op);
@@ -423,13 +423,22 @@ static int stand_still(struct molt_op *op, struct molt_chan *active, const struc
     return r;
 }
 
-/* The workload stands still when this returns, and CRIU reads it, beside what comes next. */
-static int begin_dump(struct molt_op *op, struct molt_chan *active, struct molt_json **ret, struct molt_error **err)
+/* The workload stands still when this returns, and CRIU reads it, beside what comes next. The vifs leave their bridges meanwhile. */
+static int begin_dump(struct molt_op *op, struct molt_chan *active, const struct up_vifs *vifs, struct molt_json **ret, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *args = up_units_args(op);
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    const struct molt_call call = {.timeout_ms = UP_LONG_CALL_MS};
+    uint32_t seq;
     molt_json_set_bool(args, "early", true);
-    int r = up_long_call(active, "dump", args, ret, err);
+    int r = molt_call_begin(active, "dump", args, &seq, err);
+    if (r < 0)
+        return r;
+    int muted = molt_hold_mute(molt_op_id(op), vifs->v, vifs->n, &e);
+    r = molt_call_end(active, "dump", seq, &call, ret, err);
     up_note_us(op, "t_still");
+    if (r == 0 && (r = muted) < 0)
+        molt_error_move(err, MOLT_STEAL_PTR(e));
     if (r < 0)
         return r;
     warn_bystanders(op, *ret);
@@ -542,7 +551,7 @@ int step_freeze(struct molt_op *op, struct molt_error **err)
     up_note_us(op, "t_freeze");
     r = stand_still(op, active, &vifs, err);
     if (r == 0)
-        r = begin_dump(op, active, &dump, err);
+        r = begin_dump(op, active, &vifs, &dump, err);
     if (r == 0)
         r = up_volumes_hand_over(op, active, clone, err);
     if (r == 0)

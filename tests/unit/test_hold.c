@@ -170,6 +170,18 @@ static void answer_arp(int fd, const unsigned char *q)
     assert_int_equal(write(fd, a, sizeof(a)), sizeof(a));
 }
 
+/* Frames of IPv4 and ARP; the vif's and the bridge's own interface may speak IPv6. */
+static int heard_ipv4(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    unsigned char f[2048];
+    int n = 0;
+    while (poll(&p, 1, QUIET_MS) == 1)
+        if (read(fd, f, sizeof(f)) >= ETH_HLEN)
+            n += f[12] == 8 && (f[13] == 0 || f[13] == 6);
+    return n;
+}
+
 /* The number of the next datagram at a guest, and whom it was sent to; frames of other kinds are passed over. A guest answers for 10.9.0.1 and
  * 10.9.0.9. */
 static bool receive_as(int fd, int wait_ms, uint32_t *ret, uint8_t mac[6], bool answers)
@@ -247,7 +259,8 @@ static struct molt_link link_of(const char *name)
     return l;
 }
 
-static void engage(struct world *w, struct molt_error **err)
+/* Held, and the guest may still speak. */
+static void engage_only(struct world *w, struct molt_hold_vif *seen, struct molt_error **err)
 {
     send_some(w, 1, 200); /* the neighbours get to know each other */
     expect(w->active, w->next - 1, w->next);
@@ -255,11 +268,20 @@ static void engage(struct world *w, struct molt_error **err)
     ok(molt_hold_prepare(OP, &to_active, 1, err), err);
     send_some(w, 100, 200);
     expect(w->active, w->next - 199, w->next);
-    struct molt_hold_vif seen = to_active;
-    ok(molt_hold_look(OP, &seen, 1, err), err);
+    *seen = to_active;
+    ok(molt_hold_look(OP, seen, 1, err), err);
     int64_t t0 = molt_mono_us();
-    ok(molt_hold_engage(OP, &seen, 1, err), err);
+    ok(molt_hold_engage(OP, seen, 1, err), err);
     print_message("          engage %lld us\n", (long long)(molt_mono_us() - t0));
+}
+
+static void engage(struct world *w, struct molt_error **err)
+{
+    struct molt_hold_vif seen;
+    engage_only(w, &seen, err);
+    int64_t t0 = molt_mono_us();
+    ok(molt_hold_mute(OP, &seen, 1, err), err);
+    print_message("          mute %lld us\n", (long long)(molt_mono_us() - t0));
 }
 
 /* ---- tests ---- */
@@ -354,6 +376,7 @@ static void test_stream(void **state)
     ok(molt_hold_prepare(OP, &to_active, 1, &err), &err);
     usleep(100000);
     ok(molt_hold_engage(OP, &to_active, 1, &err), &err);
+    ok(molt_hold_mute(OP, &to_active, 1, &err), &err);
     usleep(300000);
     ok(molt_hold_release(OP, &to_clone, 1, NULL, &err), &err);
     usleep(20000);
@@ -427,6 +450,64 @@ static void test_outgoing(void **state)
     expect_clean();
 }
 
+static void expect_hears(const char *vif, bool hears)
+{
+    const char *is = hears ? "on" : "off";
+    assert_true(sh("bridge -d link show dev %s | grep -q ' flood %s mcast_flood %s bcast_flood %s '", vif, is, is, is));
+}
+
+/* Until it stands still: what it sends goes out, what comes for it does not come, neither what is for it alone nor what is for all. */
+static void test_speaks_until_muted(void **state)
+{
+    NEED_PLUG;
+    struct world *w = *state;
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    struct molt_hold_vif seen;
+    engage_only(w, &seen, &err);
+    ok(molt_hold_engage(OP, &seen, 1, &err), &err); /* again */
+    uint32_t first = w->next;
+    expect_hears("vifA.0", false);
+    say_something(w->active);
+    assert_int_equal(heard(w->listener, false), 1);
+    assert_true(sh("bridge fdb show br brT | grep '^" GUEST_MAC " dev xmh' | grep -q sticky")); /* having spoken, it is still not whom the bridge sends to */
+    assert_true(in_ns(w->client_ns, w->home, "ip neigh flush dev eth0"));
+    send_some(w, 50, 200); /* behind a question to all */
+    assert_int_equal(heard_ipv4(w->active), 0);
+    ok(molt_hold_mute(OP, &seen, 1, &err), &err);
+    ok(molt_hold_mute(OP, &seen, 1, &err), &err);
+    say_something(w->active);
+    assert_int_equal(heard(w->listener, false), 0);
+    ok(molt_hold_release(OP, &to_clone, 1, NULL, &err), &err);
+    ok(molt_hold_remove(OP, &to_clone, 1, &err), &err);
+    expect(w->clone, first, w->next);
+    expect_nothing(w->active);
+    expect_clean();
+}
+
+/* Given up before it stood still: it hears again. */
+static void test_back_unmuted(void **state)
+{
+    NEED_PLUG;
+    struct world *w = *state;
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    struct molt_hold_vif seen;
+    engage_only(w, &seen, &err);
+    uint32_t first = w->next;
+    send_some(w, 50, 200);
+    expect_hears("vifA.0", false);
+    ok(molt_hold_release(OP, &to_active, 1, NULL, &err), &err);
+    expect_hears("vifA.0", true);
+    ok(molt_hold_release(OP, &to_active, 1, NULL, &err), &err);
+    ok(molt_hold_remove(OP, &to_active, 1, &err), &err);
+    assert_true(in_ns(w->client_ns, w->home, "ip neigh flush dev eth0"));
+    send_some(w, 10, 200);
+    expect(w->active, first, w->next);
+    expect_clean();
+    assert_true(bridge_leads_to("vifA.0"));
+    say_something(w->active);
+    assert_int_equal(heard(w->listener, false), 1);
+}
+
 /* More than there is room for: the first ones are kept, in order, and the rest is dropped. */
 static void test_limit(void **state)
 {
@@ -460,6 +541,7 @@ static void die_after(void (*fn)(void))
 
 static void do_prepare(void) { molt_hold_prepare(OP, &to_active, 1, NULL); }
 static void do_engage(void) { molt_hold_engage(OP, &to_active, 1, NULL); }
+static void do_mute(void) { molt_hold_mute(OP, &to_active, 1, NULL); }
 static void do_release(void) { molt_hold_release(OP, &to_active, 1, NULL, NULL); }
 
 /* The command dies after each of the calls; what another process then does needs no more than the operation's id. */
@@ -468,10 +550,10 @@ static void test_killed(void **state)
     NEED_PLUG;
     struct world *w = *state;
     CLEANUP_ERROR struct molt_error *err = NULL;
-    void (*const upto[])(void) = {do_prepare, do_engage, do_release};
+    void (*const upto[])(void) = {do_prepare, do_engage, do_mute, do_release};
     send_some(w, 1, 200);
     expect(w->active, 0, 1);
-    for (int last = 0; last < 3; last++) {
+    for (int last = 0; last < 4; last++) {
         uint32_t first = w->next;
         for (int i = 0; i <= last; i++)
             die_after(upto[i]);
@@ -481,10 +563,12 @@ static void test_killed(void **state)
         send_some(w, 10, 200);
         expect(w->active, first, w->next);
         expect_clean();
+        expect_hears("vifA.0", true);
         assert_true(bridge_leads_to("vifA.0"));
     }
     die_after(do_prepare); /* and without the vifs: nothing is left, and the guest is cut off as it was */
     die_after(do_engage);
+    die_after(do_mute);
     ok(molt_hold_remove(OP, NULL, 0, &err), &err);
     expect_clean();
     ok(molt_vif_to_bridge("vifA.0", "brT", &err), &err);
@@ -499,6 +583,8 @@ static void test_two_at_once(void **state)
     for (int round = 0; round < 20; round++) {
         do_prepare();
         do_engage();
+        if (round % 2)
+            do_mute();
         pid_t pid = fork();
         if (pid == 0)
             _exit(molt_hold_release(OP, &to_active, 1, NULL, NULL) < 0 || molt_hold_remove(OP, &to_active, 1, NULL) < 0);
@@ -667,6 +753,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_to_clone, setup, teardown), cmocka_unit_test_setup_teardown(test_back_to_active, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stream, setup, teardown),   cmocka_unit_test_setup_teardown(test_neighbours, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_speaks_until_muted, setup, teardown), cmocka_unit_test_setup_teardown(test_back_unmuted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_outgoing, setup, teardown), cmocka_unit_test_setup_teardown(test_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_killed, setup, teardown),   cmocka_unit_test_setup_teardown(test_two_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_without, setup, teardown),  cmocka_unit_test_setup_teardown(test_divert, setup, teardown),
