@@ -10,10 +10,15 @@ sum_of() { "$1" "sha256sum <\$(readlink -f $LIBZ)" | cut -d' ' -f1; }
 # What it has mapped, whatever its path leads to by now.
 mapped_there() { there "cd /proc/$PID_BEFORE; sha256sum <map_files/\$(grep -m 1 /libz.so maps | cut -d' ' -f1)" | cut -d' ' -f1; }
 
+# A script that the service may start, and what it starts: which bash runs it, which dpkg that finds.
+LEVEL=/var/lib/counter/level
+
 begin_two_guests
+guest "printf '%s\n' '#!/bin/bash' 'echo \$BASH_VERSION: \$(dpkg --version)' >$LEVEL; chmod 755 $LEVEL; mkdir -p /etc/xenmolt; printf '%s\n' $LEVEL /usr/bin/dpkg >>/etc/xenmolt/exec"
 guest "sed -i '/^Address=/a Address=$SERVICE/24' /etc/systemd/network/eth0.network" # else the clone would not have it
 PID_BEFORE=$(main_pid)
 starttime=$(guest "cut -d' ' -f22 /proc/$PID_BEFORE/stat")
+old=$(guest $LEVEL)
 libz=$(sum_of guest) kernel=$(guest "uname -r") version=$(guest "dpkg-query -W -f '\${Version}' zlib1g")
 start_load 5
 { sed 's/timeout_s=[0-9]*/timeout_s=2400/' "$NESTED/../../recipes/debian-security"
@@ -36,4 +41,6 @@ load_clean
 check "it is Debian 13" there "grep -q '^VERSION_CODENAME=trixie' /etc/os-release"
 check "it still has the libz that it was started with" same "$(mapped_there)" "$libz"
 check "which its overlay tells" dom0 "xenmolt app-overlays --json web3 | jq -e '.overlays[0].files | any(contains(\"libz\")) and any(contains(\"java-17\"))'"
+check "a script that it starts has the old interpreter, and the old program" same "$(there "nsenter -t $PID_BEFORE -m $LEVEL")" "$old"
+check "others start the new ones" test "$(there $LEVEL)" != "$old"
 note "start time of the process: $starttime at first, $(there "cut -d' ' -f22 /proc/$PID_BEFORE/stat") now"
