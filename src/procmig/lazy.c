@@ -90,8 +90,8 @@ static bool waits(struct choice later, enum molt__rank rank, const struct molt__
 
 /* An image's entries as they become: neighbours within one that have the same flags are one. */
 struct marked {
-    struct molt_strbuf *b; /* NULL: only counted */
-    struct molt__entry last;     /* not put yet; of 0 pages: none */
+    struct molt_strbuf *b;   /* NULL: only counted */
+    struct molt__entry last; /* not put yet; of 0 pages: none */
 };
 
 static void put_last(struct marked *m)
