@@ -290,28 +290,27 @@ static bool gone(struct nl_sock *s, const struct molt__ends *e)
     return molt_rtnl_link(s, e->port, &l, NULL) == 0 && l.index == 0;
 }
 
-int molt_hold_engage(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err)
+static int each(const char *op_id, const struct molt_hold_vif *v, int n, const char *what,
+                int (*fn)(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v, struct molt_error **err), struct molt_error **err)
 {
     CLEANUP_RTNL struct nl_sock *s = NULL;
     int r = molt_rtnl_open(&s, err);
     for (int i = 0; r == 0 && i < n; i++) {
         struct molt__ends e = molt__hold_ends(op_id, i);
-        if ((r = engage_one(s, &e, &v[i], err)) < 0)
-            molt_error_prefix(err, "hold %s", v[i].vif);
+        if ((r = fn(s, &e, &v[i], err)) < 0)
+            molt_error_prefix(err, "%s %s", what, v[i].vif);
     }
     return r;
 }
 
+int molt_hold_engage(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err)
+{
+    return each(op_id, v, n, "hold", engage_one, err);
+}
+
 int molt_hold_mute(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err)
 {
-    CLEANUP_RTNL struct nl_sock *s = NULL;
-    int r = molt_rtnl_open(&s, err);
-    for (int i = 0; r == 0 && i < n; i++) {
-        struct molt__ends e = molt__hold_ends(op_id, i);
-        if ((r = mute_one(s, &e, &v[i], err)) < 0)
-            molt_error_prefix(err, "mute %s", v[i].vif);
-    }
-    return r;
+    return each(op_id, v, n, "mute", mute_one, err);
 }
 
 int molt_hold_release(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_hold_stats *ret, struct molt_error **err)
