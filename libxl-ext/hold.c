@@ -50,6 +50,8 @@ int molt_vif_to_bridge(const char *ifname, const char *bridge, struct molt_error
         r = molt__need_link(s, bridge, &b, err);
     if (r == 0)
         r = move(s, &l, b.index, err);
+    if (r == 0 && bridge)
+        r = molt_rtnl_open_port(s, l.index, err); /* it may have stood there muted */
     return r < 0 ? molt_error_prefix(err, "%s", ifname) : 0;
 }
 
@@ -140,6 +142,11 @@ static int prepare_one(struct nl_sock *s, const struct molt__ends *e, const stru
     /* Set anew at the release; asked for now because the kernel may have to load modules for it, or may have none. */
     if (r == 0)
         r = molt_rtnl_redirect_add(s, out.index, v->mac, vif.index, err);
+    /* It hears nothing there yet. */
+    if (r == 0)
+        r = molt_rtnl_enslave(s, port.index, bridge.index, err);
+    if (r == 0)
+        r = molt_rtnl_hears(s, port.index, false, err);
     if (r == 0)
         r = molt_rtnl_up(s, out.index, err);
     return r < 0 ? r : molt_rtnl_up(s, port.index, err);
@@ -174,7 +181,7 @@ static int look_one(struct nl_sock *s, const struct molt__ends *e, const struct 
     if (r == 0 && port.index)
         r = molt__need_link(s, e->out, &out, err);
     if (r == 0)
-        *ret = (struct molt_hold_at){.vif = vif.index, .bridge = bridge.index, .placed = vif.master == bridge.index, .port = port.index, .out = out.index, .held = port.master != 0};
+        *ret = (struct molt_hold_at){.vif = vif.index, .bridge = bridge.index, .placed = vif.master == bridge.index, .up = vif.up, .port = port.index, .out = out.index, .held = port.master != 0};
     return r;
 }
 
@@ -197,7 +204,7 @@ static int place_of(struct nl_sock *s, const struct molt__ends *e, const struct 
     return v->at.vif ? 0 : look_one(s, e, v, ret, err);
 }
 
-/* Ours joins before the vif grows deaf, so that no packet finds neither; from the pinned entry on they come to ours, and what is for many comes to both for a moment. */
+/* Ours hears before the vif grows deaf, so that no packet finds neither; from the pinned entry on they come to ours, and what is for many comes to both for a moment. */
 static int engage_one(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v, struct molt_error **err)
 {
     struct molt_hold_at at;
@@ -205,7 +212,7 @@ static int engage_one(struct nl_sock *s, const struct molt__ends *e, const struc
     if (r == 0 && at.port) {
         r = molt_rtnl_plug(s, at.port, false, err);
         if (r == 0)
-            r = molt_rtnl_enslave(s, at.port, at.bridge, err);
+            r = molt_rtnl_hears(s, at.port, true, err);
         if (r == 0)
             r = molt_rtnl_fdb(s, at.port, v->mac, true, err);
         if (r == 0)
@@ -220,21 +227,31 @@ static int mute_one(struct nl_sock *s, const struct molt__ends *e, const struct 
 {
     struct molt_hold_at at;
     int r = place_of(s, e, v, &at, err);
-    return r < 0 ? r : molt_rtnl_enslave(s, at.vif, 0, err);
+    if (r < 0)
+        return r;
+    /* The entry of its address leads to ours. */
+    return at.held && molt_rtnl_can_mute() ? molt_rtnl_speaks(s, at.vif, false, err) : molt_rtnl_enslave(s, at.vif, 0, err);
 }
 
-/* Down first, so that nothing passes it. What cannot be placed is as it was. */
-static int place_one(struct nl_sock *s, const struct molt_hold_vif *v, struct molt_error **err)
+/* Down first, so that nothing passes it, and up again where it can be deaf and mute. What cannot be placed is as it was. */
+static int place_one(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v, struct molt_error **err)
 {
-    struct molt_link vif, bridge;
+    struct molt_link vif, bridge, port;
     int r = molt__need_link(s, v->vif, &vif, err);
     if (r == 0)
         r = molt__need_link(s, v->bridge, &bridge, err);
+    if (r == 0)
+        r = molt_rtnl_link(s, e->port, &port, err);
     if (r < 0 || vif.master == bridge.index)
         return r;
     if ((r = molt_rtnl_down(s, vif.index, err)) == 0 && (r = move(s, &vif, bridge.index, err)) < 0)
         (void)molt_rtnl_up(s, vif.index, NULL);
-    return r;
+    if (r < 0 || !port.master || !molt_rtnl_can_mute())
+        return r;
+    r = molt_rtnl_hears(s, vif.index, false, err);
+    if (r == 0)
+        r = molt_rtnl_speaks(s, vif.index, false, err);
+    return r < 0 ? r : molt_rtnl_up(s, vif.index, err);
 }
 
 int molt_hold_place(const char *op_id, struct molt_hold_vif *v, int n, struct molt_error **err)
@@ -244,7 +261,7 @@ int molt_hold_place(const char *op_id, struct molt_hold_vif *v, int n, struct mo
     for (int i = 0; r == 0 && i < n; i++) {
         struct molt__ends e = molt__hold_ends(op_id, i);
         struct molt_hold_at at = {0};
-        r = place_one(s, &v[i], err);
+        r = place_one(s, &e, &v[i], err);
         if (r == 0)
             r = look_one(s, &e, &v[i], &at, err);
         if (r == 0 && at.held)
@@ -262,10 +279,10 @@ static int release_one(struct nl_sock *s, const struct molt_hold_at *at, struct 
 {
     struct molt_queue q = {0};
     int r = at->placed ? 0 : molt_rtnl_enslave(s, at->vif, at->bridge, err);
-    if (r == 0 && at->placed && !at->aimed)
-        r = molt_rtnl_hears(s, at->vif, true, err); /* it had not been muted yet */
-    if (r == 0)
-        r = molt_rtnl_up(s, at->vif, err); /* unless it had not been placed */
+    if (r == 0) /* what is for many comes through ours, too: it need not hear that twice */
+        r = at->aimed ? molt_rtnl_speaks(s, at->vif, true, err) : molt_rtnl_open_port(s, at->vif, err);
+    if (r == 0 && !at->up)
+        r = molt_rtnl_up(s, at->vif, err);
     if (r < 0 || !at->held)
         return r;
     if (!at->aimed) {
@@ -371,6 +388,8 @@ static int straighten(struct nl_sock *s, const struct molt__ends *e, const struc
         return r;
     if ((r = molt__hold_drain(s, port.index, out.index, err)) == 0)
         r = molt_rtnl_fdb(s, vif.index, v->mac, false, err);
+    if (r == 0)
+        r = molt_rtnl_hears(s, vif.index, true, err);
     if (r == 0)
         r = move(s, &port, 0, err);
     return r < 0 ? r : molt__hold_drain(s, port.index, out.index, err); /* those that were under way */

@@ -2,8 +2,8 @@
 /*
  * Holding a guest's packets in dom0 while nobody can take them.
  *
- * For each vif there is a pair of our own interfaces, xmhTAIL.I and xmpTAIL.I. From engage on the first one stands in the
- * bridge to hear in place of the active's vif, which only speaks there until it is muted, and its queue (sch_plug) keeps what comes for the guest, in order. Release opens
+ * For each vif there is a pair of our own interfaces, xmhTAIL.I and xmpTAIL.I. The first one stands in the bridge, and from engage on it hears
+ * there in place of the active's vif, which only speaks until it is muted, and its queue (sch_plug) keeps what comes for the guest, in order. Release opens
  * the queue: the packets leave at the second one, and a filter there hands them to the vif of whoever goes on. All names
  * derive from the operation's id, so that another process can go on; everything here may be done again.
  *
@@ -22,7 +22,7 @@
 /* Indexes of interfaces; 0: there is none. */
 struct molt_hold_at {
     int vif, bridge;
-    bool placed;   /* the vif is in the bridge */
+    bool placed, up; /* the vif is in the bridge, is up */
     int port, out; /* ours */
     bool held;     /* our port is in a bridge */
     bool aimed;    /* what leaves ours goes to the vif */
@@ -37,7 +37,7 @@ struct molt_hold_stats {
     uint64_t dropped;        /* because too many came */
 };
 
-/* Makes the interfaces; no packet sees them yet. An error says why packets cannot be held here (no bridge of Linux's, or
+/* Makes the interfaces, and brings ours into the bridges; no packet sees them yet. An error says why packets cannot be held here (no bridge of Linux's, or
  * one with VLANs; a kernel without sch_plug); nothing is left then, and the calls below only move the vifs. */
 int molt_hold_prepare(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err);
 /* Notes where everything is, so that engage need not ask in the pause: right before it, since interfaces come and go. */
@@ -45,11 +45,12 @@ int molt_hold_look(const char *op_id, struct molt_hold_vif *v, int n, struct mol
 /* Holds what comes for them. What they send goes on its way: an answer that leaves while the workload is being brought to a stop would, if it were lost, be sent again only
  * behind the restore, when the kernel's first retransmission timeout of a second is over. */
 int molt_hold_engage(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err);
-/* Behind engage, when nobody in the guest has anything more to send: takes the vifs off their bridges. */
+/* Behind engage, when nobody in the guest has anything more to send: what they send is dropped; where that cannot be (rtnl.h, molt_rtnl_can_mute), or nothing is held, they
+ * leave their bridges. Until release (or molt_vif_to_bridge) gives them back; a vif that is not given back is to leave its bridge before remove. */
 int molt_hold_mute(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err);
-/* Behind mute, before release: brings these vifs into their bridges, but down (neither side hears the other), and turns what is held to them. Release then has
- * less to do: to leave one bridge and enter another takes some hundredths of a second, and so does a filter. A release for other vifs turns it to those. Not for
- * vifs of a domain that may have to go on without a release. */
+/* Behind prepare, before release: brings these vifs into their bridges, but deaf and mute, or down (neither side hears the other), and turns what is held to them.
+ * Release then has less to do: to leave one bridge and enter another takes some hundredths of a second, and so does a filter. A release for other vifs turns it to those. Not
+ * for vifs of a domain that may have to go on without a release. */
 int molt_hold_place(const char *op_id, struct molt_hold_vif *v, int n, struct molt_error **err);
 /* Puts these vifs (the same order, maybe another domain's) into the bridges and gives them what was held and what comes
  * now. ret may be NULL. */

@@ -262,7 +262,7 @@ static int step_settle(struct molt_op *op, struct molt_error **err)
     molt_json_set_bool(args, "alone", true);
     if (enabled)
         molt_json_set(args, "enable", molt_json_copy(enabled));
-    return up_go_live(op, args, err);
+    return up_go_live(op, args, NULL, err);
 }
 
 /* It ends where it was. */

@@ -19,8 +19,10 @@
 #include <netlink/route/neighbour.h>
 #include <netlink/route/qdisc.h>
 #include <netlink/route/qdisc/plug.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
 
 #include "base/cleanup.h"
 #include "base/strbuf.h"
@@ -91,7 +93,7 @@ int molt_rtnl_link(struct nl_sock *s, const char *name, struct molt_link *ret, s
     if (r < 0)
         return failed(err, r, "%s", name);
     *ret = (struct molt_link){.index = rtnl_link_get_ifindex(l), .master = rtnl_link_get_master(l), .mtu = rtnl_link_get_mtu(l),
-                              .bridge = molt_streq(rtnl_link_get_type(l), "bridge")};
+                              .bridge = molt_streq(rtnl_link_get_type(l), "bridge"), .up = (rtnl_link_get_flags(l) & IFF_UP) != 0};
     return 0;
 }
 
@@ -213,15 +215,21 @@ int molt_rtnl_fdb(struct nl_sock *s, int port, const uint8_t mac[MOLT_MAC_LEN], 
     return failed(err, rtnl_neigh_add(s, n, NLM_F_CREATE | NLM_F_REPLACE), "bridge entry of interface %d", port);
 }
 
-/* Attributes of a bridge's port (IFLA_BRPORT_*, linux/if_link.h), each of one byte. */
-static int set_port(struct nl_sock *s, int port, const int *attr, int n, uint8_t value, struct molt_error **err)
+/* An attribute of a bridge's port (IFLA_BRPORT_*, linux/if_link.h) of one byte. */
+struct port_attr {
+    int attr;
+    uint8_t value;
+};
+
+/* What a kernel does not know it passes over. */
+static int set_port(struct nl_sock *s, int port, const struct port_attr *v, size_t n, struct molt_error **err)
 {
     struct ifinfomsg ifi = {.ifi_family = AF_BRIDGE, .ifi_index = port};
     CLEANUP_PUT(msg) struct nl_msg *m = NEED(nlmsg_alloc_simple(RTM_SETLINK, 0));
     int r = nlmsg_append(m, &ifi, sizeof(ifi), NLMSG_ALIGNTO);
     struct nlattr *info = r == 0 ? nla_nest_start(m, IFLA_PROTINFO | NLA_F_NESTED) : NULL;
-    for (int i = 0; info && i < n; i++)
-        if (nla_put_u8(m, attr[i], value) < 0)
+    for (size_t i = 0; info && i < n; i++)
+        if (nla_put_u8(m, v[i].attr, v[i].value) < 0)
             info = NULL;
     if (!info)
         return failed(err, -NLE_NOMEM, "bridge port");
@@ -233,14 +241,33 @@ static int set_port(struct nl_sock *s, int port, const int *attr, int n, uint8_t
 
 int molt_rtnl_all_multicast(struct nl_sock *s, int port, struct molt_error **err)
 {
-    static const int router[] = {IFLA_BRPORT_MULTICAST_ROUTER};
-    return set_port(s, port, router, 1, 2, err);
+    const struct port_attr router = {IFLA_BRPORT_MULTICAST_ROUTER, 2};
+    return set_port(s, port, &router, 1, err);
 }
 
 int molt_rtnl_hears(struct nl_sock *s, int port, bool on, struct molt_error **err)
 {
-    static const int flood[] = {IFLA_BRPORT_UNICAST_FLOOD, IFLA_BRPORT_MCAST_FLOOD, IFLA_BRPORT_BCAST_FLOOD};
-    return set_port(s, port, flood, 3, on, err);
+    const struct port_attr flood[] = {{IFLA_BRPORT_UNICAST_FLOOD, on}, {IFLA_BRPORT_MCAST_FLOOD, on}, {IFLA_BRPORT_BCAST_FLOOD, on}};
+    return set_port(s, port, flood, 3, err);
+}
+
+int molt_rtnl_speaks(struct nl_sock *s, int port, bool on, struct molt_error **err)
+{
+    const struct port_attr lock = {IFLA_BRPORT_LOCKED, !on};
+    return set_port(s, port, &lock, 1, err);
+}
+
+int molt_rtnl_open_port(struct nl_sock *s, int port, struct molt_error **err)
+{
+    const struct port_attr open[] = {{IFLA_BRPORT_LOCKED, 0}, {IFLA_BRPORT_UNICAST_FLOOD, 1}, {IFLA_BRPORT_MCAST_FLOOD, 1}, {IFLA_BRPORT_BCAST_FLOOD, 1}};
+    return set_port(s, port, open, 4, err);
+}
+
+bool molt_rtnl_can_mute(void)
+{
+    struct utsname u;
+    unsigned major, minor;
+    return uname(&u) == 0 && sscanf(u.release, "%u.%u", &major, &minor) == 2 && (major > 5 || (major == 5 && minor >= 16));
 }
 
 /* ---- queues and filters ---- */

@@ -229,8 +229,9 @@ int step_pivot(struct molt_op *op, struct molt_error **err);
 int probe_pivot(struct molt_op *op, enum molt_probe *ret, struct molt_error **err);
 int step_switch(struct molt_op *op, struct molt_error **err);
 int step_verify(struct molt_op *op, struct molt_error **err);
-/* What goes on in the clone behind the thaw, until it is an ordinary service there; args: what "go-live" is told. */
-int up_go_live(struct molt_op *op, struct molt_json *args, struct molt_error **err);
+/* What goes on in the clone behind the thaw, until it is an ordinary service there; args: what "go-live" is told. meanwhile: a moment later, done here while
+ * the clone's memory is waited for; NULL: nothing. */
+int up_go_live(struct molt_op *op, struct molt_json *args, int (*meanwhile)(struct molt_op *op, struct molt_error **err), struct molt_error **err);
 void up_announce(struct molt_op *op, struct molt_chan *clone);
 int step_retire(struct molt_op *op, struct molt_error **err);
 /* upgrade.c */

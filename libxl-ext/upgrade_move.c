@@ -344,10 +344,22 @@ int up_prepare(struct molt_op *op, struct molt_error **err)
     return r;
 }
 
+/* The clone's vifs, too: in their bridges, where they neither hear nor speak. What fails here is done, and told, by the switch. */
+static int place_clone(struct molt_op *op, struct molt_error **err)
+{
+    const struct up_vifs *seen;
+    int r = up_clone_vifs(op, &seen, err);
+    if (r == 0)
+        (void)molt_hold_place(molt_op_id(op), up_of(op)->clone_vifs.v, seen->n, NULL);
+    return r;
+}
+
 int step_prepare(struct molt_op *op, struct molt_error **err)
 {
     int r = up_prepare(op, err);
-    return r < 0 ? r : prepare_hold(op, err);
+    if (r == 0)
+        r = prepare_hold(op, err);
+    return r < 0 ? r : place_clone(op, err);
 }
 
 /* ---- freeze ---- */
@@ -423,7 +435,7 @@ static int stand_still(struct molt_op *op, struct molt_chan *active, const struc
     return r;
 }
 
-/* The workload stands still when this returns, and CRIU reads it, beside what comes next. The vifs leave their bridges meanwhile. */
+/* The workload stands still when this returns, and CRIU reads it, beside what comes next. The vifs are muted meanwhile. */
 static int begin_dump(struct molt_op *op, struct molt_chan *active, const struct up_vifs *vifs, struct molt_json **ret, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *args = up_units_args(op);
@@ -634,13 +646,10 @@ int up_restore(struct molt_op *op, void (*meanwhile)(struct molt_op *op), struct
 /* What can be ready for the steps behind the restore, which do, and tell, what fails here. */
 static void prepare_pivot(struct molt_op *op)
 {
-    const struct up_vifs *seen;
     struct up_identity id;
     up_identity_of(op, &id);
     (void)molt_identity_prepare_pivot(&up_of(op)->x->store, &id.id, &up_of(op)->pivot, NULL);
     up_identity_clear(&id);
-    if (up_clone_vifs(op, &seen, NULL) == 0)
-        (void)molt_hold_place(molt_op_id(op), up_of(op)->clone_vifs.v, seen->n, NULL);
 }
 
 int step_restore(struct molt_op *op, struct molt_error **err)

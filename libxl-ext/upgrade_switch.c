@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/fault.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
@@ -13,6 +14,7 @@
 #include "upgrade.h"
 
 #define GO_LIVE_MS 900000
+#define MOMENT_MS  300 /* the workload makes up for its pause: nothing that can wait takes processors from it, here or there */
 
 /* The point of no return: one xenstore transaction (xenstore/identity.c). */
 int step_pivot(struct molt_op *op, struct molt_error **err)
@@ -42,17 +44,25 @@ void up_announce(struct molt_op *op, struct molt_chan *clone)
         molt_warn(molt_op_log(op), "the gratuitous ARP could not be sent: %s", molt_error_text(e));
 }
 
-/* The workload stands still there, and its vif is off the bridge: nothing waits for the pause. */
-static int pause_active(struct molt_op *op, struct molt_error **err)
+/* The old domain is paused, and its vifs leave their bridges. The workload stands still there and the vifs are mute: nothing waits for that, and behind the thaw the
+ * workload would wait for the processor that it takes in dom0. */
+static int lay_down_active(struct molt_op *op, struct molt_error **err)
 {
     struct xenmolt *x = up_of(op)->x;
     struct molt_domain d;
+    CLEANUP_VIFS struct up_vifs vifs = {0};
     uint32_t active = (uint32_t)up_param_int(op, "domid");
-    bool runs = molt_domain_info(x, active, &d, NULL) == 0 && molt_streq(d.uuid, up_param(op, "uuid")) && !d.paused;
-    return runs ? molt_domain_pause(x, active, err) : 0;
+    if (molt_domain_info(x, active, &d, NULL) < 0 || !molt_streq(d.uuid, up_param(op, "uuid")))
+        return 0; /* it is gone */
+    int r = d.paused ? 0 : molt_domain_pause(x, active, err);
+    if (r == 0)
+        r = up_vifs_of(op, active, &vifs, err);
+    for (int i = 0; i < vifs.n && r == 0; i++)
+        r = molt_vif_to_bridge(vifs.v[i].vif, NULL, err);
+    return r;
 }
 
-/* Beside the thaw the vifs come up: what the workload sends before waits in the clone's ring, and what was held for it comes into its sockets as it
+/* Beside the thaw the vifs may speak: what the workload sends before waits in the clone's ring, and what was held for it comes into its sockets as it
  * would from any network. */
 static int beside_thaw(struct molt_op *op, void *vifs, struct molt_error **err)
 {
@@ -73,9 +83,8 @@ int step_switch(struct molt_op *op, struct molt_error **err)
     if (r < 0)
         return r;
     up_note_us(op, "t_thawed");
-    r = pause_active(op, err);
     up_hurry(op, false);
-    return r;
+    return 0;
 }
 
 /* libxl's configuration may still have a disk that was detached. */
@@ -140,17 +149,24 @@ static void after_thaw(struct molt_op *op, struct molt_chan *clone)
         molt_warn(molt_op_log(op), "%s", molt_error_text(e));
 }
 
-/* What is to be done in the clone from here on can wait until the workload has what it needs. A failure is told by "go-live", which waits for the same. */
-static void wait_for_memory(struct molt_op *op, struct molt_chan *clone, const struct molt_json *units)
+/* What is to be done in the clone from here on can wait until the workload has what it needs. A failure of that is told by "go-live", which waits for the same.
+ * `meanwhile` may be NULL. */
+static int wait_for_memory(struct molt_op *op, struct molt_chan *clone, const struct molt_json *units, int (*meanwhile)(struct molt_op *op, struct molt_error **err),
+                           struct molt_error **err)
 {
     const struct molt_call call = {.timeout_ms = GO_LIVE_MS};
     CLEANUP_ERROR struct molt_error *e = NULL;
-    int r = molt_call(clone, "memory-wait", units, &call, NULL, &e);
+    uint32_t seq;
+    molt_sleep_ms(MOMENT_MS);
+    int r = molt_call_begin(clone, "memory-wait", units, &seq, &e), other = meanwhile ? meanwhile(op, err) : 0;
+    if (r == 0)
+        r = molt_call_end(clone, "memory-wait", seq, &call, NULL, &e);
     if (r < 0 && !up_older_agent(clone, r, &e))
         molt_warn(molt_op_log(op), "%s", molt_error_text(e));
+    return other;
 }
 
-int up_go_live(struct molt_op *op, struct molt_json *args, struct molt_error **err)
+int up_go_live(struct molt_op *op, struct molt_json *args, int (*meanwhile)(struct molt_op *op, struct molt_error **err), struct molt_error **err)
 {
     struct molt_chan *clone;
     CLEANUP_JSON struct molt_json *live = NULL, *v = NULL;
@@ -158,7 +174,8 @@ int up_go_live(struct molt_op *op, struct molt_json *args, struct molt_error **e
     int r = up_clone(op, &clone, err);
     if (r < 0)
         return r;
-    wait_for_memory(op, clone, args);
+    if ((r = wait_for_memory(op, clone, args, meanwhile, err)) < 0)
+        return r;
     after_thaw(op, clone);
     up_note_merge(op, clone);
     r = molt_call(clone, "go-live", args, &go_live, &live, err);
@@ -179,7 +196,7 @@ int step_verify(struct molt_op *op, struct molt_error **err)
     CLEANUP_JSON struct molt_json *args = up_units_args(op);
     const struct up_vifs *vifs;
     struct molt_chan *clone;
-    int r = up_go_live(op, args, err);
+    int r = up_go_live(op, args, lay_down_active, err);
     if (r == 0)
         r = up_clone(op, &clone, err);
     /* The same addresses behind the same bridge as before: nobody waits for word of it, and the workload would have waited for what it costs. */
@@ -188,9 +205,8 @@ int step_verify(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         r = up_clone_vifs(op, &vifs, err);
     /* Until here packets take the way on which they were held: to see them off it, and to delete devices, is work for much of dom0, which the workload
-     * behind its pause would have waited for. */
-    int v = molt_hold_remove(molt_op_id(op), r < 0 ? NULL : vifs->v, r < 0 ? 0 : vifs->n, r < 0 ? NULL : err);
-    return r < 0 ? r : v;
+     * behind its pause would have waited for. Without the vifs they stay on it. */
+    return r < 0 ? r : molt_hold_remove(molt_op_id(op), vifs->v, vifs->n, err);
 }
 
 /* The names of the bases are the guest's to use again. */

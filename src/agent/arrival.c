@@ -24,6 +24,7 @@
 #include "procmig/predump.h"
 #include "procmig/procfs.h"
 #include "procmig/restore.h"
+#include "procmig/tcpwarm.h"
 #include "procmig/touched.h"
 
 #define AT_ONCE    MOLT_AGENT_ETC "/restore-at-once"
@@ -247,6 +248,7 @@ int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct m
         arrival_give_up(s);
     else
         molt_info(s->log, "ready to restore after %lld ms", (long long)(molt_mono_ms() - t0));
+    (void)molt_tcp_warm();
     sync(); /* what passes and pins wrote: the syncfs of the final pass would have to, in the freeze */
     return r;
 }
@@ -421,7 +423,8 @@ static void wait_for_calm(void)
     CLEANUP_CLOSE int load = molt_load_open();
     const int processors = get_nprocs();
     const int64_t begun = molt_mono_ms();
-    for (int64_t now = begun, busy = begun; now - busy < CALM_MS && now - begun < HEAVY_MS; now = molt_mono_ms()) {
+    molt_sleep_ms(CALM_MS); /* that much it takes, and each look takes its time from the workload */
+    for (int64_t now = molt_mono_ms(), busy = now; now - busy < CALM_MS && now - begun < HEAVY_MS; now = molt_mono_ms()) {
         molt_sleep_ms(LOOK_MS);
         if (!molt_load_idle(load, processors))
             busy = molt_mono_ms();

@@ -32,6 +32,9 @@ tests_unit_test_procmig_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 tests_unit_test_procmig_pins_SOURCES = tests/unit/test_procmig_pins.c
 tests_unit_test_procmig_pins_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_tcpwarm
+tests_unit_test_tcpwarm_SOURCES = tests/unit/test_tcpwarm.c
+tests_unit_test_tcpwarm_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/test_touched
 tests_unit_test_touched_SOURCES = tests/unit/test_touched.c
 tests_unit_test_touched_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)

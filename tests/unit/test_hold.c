@@ -287,6 +287,12 @@ static void engage(struct world *w, struct molt_error **err)
     print_message("          mute %lld us\n", (long long)(molt_mono_us() - t0));
 }
 
+static void expect_hears(const char *vif, bool hears)
+{
+    const char *is = hears ? "on" : "off";
+    assert_true(sh("bridge -d link show dev %s | grep -q ' flood %s mcast_flood %s bcast_flood %s '", vif, is, is, is));
+}
+
 /* ---- tests ---- */
 
 static void test_to_clone(void **state)
@@ -307,14 +313,17 @@ static void test_to_clone(void **state)
     ok(molt_hold_place(OP, &seen, 1, &err), &err);
     ok(molt_hold_place(OP, &seen, 1, &err), &err);
     assert_int_equal(link_of("vifC.0").master, link_of("brT").index);
+    assert_int_equal(link_of("vifA.0").master, molt_rtnl_can_mute() ? link_of("brT").index : 0); /* mute, it still stands there */
     send_some(w, 20, 200); /* held as well: it hears nothing yet */
     int64_t t0 = molt_mono_us();
     ok(molt_hold_release(OP, &seen, 1, &st, &err), &err);
     int64_t t1 = molt_mono_us();
     send_some(w, 200, 200);
     int64_t t2 = molt_mono_us();
+    ok(molt_vif_to_bridge("vifA.0", NULL, &err), &err);
     ok(molt_hold_remove(OP, &to_clone, 1, &err), &err);
     assert_true(bridge_leads_to("vifC.0"));
+    expect_hears("vifC.0", true);
     ok(molt_hold_remove(OP, &to_clone, 1, &err), &err);
     print_message("          release %lld us, remove %lld us, held %llu\n", (long long)(t1 - t0), (long long)(molt_mono_us() - t2),
                   (unsigned long long)st.packets);
@@ -453,12 +462,6 @@ static void test_outgoing(void **state)
     expect_clean();
 }
 
-static void expect_hears(const char *vif, bool hears)
-{
-    const char *is = hears ? "on" : "off";
-    assert_true(sh("bridge -d link show dev %s | grep -q ' flood %s mcast_flood %s bcast_flood %s '", vif, is, is, is));
-}
-
 /* Until it stands still: what it sends goes out, what comes for it does not come, neither what is for it alone nor what is for all. */
 static void test_speaks_until_muted(void **state)
 {
@@ -510,6 +513,97 @@ static void test_back_unmuted(void **state)
     assert_true(bridge_leads_to("vifA.0"));
     say_something(w->active);
     assert_int_equal(heard(w->listener, false), 1);
+}
+
+static int changes(const char *vif)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("/sys/class/net/%s/carrier_changes", vif), *text = NULL;
+    assert_int_equal(molt_read_file(path, 32, &text, NULL, NULL), 0);
+    return atoi(text);
+}
+
+/* The clone's vif in the guest's bridge long before the pause: the one goes on as if it were not there, the other neither hears nor speaks. From there to the release none
+ * leaves, enters, or goes up or down. */
+static void test_placed_before(void **state)
+{
+    NEED_PLUG;
+    need(molt_rtnl_can_mute(), "this kernel cannot lock a bridge's port");
+    struct world *w = *state;
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    struct molt_hold_vif active = to_active, clone = to_clone;
+    struct molt_hold_stats st;
+    send_some(w, 100, 200);
+    expect(w->active, 0, 100);
+    ok(molt_hold_prepare(OP, &to_active, 1, &err), &err);
+    ok(molt_hold_place(OP, &clone, 1, &err), &err);
+    expect_hears("vifC.0", false);
+    (void)heard_ours(w->clone); /* what its own interface says */
+    assert_true(in_ns(w->client_ns, w->home, "ip neigh flush dev eth0"));
+    send_some(w, 100, 200); /* behind a question to all */
+    expect(w->active, 100, 200);
+    assert_int_equal(heard_ours(w->clone), 0);
+    say_something(w->clone); /* from the address of them both */
+    assert_int_equal(heard(w->listener, false), 0);
+    assert_true(bridge_leads_to("vifA.0"));
+    say_something(w->active);
+    assert_int_equal(heard(w->listener, false), 1);
+    int before[] = {changes("vifA.0"), changes("vifC.0"), link_of("vifA.0").master, link_of("vifC.0").master};
+    ok(molt_hold_look(OP, &active, 1, &err), &err);
+    ok(molt_hold_engage(OP, &active, 1, &err), &err);
+    ok(molt_hold_mute(OP, &active, 1, &err), &err);
+    send_some(w, 100, 200);
+    expect_nothing(w->active);
+    say_something(w->active);
+    say_something(w->clone);
+    assert_int_equal(heard(w->listener, false), 0);
+    ok(molt_hold_release(OP, &clone, 1, &st, &err), &err);
+    int after[] = {changes("vifA.0"), changes("vifC.0"), link_of("vifA.0").master, link_of("vifC.0").master};
+    assert_memory_equal(before, after, sizeof(before));
+    assert_true(st.packets >= 100);
+    say_something(w->clone);
+    say_something(w->active);
+    assert_int_equal(heard(w->listener, false), 1);
+    send_some(w, 10, 200);
+    ok(molt_vif_to_bridge("vifA.0", NULL, &err), &err);
+    ok(molt_hold_remove(OP, &to_clone, 1, &err), &err);
+    send_some(w, 10, 200);
+    expect(w->clone, 200, w->next);
+    expect_nothing(w->clone);
+    expect_nothing(w->active);
+    expect_hears("vifC.0", true);
+    expect_clean();
+}
+
+/* Given up with the clone's vif in the bridge, before the pause and in it: it says nothing, and goes with its domain. */
+static void test_placed_given_up(void **state)
+{
+    NEED_PLUG;
+    need(molt_rtnl_can_mute(), "this kernel cannot lock a bridge's port");
+    struct world *w = *state;
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    for (int held = 0; held < 2; held++) {
+        struct molt_hold_vif clone = to_clone;
+        uint32_t first = w->next;
+        ok(molt_hold_prepare(OP, &to_active, 1, &err), &err);
+        ok(molt_hold_place(OP, &clone, 1, &err), &err);
+        if (held) {
+            ok(molt_hold_engage(OP, &to_active, 1, &err), &err);
+            ok(molt_hold_mute(OP, &to_active, 1, &err), &err);
+            send_some(w, 50, 200);
+            ok(molt_hold_release(OP, &to_active, 1, NULL, &err), &err);
+            ok(molt_hold_remove(OP, &to_active, 1, &err), &err);
+        }
+        ok(molt_hold_remove(OP, NULL, 0, &err), &err);
+        expect_clean();
+        say_something(w->clone);
+        assert_int_equal(heard(w->listener, false), 0);
+        say_something(w->active);
+        assert_int_equal(heard(w->listener, false), 1);
+        send_some(w, 50, 200);
+        expect(w->active, first, w->next);
+        expect_hears("vifA.0", true);
+        ok(molt_vif_to_bridge("vifC.0", "brI", &err), &err);
+    }
 }
 
 /* More than there is room for: the first ones are kept, in order, and the rest is dropped. */
@@ -575,7 +669,11 @@ static void test_killed(void **state)
     die_after(do_mute);
     ok(molt_hold_remove(OP, NULL, 0, &err), &err);
     expect_clean();
+    say_something(w->active);
+    assert_int_equal(heard(w->listener, false), 0);
     ok(molt_vif_to_bridge("vifA.0", "brT", &err), &err);
+    say_something(w->active);
+    assert_int_equal(heard(w->listener, false), 1);
 }
 
 /* Guard and op-recover at once. */
@@ -758,6 +856,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_to_clone, setup, teardown), cmocka_unit_test_setup_teardown(test_back_to_active, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stream, setup, teardown),   cmocka_unit_test_setup_teardown(test_neighbours, setup, teardown),
         cmocka_unit_test_setup_teardown(test_speaks_until_muted, setup, teardown), cmocka_unit_test_setup_teardown(test_back_unmuted, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_placed_before, setup, teardown), cmocka_unit_test_setup_teardown(test_placed_given_up, setup, teardown),
         cmocka_unit_test_setup_teardown(test_outgoing, setup, teardown), cmocka_unit_test_setup_teardown(test_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_killed, setup, teardown),   cmocka_unit_test_setup_teardown(test_two_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_without, setup, teardown),  cmocka_unit_test_setup_teardown(test_divert, setup, teardown),
