@@ -244,11 +244,12 @@ int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct m
         r = units_each(rq, ready, err);
     if (r == 0)
         r = units_each(rq, warm, err);
-    if (r < 0)
+    if (r < 0) {
         arrival_give_up(s);
-    else
+    } else {
+        (void)molt_tcp_warm();
         molt_info(s->log, "ready to restore after %lld ms", (long long)(molt_mono_ms() - t0));
-    (void)molt_tcp_warm();
+    }
     sync(); /* what passes and pins wrote: the syncfs of the final pass would have to, in the freeze */
     return r;
 }
