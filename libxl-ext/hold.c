@@ -51,7 +51,7 @@ int molt_vif_to_bridge(const char *ifname, const char *bridge, struct molt_error
     if (r == 0)
         r = move(s, &l, b.index, err);
     if (r == 0 && bridge)
-        r = molt_rtnl_open_port(s, l.index, err); /* it may have stood there muted */
+        r = molt_rtnl_port(s, l.index, true, true, err); /* it may have stood there muted */
     return r < 0 ? molt_error_prefix(err, "%s", ifname) : 0;
 }
 
@@ -146,7 +146,7 @@ static int prepare_one(struct nl_sock *s, const struct molt__ends *e, const stru
     if (r == 0)
         r = molt_rtnl_enslave(s, port.index, bridge.index, err);
     if (r == 0)
-        r = molt_rtnl_hears(s, port.index, false, err);
+        r = molt_rtnl_port(s, port.index, false, true, err);
     if (r == 0)
         r = molt_rtnl_up(s, out.index, err);
     return r < 0 ? r : molt_rtnl_up(s, port.index, err);
@@ -212,14 +212,14 @@ static int engage_one(struct nl_sock *s, const struct molt__ends *e, const struc
     if (r == 0 && at.port) {
         r = molt_rtnl_plug(s, at.port, false, err);
         if (r == 0)
-            r = molt_rtnl_hears(s, at.port, true, err);
+            r = molt_rtnl_port(s, at.port, true, true, err);
         if (r == 0)
             r = molt_rtnl_fdb(s, at.port, v->mac, true, err);
         if (r == 0)
             molt_rtnl_all_multicast(s, at.port, NULL); /* else some neighbours' questions are lost, as they used to be */
     }
     if (r == 0)
-        r = at.port ? molt_rtnl_hears(s, at.vif, false, err) : molt_rtnl_enslave(s, at.vif, 0, err);
+        r = at.port ? molt_rtnl_port(s, at.vif, false, true, err) : molt_rtnl_enslave(s, at.vif, 0, err);
     return r;
 }
 
@@ -230,28 +230,27 @@ static int mute_one(struct nl_sock *s, const struct molt__ends *e, const struct 
     if (r < 0)
         return r;
     /* The entry of its address leads to ours. */
-    return at.held && molt_rtnl_can_mute() ? molt_rtnl_speaks(s, at.vif, false, err) : molt_rtnl_enslave(s, at.vif, 0, err);
+    return at.held && molt_rtnl_can_mute() ? molt_rtnl_port(s, at.vif, false, false, err) : molt_rtnl_enslave(s, at.vif, 0, err);
 }
 
-/* Down first, so that nothing passes it, and up again where it can be deaf and mute. What cannot be placed is as it was. */
-static int place_one(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v, struct molt_error **err)
+/* Down first, so that nothing passes it, and up again where it can be deaf and mute. What cannot be placed is as it was. ret: where it is then. */
+static int place_one(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v, struct molt_hold_at *ret, struct molt_error **err)
 {
-    struct molt_link vif, bridge, port;
-    int r = molt__need_link(s, v->vif, &vif, err);
-    if (r == 0)
-        r = molt__need_link(s, v->bridge, &bridge, err);
-    if (r == 0)
-        r = molt_rtnl_link(s, e->port, &port, err);
-    if (r < 0 || vif.master == bridge.index)
+    int r = look_one(s, e, v, ret, err);
+    if (r < 0 || ret->placed)
         return r;
-    if ((r = molt_rtnl_down(s, vif.index, err)) == 0 && (r = move(s, &vif, bridge.index, err)) < 0)
-        (void)molt_rtnl_up(s, vif.index, NULL);
-    if (r < 0 || !port.master || !molt_rtnl_can_mute())
+    if ((r = molt_rtnl_down(s, ret->vif, err)) == 0 && (r = molt_rtnl_enslave(s, ret->vif, ret->bridge, err)) < 0 && ret->up)
+        (void)molt_rtnl_up(s, ret->vif, NULL);
+    if (r < 0)
         return r;
-    r = molt_rtnl_hears(s, vif.index, false, err);
-    if (r == 0)
-        r = molt_rtnl_speaks(s, vif.index, false, err);
-    return r < 0 ? r : molt_rtnl_up(s, vif.index, err);
+    ret->placed = true;
+    ret->up = false;
+    if (!ret->held || !molt_rtnl_can_mute())
+        return 0;
+    if ((r = molt_rtnl_port(s, ret->vif, false, false, err)) == 0)
+        r = molt_rtnl_up(s, ret->vif, err);
+    ret->up = r == 0;
+    return r;
 }
 
 int molt_hold_place(const char *op_id, struct molt_hold_vif *v, int n, struct molt_error **err)
@@ -261,9 +260,7 @@ int molt_hold_place(const char *op_id, struct molt_hold_vif *v, int n, struct mo
     for (int i = 0; r == 0 && i < n; i++) {
         struct molt__ends e = molt__hold_ends(op_id, i);
         struct molt_hold_at at = {0};
-        r = place_one(s, &e, &v[i], err);
-        if (r == 0)
-            r = look_one(s, &e, &v[i], &at, err);
+        r = place_one(s, &e, &v[i], &at, err);
         if (r == 0 && at.held)
             r = molt_rtnl_redirect_to(s, at.out, NULL, at.vif, err);
         if (r < 0)
@@ -280,7 +277,7 @@ static int release_one(struct nl_sock *s, const struct molt_hold_at *at, struct 
     struct molt_queue q = {0};
     int r = at->placed ? 0 : molt_rtnl_enslave(s, at->vif, at->bridge, err);
     if (r == 0) /* what is for many comes through ours, too: it need not hear that twice */
-        r = at->aimed ? molt_rtnl_speaks(s, at->vif, true, err) : molt_rtnl_open_port(s, at->vif, err);
+        r = molt_rtnl_port(s, at->vif, !at->aimed, true, err);
     if (r == 0 && !at->up)
         r = molt_rtnl_up(s, at->vif, err);
     if (r < 0 || !at->held)
@@ -389,7 +386,7 @@ static int straighten(struct nl_sock *s, const struct molt__ends *e, const struc
     if ((r = molt__hold_drain(s, port.index, out.index, err)) == 0)
         r = molt_rtnl_fdb(s, vif.index, v->mac, false, err);
     if (r == 0)
-        r = molt_rtnl_hears(s, vif.index, true, err);
+        r = molt_rtnl_port(s, vif.index, true, true, err);
     if (r == 0)
         r = move(s, &port, 0, err);
     return r < 0 ? r : molt__hold_drain(s, port.index, out.index, err); /* those that were under way */

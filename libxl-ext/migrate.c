@@ -244,7 +244,7 @@ static int step_go_on(struct molt_op *op, struct molt_error **err)
     struct molt_chan *to;
     int r = up_clone(op, &to, err);
     if (r == 0)
-        r = up_call_beside(op, to, "restore-thaw", beside_thaw, NULL, err);
+        r = up_call_beside(op, to, "restore-thaw", NULL, beside_thaw, NULL, NULL, err);
     if (r < 0)
         return r;
     up_note_us(op, "t_thawed");

@@ -245,22 +245,10 @@ int molt_rtnl_all_multicast(struct nl_sock *s, int port, struct molt_error **err
     return set_port(s, port, &router, 1, err);
 }
 
-int molt_rtnl_hears(struct nl_sock *s, int port, bool on, struct molt_error **err)
+int molt_rtnl_port(struct nl_sock *s, int port, bool hears, bool speaks, struct molt_error **err)
 {
-    const struct port_attr flood[] = {{IFLA_BRPORT_UNICAST_FLOOD, on}, {IFLA_BRPORT_MCAST_FLOOD, on}, {IFLA_BRPORT_BCAST_FLOOD, on}};
-    return set_port(s, port, flood, 3, err);
-}
-
-int molt_rtnl_speaks(struct nl_sock *s, int port, bool on, struct molt_error **err)
-{
-    const struct port_attr lock = {IFLA_BRPORT_LOCKED, !on};
-    return set_port(s, port, &lock, 1, err);
-}
-
-int molt_rtnl_open_port(struct nl_sock *s, int port, struct molt_error **err)
-{
-    const struct port_attr open[] = {{IFLA_BRPORT_LOCKED, 0}, {IFLA_BRPORT_UNICAST_FLOOD, 1}, {IFLA_BRPORT_MCAST_FLOOD, 1}, {IFLA_BRPORT_BCAST_FLOOD, 1}};
-    return set_port(s, port, open, 4, err);
+    const struct port_attr v[] = {{IFLA_BRPORT_LOCKED, !speaks}, {IFLA_BRPORT_UNICAST_FLOOD, hears}, {IFLA_BRPORT_MCAST_FLOOD, hears}, {IFLA_BRPORT_BCAST_FLOOD, hears}};
+    return set_port(s, port, v, sizeof(v) / sizeof(v[0]), err);
 }
 
 bool molt_rtnl_can_mute(void)

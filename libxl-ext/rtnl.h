@@ -42,16 +42,13 @@ int molt_rtnl_fdb(struct nl_sock *s, int port, const uint8_t mac[MOLT_MAC_LEN], 
 /* All multicast goes to this port, whatever the bridge snooped. */
 int molt_rtnl_all_multicast(struct nl_sock *s, int port, struct molt_error **err);
 
-/* Whether the bridge gives this port what is for many, or for nobody known (broadcasts, multicast, unknown addresses). */
-int molt_rtnl_hears(struct nl_sock *s, int port, bool on, struct molt_error **err);
-/* Whether the bridge takes what comes from this port. Off (a locked port, bridge(8)): what is from no address whose entry leads to that port is dropped, so no entry of the
- * guest's may. The port stays up and in the bridge: to leave or to enter one, and to go up or down, is told to all that watches interfaces (a network manager, udev, the
- * system log), which takes dom0's processors for tens of milliseconds under emulation. */
-int molt_rtnl_speaks(struct nl_sock *s, int port, bool on, struct molt_error **err);
-/* Whether this kernel has that: Linux 5.16. An older one says nothing, and goes on taking what comes. */
+/* A bridge's port. hears: whether the bridge gives it what is for many, or for nobody known (broadcasts, multicast, unknown addresses). speaks: whether the bridge takes
+ * what comes from it; if not (a locked port, bridge(8)), what is from no address whose entry leads to that port is dropped, so no entry of the guest's may. The port stays
+ * up and in the bridge: to leave or to enter one, and to go up or down, is told to all that watches interfaces (a network manager, udev, the system log), which takes
+ * dom0's processors for tens of milliseconds under emulation. */
+int molt_rtnl_port(struct nl_sock *s, int port, bool hears, bool speaks, struct molt_error **err);
+/* Whether this kernel can keep a port from speaking: Linux 5.16. An older one says nothing, and goes on taking what comes. */
 bool molt_rtnl_can_mute(void);
-/* Hears and speaks, by one request. */
-int molt_rtnl_open_port(struct nl_sock *s, int port, struct molt_error **err);
 
 /* The queue of sch_plug at an interface: it begins closed, and drops what is more than limit bytes. */
 int molt_rtnl_plug_add(struct nl_sock *s, int index, int limit, struct molt_error **err);

@@ -211,18 +211,18 @@ int up_call_units(struct molt_op *op, struct molt_chan *c, const char *what, str
     return molt_call(c, what, args, NULL, ret, err);
 }
 
-int up_call_beside(struct molt_op *op, struct molt_chan *c, const char *what, int (*beside)(struct molt_op *op, void *ctx, struct molt_error **err), void *ctx,
-                   struct molt_error **err)
+int up_call_beside(struct molt_op *op, struct molt_chan *c, const char *what, const struct molt_json *args,
+                   int (*beside)(struct molt_op *op, void *ctx, struct molt_error **err), void *ctx, struct molt_json **ret, struct molt_error **err)
 {
-    CLEANUP_JSON struct molt_json *args = up_units_args(op);
+    CLEANUP_JSON struct molt_json *units = args ? NULL : up_units_args(op);
     CLEANUP_ERROR struct molt_error *e = NULL;
     const struct molt_call call = {.timeout_ms = UP_LONG_CALL_MS};
     uint32_t seq;
-    int r = molt_call_begin(c, what, args, &seq, err);
+    int r = molt_call_begin(c, what, args ? args : units, &seq, err);
     if (r < 0)
         return r;
     int other = beside(op, ctx, &e);
-    r = molt_call_end(c, what, seq, &call, NULL, err);
+    r = molt_call_end(c, what, seq, &call, ret, err);
     if (r == 0 && (r = other) < 0)
         molt_error_move(err, MOLT_STEAL_PTR(e));
     return r;

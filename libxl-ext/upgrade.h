@@ -63,9 +63,9 @@ void up_drop(struct molt_chan **c);
 struct molt_json *up_units_args(struct molt_op *op);
 /* A call with them as its argument. */
 int up_call_units(struct molt_op *op, struct molt_chan *c, const char *what, struct molt_json **ret, struct molt_error **err);
-/* The same, and until the agent has answered dom0 does `beside`, whose failure is told where the call has none. */
-int up_call_beside(struct molt_op *op, struct molt_chan *c, const char *what, int (*beside)(struct molt_op *op, void *ctx, struct molt_error **err), void *ctx,
-                   struct molt_error **err);
+/* The same, or with `args` in place of them; until the agent has answered dom0 does `beside`, whose failure is told where the call has none. args, ret: may be NULL. */
+int up_call_beside(struct molt_op *op, struct molt_chan *c, const char *what, const struct molt_json *args,
+                   int (*beside)(struct molt_op *op, void *ctx, struct molt_error **err), void *ctx, struct molt_json **ret, struct molt_error **err);
 /* Tells the hooks in a guest of an event (src/agent/hooks.h), and notes what became of them. MOLT_E_HOOK with the reason. */
 int up_hooks(struct molt_op *op, struct molt_chan *c, const char *event, struct molt_error **err);
 /* fn for each of them; stops at the first error. */

@@ -435,22 +435,19 @@ static int stand_still(struct molt_op *op, struct molt_chan *active, const struc
     return r;
 }
 
+static int mute_beside(struct molt_op *op, void *ctx, struct molt_error **err)
+{
+    const struct up_vifs *vifs = ctx;
+    return molt_hold_mute(molt_op_id(op), vifs->v, vifs->n, err);
+}
+
 /* The workload stands still when this returns, and CRIU reads it, beside what comes next. The vifs are muted meanwhile. */
 static int begin_dump(struct molt_op *op, struct molt_chan *active, const struct up_vifs *vifs, struct molt_json **ret, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *args = up_units_args(op);
-    CLEANUP_ERROR struct molt_error *e = NULL;
-    const struct molt_call call = {.timeout_ms = UP_LONG_CALL_MS};
-    uint32_t seq;
     molt_json_set_bool(args, "early", true);
-    int r = molt_call_begin(active, "dump", args, &seq, err);
-    if (r < 0)
-        return r;
-    int muted = molt_hold_mute(molt_op_id(op), vifs->v, vifs->n, &e);
-    r = molt_call_end(active, "dump", seq, &call, ret, err);
+    int r = up_call_beside(op, active, "dump", args, mute_beside, (void *)vifs, ret, err);
     up_note_us(op, "t_still");
-    if (r == 0 && (r = muted) < 0)
-        molt_error_move(err, MOLT_STEAL_PTR(e));
     if (r < 0)
         return r;
     warn_bystanders(op, *ret);

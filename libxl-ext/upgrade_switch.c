@@ -79,7 +79,7 @@ int step_switch(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         r = up_clone(op, &clone, err);
     if (r == 0)
-        r = up_call_beside(op, clone, "restore-thaw", beside_thaw, (void *)vifs, err);
+        r = up_call_beside(op, clone, "restore-thaw", NULL, beside_thaw, (void *)vifs, NULL, err);
     if (r < 0)
         return r;
     up_note_us(op, "t_thawed");

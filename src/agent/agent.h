@@ -17,6 +17,7 @@
 #define MOLT_AGENT_LIB "/var/lib/xenmolt"
 #define MOLT_AGENT_ETC "/etc/xenmolt"
 #define MOLT_AGENT_DUMP MOLT_AGENT_RUN "/dump"
+#define MOLT_AGENT_MODE MOLT_AGENT_RUN "/mode" /* in a clone, until it goes live */
 #define MOLT_AGENT_PROGRAM "/usr/sbin/xenmolt-agent"
 #define MOLT_AGENT_RECIPE MOLT_AGENT_LIB "/recipe"
 #define MOLT_CONTROL_RING (256u << 10)
@@ -182,6 +183,8 @@ int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_erro
 int h_verify(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 /* Whether it runs before the workload's own threads and its pager (pager.h). */
 void arrival_hurry(bool on);
+/* The scheduler's turns (turns.h) are as they were before a restore; also where they always were. */
+void arrival_usual_turns(void);
 /* Gives up what was prepared and not thawed. */
 void arrival_give_up(struct session *s);
 

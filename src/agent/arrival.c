@@ -26,8 +26,10 @@
 #include "procmig/restore.h"
 #include "procmig/tcpwarm.h"
 #include "procmig/touched.h"
+#include "procmig/turns.h"
 
 #define AT_ONCE    MOLT_AGENT_ETC "/restore-at-once"
+#define TURNS      MOLT_AGENT_RUN "/turns" /* the scheduler's settings, as they were */
 #define CALM_MS    100  /* so long nobody else wants to run: the workload has made up for its pause */
 #define HEAVY_MS   1000 /* or it never is calm */
 #define LOOK_MS    20
@@ -225,6 +227,22 @@ static int warm(struct molt_request *rq, struct unit_move *m, const struct molt_
     return 0;
 }
 
+/* A guest that runs other services already is left as it is. */
+static void lengthen_turns(struct session *s)
+{
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    int n = molt_exists(MOLT_AGENT_MODE) ? molt_turns_begin(TURNS, &e) : 0;
+    if (n < 0)
+        molt_info(s->log, "the turns of the processor stay as they are: %s", molt_error_text(e));
+    else if (n > 0)
+        molt_info(s->log, "turns of the processor are longer until the workload has made up for its pause (%d settings)", n);
+}
+
+void arrival_usual_turns(void)
+{
+    molt_turns_end(TURNS);
+}
+
 /* {"units": [{"unit", "main_pid", "ids", "cwd", "overlay"}]}: what can be done in the clone before the freeze. */
 int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
@@ -248,6 +266,7 @@ int h_restore_prepare(struct molt_request *rq, struct molt_json *reply, struct m
         arrival_give_up(s);
     } else {
         (void)molt_tcp_warm();
+        lengthen_turns(s);
         molt_info(s->log, "ready to restore after %lld ms", (long long)(molt_mono_ms() - t0));
     }
     sync(); /* what passes and pins wrote: the syncfs of the final pass would have to, in the freeze */
@@ -441,6 +460,7 @@ int h_memory_wait(struct molt_request *rq, struct molt_json *reply, struct molt_
     int r = units_each(rq, paged, err);
     if (r == 0)
         wait_for_calm();
+    arrival_usual_turns();
     return r;
 }
 
@@ -502,6 +522,7 @@ int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_erro
     struct molt_run_opts o = {.timeout_ms = 120000};
     char *journald[] = {"systemctl", "restart", "systemd-journald.service", NULL};
     char *start[] = {"systemctl", "start", "--no-block", "default.target", NULL};
+    arrival_usual_turns();
     merge_free(s);
     molt_chan_close(s->peer);
     s->peer = NULL;
@@ -509,7 +530,7 @@ int h_go_live(struct molt_request *rq, struct molt_json *reply, struct molt_erro
     bool alone = molt_json_get_bool(rq->args, "alone", false); /* into a guest that runs anyway */
     if (!alone) {
         unlink("/run/systemd/journald.conf.d/zzzz-xenmolt.conf");
-        unlink(MOLT_AGENT_RUN "/mode");
+        unlink(MOLT_AGENT_MODE);
     }
     int r = units_each(rq, paged, err);
     tell_paged(s, reply);

@@ -46,7 +46,7 @@ int h_hello(struct molt_request *rq, struct molt_json *reply, struct molt_error 
     molt_json_set_string(reply, "version", PACKAGE_VERSION);
     molt_json_set_int(reply, "proto", MOLT_PROTO_VERSION);
     put_file_line(reply, "boot_id", "/proc/sys/kernel/random/boot_id");
-    put_file_line(reply, "mode", MOLT_AGENT_RUN "/mode");
+    put_file_line(reply, "mode", MOLT_AGENT_MODE);
     struct molt_json *addr = NULL;
     if (net_addresses(&addr, NULL) == 0)
         molt_json_set(reply, "addresses", addr);

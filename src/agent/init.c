@@ -63,7 +63,7 @@ static void write_target(bool final)
     molt_mkdir_p(MOLT_AGENT_RUN, 0755, NULL);
     molt_write_file(SYSTEM_DIR "/xenmolt.target", b.s, b.len, 0644, NULL);
     molt_write_file("/run/systemd/journald.conf.d/zzzz-xenmolt.conf", journald, sizeof(journald) - 1, 0644, NULL);
-    molt_write_file(MOLT_AGENT_RUN "/mode", final ? "final\n" : "upgrade\n", final ? 6 : 8, 0644, NULL);
+    molt_write_file(MOLT_AGENT_MODE, final ? "final\n" : "upgrade\n", final ? 6 : 8, 0644, NULL);
 }
 
 static void mask(char *units)

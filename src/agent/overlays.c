@@ -157,7 +157,7 @@ void overlays_tidy(struct molt_log *log)
 {
     char **units = NULL;
     size_t n = 0;
-    if (molt_exists(MOLT_AGENT_RUN "/mode") || molt_overlay_units(&units, &n, NULL) < 0)
+    if (molt_exists(MOLT_AGENT_MODE) || molt_overlay_units(&units, &n, NULL) < 0)
         return; /* in a clone one may be on its way */
     for (size_t i = 0; i < n; i++)
         if (!molt_overlay_in_use(units[i]))

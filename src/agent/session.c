@@ -72,6 +72,7 @@ static void take_back(struct session *s)
 {
     bool replaced = agent_was_replaced();
     arrival_hurry(false);
+    arrival_usual_turns();
     fs_thaw_all(s);
     departure_disarm(s);
     volumes_thaw(s); /* also where another domain took over: that one stands on a snapshot of them */

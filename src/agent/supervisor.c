@@ -61,6 +61,8 @@ int agent_supervise(struct molt_log *log)
         /* Who dies over a freeze must not leave the guest without its shells. */
         if (died && !agent_was_replaced())
             departure_thaw_bystanders(log);
+        if (died)
+            arrival_usual_turns();
         died = false;
         if (child == 0) {
             child = fork();

@@ -33,6 +33,7 @@
 #define LOG          "rehearsal.log"
 #define FILES_MAX    (256u << 20)
 #define DEATH_MS     20000
+#define STOP_MS      5000
 #define ANSWER_MAX   65536
 #define ENTRY_REG    3 /* file_entry.reg, images/fdinfo.proto */
 #define REG_SIZE     8 /* reg_file_entry.size, images/regfile.proto */
@@ -203,25 +204,41 @@ static char state_of(pid_t id, const char *ns)
     return s.state;
 }
 
-static int look(const struct molt_json *meta, const char *ns, struct molt_error **err)
+/* How many of them stand there stopped, as they are to until the switch; first: one that does not, and its state (0: it is not there). */
+static size_t count_stopped(const struct molt_json *ids, const char *ns, pid_t *first, char *first_state)
 {
-    const struct molt_json *ids = molt_json_get(meta, "ids");
     size_t there = 0;
-    pid_t first = 0;
 
+    *first = 0;
     for (size_t i = 0; i < molt_json_size(ids); i++) {
         pid_t id = (pid_t)molt_json_intval(molt_json_at(ids, i), 0);
         char state = id > 1 ? state_of(id, ns) : 0;
 
-        /* Stopped, as it is to be until the switch. */
-        if (state == 'T' || state == 't')
+        if (state == 'T' || state == 't') {
             there++;
-        else if (!first)
-            first = id;
+        } else if (!*first) {
+            *first = id;
+            *first_state = state;
+        }
     }
+    return there;
+}
+
+/* CRIU has sent them the signal to stop when it ends; on a busy system one may not have had the processor since, and stops when it has. */
+static int look(const struct molt_json *meta, const char *ns, struct molt_error **err)
+{
+    const struct molt_json *ids = molt_json_get(meta, "ids");
+    const int64_t end = molt_mono_ms() + STOP_MS;
+    size_t there;
+    pid_t first;
+    char state = 0;
+
+    while ((there = count_stopped(ids, ns, &first, &state)) < molt_json_size(ids) && molt_mono_ms() < end)
+        molt_sleep_ms(20);
     if (there == molt_json_size(ids) && there > 0)
         return 0;
-    return molt_error_set(err, MOLT_E_CANNOT_MOVE, "of %zu processes and threads only %zu came to life in the trial, the first that did not is %d", molt_json_size(ids), there, (int)first);
+    return molt_error_set(err, MOLT_E_CANNOT_MOVE, "of %zu processes and threads only %zu came to life in the trial, the first that did not is %d (%s%.1s)", molt_json_size(ids), there,
+                          (int)first, state ? "state " : "not there", state ? &state : "");
 }
 
 /* By what they are, not by what a dump said: everything in our mount namespace but ourselves. */

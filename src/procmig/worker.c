@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +21,6 @@
 
 #define MESSAGE_MAX (1u << 20)
 #define STAND_BACK  10 /* nice values */
-#define LINGERS     19
 
 /* criu_req_type */
 #define ASK_NOTIFY  6
@@ -149,7 +149,7 @@ void molt_worker_hurry(struct molt_worker *w)
 void molt_worker_linger(const struct molt_worker *w)
 {
     if (w->pid > 0)
-        (void)setpriority(PRIO_PROCESS, (id_t)w->pid, LINGERS);
+        (void)sched_setscheduler(w->pid, SCHED_IDLE, &(struct sched_param){0});
 }
 
 void molt_worker_kill(struct molt_worker *w)
@@ -249,6 +249,8 @@ int molt_worker_end(struct molt_worker *w, const char *what, int timeout_ms, con
     char *step = NULL;
     int r;
 
+    if (w->pid > 0 && sched_getscheduler(w->pid) == SCHED_IDLE) /* it lingered; now it is waited for */
+        (void)sched_setscheduler(w->pid, SCHED_OTHER, &(struct sched_param){0});
     do {
         free(step);
         r = molt_worker_next(w, (int)(end - molt_mono_ms()), &step, NULL);

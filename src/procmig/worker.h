@@ -57,7 +57,7 @@ struct molt_worker {
 int molt_worker_start(const char *toolbox, pid_t like, int timeout_ms, int patience_ms, struct molt_worker *ret, struct molt_error **err);
 /* Our nice value is its own now; also where it had been waited for so long that it has an earlier one of ours. */
 void molt_worker_hurry(struct molt_worker *w);
-/* What it still does nobody waits for: it gets what others leave of the processor (a nice value of 19). */
+/* What it still does nobody waits for: it gets what others leave of the processor (SCHED_IDLE, sched(7)), until molt_worker_end. */
 void molt_worker_linger(const struct molt_worker *w);
 /* request: one of MOLT_CRIU_DUMP, MOLT_CRIU_RESTORE; opts: criu_opts, encoded. Its directory descriptor is ours and stays open until the
  * first molt_worker_next has returned. */
