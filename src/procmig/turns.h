@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 
-#define MOLT_TURN_NS 25000000 /* much more than a thread runs for one answer */
+#define MOLT_TURN_NS 8000000 /* more than a thread runs for its first answer, under emulation, too; what wakes (a commit of the file system) may have to wait as long */
 
 /* Sets what this kernel has of it. What was set before stands in the file `record` first, so that another process can give it back. Returns how many settings are longer
  * now (0: none can be set, as in a kernel that is locked down; nothing is left then), or an error: the record could not be written, and nothing is changed. */

@@ -129,7 +129,8 @@ static void test_without(void **state)
 static void test_odd_record(void **state)
 {
     struct kernel *k = *state;
-    put(k->debugfs, "sched/min_granularity_ns", "25000000\n");
+    CLEANUP_FREE char *ours = molt_xasprintf("%d\n", MOLT_TURN_NS);
+    put(k->debugfs, "sched/min_granularity_ns", ours);
     put(k->sysctl, "hostname", "web1\n");
     put(k->dir, "record", "hostname 5\n../sysctl/hostname 5\nsched/min_granularity_ns\nsched/min_granularity_ns 1500000\n\n");
     molt__turns_end(k->debugfs, k->sysctl, k->record);

@@ -61,7 +61,7 @@ check "kernel threads of the initramfs are not where the process ids of a worklo
     "all=\$(pgrep '^ext4-rsv|^kworker/R-ext4'); echo \"\$all\"; for p in \$all; do [ \$p -gt 1000 ] || exit 1; done; [ -n \"\$all\" ]"
 note "start time of the process: $starttime before, $(guest "cut -d' ' -f22 /proc/$PID_BEFORE/stat") after"
 check "the scheduler's turns were longer, and are as they were" guest "journalctl -b -u xenmolt-agent | grep -q 'turns of the processor are longer' && test ! -e /run/xenmolt/turns &&
-    { mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug; } && ls /sys/kernel/debug/sched/*_ns && ! grep -qx 25000000 /sys/kernel/debug/sched/*_ns"
+    { mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug; } && ls /sys/kernel/debug/sched/*_ns && ! grep -qx 8000000 /sys/kernel/debug/sched/*_ns"
 check "no conflicts" same "$(report '.merge.conflicts | length')" 0
 check "snapshot pause at most 2 s: $(report .snapshot_pause_ms) ms" below "$(report .snapshot_pause_ms)" 2000
 check "most of the memory went before the freeze: $(report '[.predump[].pages] | tojson'), then $(report .blackout.criu_dump.pages_written) pages" below "$(report '.blackout.criu_dump.pages_written * 2')" "$(report '.predump[0].pages')"
