@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "procmig/turns.h"
 
-#include <errno.h>
 #include <linux/mount.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,6 +67,7 @@ static bool set(const char *path, long long v)
 int molt__turns_begin(const char *debugfs, const char *sysctl, const char *record, struct molt_error **err)
 {
     CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
+    bool shorter[N_SETTINGS];
     int n = 0;
 
     molt__turns_end(debugfs, sysctl, record);
@@ -75,7 +75,8 @@ int molt__turns_begin(const char *debugfs, const char *sysctl, const char *recor
         CLEANUP_FREE char *path = path_of(&settings[i], debugfs, sysctl);
         long long was = get(path);
 
-        if (was >= 0 && was < MOLT_TURN_NS)
+        shorter[i] = was >= 0 && was < MOLT_TURN_NS;
+        if (shorter[i])
             molt_strbuf_addf(&b, "%s %lld\n", settings[i].name, was);
     }
     if (b.len == 0)
@@ -85,10 +86,9 @@ int molt__turns_begin(const char *debugfs, const char *sysctl, const char *recor
     if (r < 0)
         return r;
     for (size_t i = 0; i < N_SETTINGS; i++) {
-        CLEANUP_FREE char *path = path_of(&settings[i], debugfs, sysctl);
-        long long was = get(path);
+        CLEANUP_FREE char *path = shorter[i] ? path_of(&settings[i], debugfs, sysctl) : NULL;
 
-        n += was >= 0 && was < MOLT_TURN_NS && set(path, MOLT_TURN_NS);
+        n += path && set(path, MOLT_TURN_NS);
     }
     if (n == 0)
         (void)unlink(record);

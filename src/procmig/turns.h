@@ -2,7 +2,7 @@
 /*
  * Longer turns of the processor. Behind a thaw all threads of the workload want to run at once: in the scheduler's usual turns (some milliseconds, less where one that
  * wakes may interrupt another) a thread that holds a lock leaves the processor before it gives the lock away, and those that wait for it take their turns in vain. For the
- * time of a move, in a guest that runs nothing else yet, turns are MOLT_TURN_NS long and nobody is interrupted by one that wakes.
+ * time of a move, in a guest that runs nothing else yet, turns are MOLT_TURN_NS long, also where one that wakes waits for them.
  *
  * Linux tells the scheduler's settings in debugfs (sched/, from 5.13 on; base_slice_ns from 6.6 on) or, before, in /proc/sys/kernel (sched(7), Documentation/scheduler).
  */
