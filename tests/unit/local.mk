@@ -118,10 +118,16 @@ tests_model_merge_model_SOURCES = tests/model/main.c tests/model/world.c tests/m
 tests_model_merge_model_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/tests/model
 tests_model_merge_model_LDADD = libmoltmerge.la libmoltbase.la $(UNIT_LIBS)
 
+HOLD_NET = tests/unit/hold_net.c tests/unit/hold_net.h libxl-ext/hold.c libxl-ext/hold.h libxl-ext/hold_internal.h libxl-ext/rtnl.c libxl-ext/rtnl.h
 UNIT_TESTS += tests/unit/test_hold
-tests_unit_test_hold_SOURCES = tests/unit/test_hold.c libxl-ext/hold.c libxl-ext/hold.h libxl-ext/hold_internal.h libxl-ext/divert.c libxl-ext/divert.h libxl-ext/rtnl.c libxl-ext/rtnl.h
+tests_unit_test_hold_SOURCES = tests/unit/test_hold.c $(HOLD_NET)
 tests_unit_test_hold_CFLAGS = $(AM_CFLAGS) $(LIBNL_CFLAGS)
 tests_unit_test_hold_LDADD = libmoltbase.la $(LIBNL_LIBS) $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_divert
+tests_unit_test_divert_SOURCES = tests/unit/test_divert.c libxl-ext/divert.c libxl-ext/divert.h $(HOLD_NET)
+tests_unit_test_divert_CFLAGS = $(AM_CFLAGS) $(LIBNL_CFLAGS)
+tests_unit_test_divert_LDADD = libmoltbase.la $(LIBNL_LIBS) $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_disk
 tests_unit_test_disk_SOURCES = tests/unit/test_disk.c libxl-ext/disk.c libxl-ext/disk.h libxl-ext/domain.c libxl-ext/domain.h \

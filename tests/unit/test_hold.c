@@ -1,31 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/*
- * Held packets, with the real kernel in network namespaces of our own: a client on a bridge, two "guests" (TAP
- * devices) with one address and MAC. Numbered datagrams show what is lost, doubled or out of order. Needs root; what needs sch_plug is
- * skipped on a kernel without it.
- */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
+/* Held packets, in the little network of hold_net.h. */
 #include <linux/if_ether.h>
-#include <linux/if_tun.h>
-#include <net/if.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -33,213 +13,10 @@
 #include "base/clock.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
-#include "base/subprocess.h"
-#include "divert.h"
-#include "hold.h"
+#include "hold_net.h"
+#include "rtnl.h"
 
-#define OP "gu-20260102-030405-7f3a"
-#define GUEST_MAC "00:16:3e:00:00:01"
-#define PORT 7777
-#define TEST_ETHERTYPE 0x88b5 /* for local experiments */
-#define HELD 1000
-#define QUIET_MS 300 /* nothing came for so long: nothing comes */
-
-struct world {
-    int home, client_ns;                 /* network namespaces */
-    int client, listener, active, clone; /* sockets of the client; the guests' ends of their vifs */
-    uint32_t next;                       /* number of the next datagram */
-};
-
-static const struct molt_hold_vif to_active = {.vif = "vifA.0", .bridge = "brT", .mac = {0x00, 0x16, 0x3e, 0, 0, 1}};
 static const struct molt_hold_vif to_clone = {.vif = "vifC.0", .bridge = "brT", .mac = {0x00, 0x16, 0x3e, 0, 0, 1}};
-static bool have_netns, have_plug;
-
-/* ---- the little network ---- */
-
-static bool sh(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static bool sh(const char *fmt, ...)
-{
-    CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
-    va_list ap;
-    va_start(ap, fmt);
-    molt_strbuf_vaddf(&b, fmt, ap);
-    va_end(ap);
-    char *argv[] = {"sh", "-ec", b.s, NULL};
-    int status = 1;
-    return molt_run(argv, NULL, &status, NULL, NULL) == 0 && status == 0;
-}
-
-static bool in_ns(int ns, int home, const char *command)
-{
-    assert_int_equal(setns(ns, CLONE_NEWNET), 0);
-    bool ok = sh("%s", command);
-    assert_int_equal(setns(home, CLONE_NEWNET), 0);
-    return ok;
-}
-
-/* A vif as the backend driver's is: what the bridge sends to it is handed over at once, to the reader of this descriptor. */
-static int new_vif(const char *name, const char *bridge)
-{
-    struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI};
-    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
-    strcpy(ifr.ifr_name, name);
-    assert_int_equal(ioctl(fd, TUNSETIFF, &ifr), 0);
-    assert_true(sh("ip link set %s address fe:ff:ff:ff:ff:ff txqueuelen 30000 master %s; ip link set %s up", name, bridge, name));
-    return fd;
-}
-
-static void new_client(struct world *w)
-{
-    assert_int_equal(unshare(CLONE_NEWNET), 0);
-    w->client_ns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-    w->client = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    w->listener = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(TEST_ETHERTYPE));
-    assert_int_equal(setns(w->home, CLONE_NEWNET), 0);
-    int big = 64 << 20;
-    setsockopt(w->client, SOL_SOCKET, SO_SNDBUFFORCE, &big, sizeof(big)); /* a held packet still counts as the sender's */
-    assert_true(sh("ip link add client type veth peer name peer; ip link set peer netns /proc/%d/fd/%d; ip link set client master brT;"
-                   "ip link set client up", getpid(), w->client_ns));
-    assert_true(in_ns(w->client_ns, w->home, "ip link set peer name eth0; ip addr add 10.9.0.2/24 dev eth0; ip link set eth0 up"));
-}
-
-static int setup(void **state)
-{
-    struct world *w = molt_xcalloc(1, sizeof(*w));
-    *state = w;
-    if (!have_netns)
-        return 0;
-    assert_int_equal(unshare(CLONE_NEWNET), 0); /* a new one for each test */
-    umount2("/sys", MNT_DETACH);
-    assert_int_equal(mount("sysfs", "/sys", "sysfs", 0, NULL), 0);
-    w->home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-    assert_true(sh("ip link add brT type bridge; ip link add brI type bridge; ip link set brT up; ip link set brI up"));
-    new_client(w);
-    w->active = new_vif("vifA.0", "brT");
-    w->clone = new_vif("vifC.0", "brI");
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct world *w = *state;
-    if (have_netns)
-        for (int *fd = &w->home; fd <= &w->clone; fd++)
-            close(*fd);
-    free(w);
-    return 0;
-}
-
-static void need(bool have, const char *what)
-{
-    if (have)
-        return;
-    print_message("          skipped: %s\n", what);
-    skip();
-}
-
-#define NEED_PLUG need(have_netns, "not root, or no network namespaces"); need(have_plug, "this kernel lacks sch_plug, cls_u32, act_gact or act_mirred")
-
-/* ---- datagrams ---- */
-
-static void send_to(struct world *w, const char *address, int n, size_t size)
-{
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(PORT)};
-    char buf[1400] = {0};
-    inet_pton(AF_INET, address, &to.sin_addr);
-    for (int i = 0; i < n; i++) {
-        memcpy(buf, &w->next, sizeof(w->next));
-        while (sendto(w->client, buf, size, 0, (struct sockaddr *)&to, sizeof(to)) < 0)
-            assert_true(errno == ENOBUFS || errno == EINTR || errno == EAGAIN);
-        w->next++;
-    }
-}
-
-static void send_some(struct world *w, int n, size_t size) { send_to(w, "10.9.0.1", n, size); }
-
-/* As the guest's kernel does. */
-static void answer_arp(int fd, const unsigned char *q)
-{
-    unsigned char a[42];
-    memcpy(a, q, sizeof(a));
-    memcpy(a, q + 6, 6);
-    memcpy(a + 6, to_active.mac, 6);
-    a[21] = 2; /* reply */
-    memcpy(a + 22, to_active.mac, 6);
-    memcpy(a + 28, q + 38, 4);
-    memcpy(a + 32, q + 22, 10);
-    assert_int_equal(write(fd, a, sizeof(a)), sizeof(a));
-}
-
-/* Datagrams of ours, and questions for the guest's address. Others may come: what the vif's own interface says, a report of the client's (IGMP) from before. */
-static int heard_ours(int fd)
-{
-    static const unsigned char address[] = {10, 9, 0, 1};
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    unsigned char f[2048];
-    int n = 0;
-    while (poll(&p, 1, QUIET_MS) == 1) {
-        ssize_t len = read(fd, f, sizeof(f));
-        n += len >= 42 && f[12] == 8 && f[13] == 6 && f[21] == 1 && !memcmp(f + 38, address, 4);
-        n += len >= 46 && f[12] == 8 && f[13] == 0 && f[23] == IPPROTO_UDP;
-    }
-    return n;
-}
-
-/* The number of the next datagram at a guest, and whom it was sent to; frames of other kinds are passed over. A guest answers for 10.9.0.1 and
- * 10.9.0.9. */
-static bool receive_as(int fd, int wait_ms, uint32_t *ret, uint8_t mac[6], bool answers)
-{
-    static const unsigned char net[] = {10, 9, 0};
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    unsigned char f[2048];
-    while (poll(&p, 1, wait_ms) == 1) {
-        ssize_t n = read(fd, f, sizeof(f));
-        if (answers && n >= 42 && f[12] == 8 && f[13] == 6 && f[21] == 1 && memcmp(f + 38, net, 3) == 0 && (f[41] == 1 || f[41] == 9))
-            answer_arp(fd, f);
-        if (n < 46 || f[12] != 8 || f[13] != 0 || f[23] != IPPROTO_UDP || f[36] != PORT >> 8 || f[37] != (PORT & 255))
-            continue;
-        memcpy(ret, f + 42, sizeof(*ret));
-        memcpy(mac, f, 6);
-        return true;
-    }
-    return false;
-}
-
-static bool receive(int fd, int wait_ms, uint32_t *ret)
-{
-    uint8_t mac[6];
-    return receive_as(fd, wait_ms, ret, mac, true);
-}
-
-/* Exactly these, in this order. */
-static void expect(int fd, uint32_t from, uint32_t to)
-{
-    uint32_t got;
-    for (uint32_t want = from; want < to; want++) {
-        assert_true(receive(fd, 3000, &got));
-        assert_int_equal(got, want);
-    }
-}
-
-static void expect_nothing(int fd)
-{
-    uint32_t got;
-    assert_false(receive(fd, QUIET_MS, &got));
-}
-
-static void ok(int r, struct molt_error **err)
-{
-    if (r < 0)
-        print_error("%s\n", molt_error_text(*err));
-    assert_int_equal(r, 0);
-}
-
-static void expect_clean(void)
-{
-    assert_true(sh("! ip -o link | grep -E 'xm[hp]'"));
-    assert_true(sh("! tc qdisc show | grep -E 'plug|ingress|clsact'"));
-    assert_true(sh("! bridge fdb show | grep -E 'xm[hp]|sticky'"));
-}
 
 static bool bridge_leads_to(const char *vif)
 {
@@ -297,7 +74,7 @@ static void expect_hears(const char *vif, bool hears)
 
 static void test_to_clone(void **state)
 {
-    NEED_PLUG;
+    need_plug();
     struct world *w = *state;
     struct molt_hold_stats st;
     CLEANUP_ERROR struct molt_error *err = NULL;
@@ -341,7 +118,7 @@ static void test_to_clone(void **state)
 
 static void test_back_to_active(void **state)
 {
-    NEED_PLUG;
+    need_plug();
     struct world *w = *state;
     CLEANUP_ERROR struct molt_error *err = NULL;
     engage(w, &err);
@@ -367,7 +144,7 @@ static void test_back_to_active(void **state)
 /* A client that never rests: each datagram arrives once and in order, first at the one, then at the other. */
 static void test_stream(void **state)
 {
-    NEED_PLUG;
+    need_plug();
     struct world *w = *state;
     CLEANUP_ERROR struct molt_error *err = NULL;
     int stop[2];
@@ -410,7 +187,7 @@ static void test_stream(void **state)
 
 static void test_neighbours(void **state)
 {
-    NEED_PLUG;
+    need_plug();
     struct world *w = *state;
     CLEANUP_ERROR struct molt_error *err = NULL;
     engage(w, &err);
@@ -447,7 +224,7 @@ static int heard(int fd, bool guest)
 /* What the stopped guest's kernel still sends goes nowhere; what the new one sends does not come back to it. */
 static void test_outgoing(void **state)
 {
-    NEED_PLUG;
+    need_plug();
     struct world *w = *state;
     CLEANUP_ERROR struct molt_error *err = NULL;
     engage(w, &err);
@@ -465,7 +242,7 @@ static void test_outgoing(void **state)
 /* Until it stands still: what it sends goes out, what comes for it does not come, neither what is for it alone nor what is for all. */
 static void test_speaks_until_muted(void **state)
 {
-    NEED_PLUG;
+    need_plug();
     struct world *w = *state;
     CLEANUP_ERROR struct molt_error *err = NULL;
     struct molt_hold_vif seen;
@@ -494,7 +271,7 @@ static void test_speaks_until_muted(void **state)
 /* Given up before it stood still: it hears again. */
 static void test_back_unmuted(void **state)
 {
-    NEED_PLUG;
+    need_plug();
     struct world *w = *state;
     CLEANUP_ERROR struct molt_error *err = NULL;
     struct molt_hold_vif seen;
@@ -526,8 +303,7 @@ static int changes(const char *vif)
  * leaves, enters, or goes up or down. */
 static void test_placed_before(void **state)
 {
-    NEED_PLUG;
-    need(molt_rtnl_can_mute(), "this kernel cannot lock a bridge's port");
+    need_mute();
     struct world *w = *state;
     CLEANUP_ERROR struct molt_error *err = NULL;
     struct molt_hold_vif active = to_active, clone = to_clone;
@@ -577,8 +353,7 @@ static void test_placed_before(void **state)
 /* Given up with the clone's vif in the bridge, before the pause and in it: it says nothing, and goes with its domain. */
 static void test_placed_given_up(void **state)
 {
-    NEED_PLUG;
-    need(molt_rtnl_can_mute(), "this kernel cannot lock a bridge's port");
+    need_mute();
     struct world *w = *state;
     CLEANUP_ERROR struct molt_error *err = NULL;
     for (int held = 0; held < 2; held++) {
@@ -609,7 +384,7 @@ static void test_placed_given_up(void **state)
 /* More than there is room for: the first ones are kept, in order, and the rest is dropped. */
 static void test_limit(void **state)
 {
-    NEED_PLUG;
+    need_plug();
     struct world *w = *state;
     struct molt_hold_stats st;
     CLEANUP_ERROR struct molt_error *err = NULL;
@@ -645,7 +420,7 @@ static void do_release(void) { molt_hold_release(OP, &to_active, 1, NULL, NULL);
 /* The command dies after each of the calls; what another process then does needs no more than the operation's id. */
 static void test_killed(void **state)
 {
-    NEED_PLUG;
+    need_plug();
     struct world *w = *state;
     CLEANUP_ERROR struct molt_error *err = NULL;
     void (*const upto[])(void) = {do_prepare, do_engage, do_mute, do_release};
@@ -679,7 +454,7 @@ static void test_killed(void **state)
 /* Guard and op-recover at once. */
 static void test_two_at_once(void **state)
 {
-    NEED_PLUG;
+    need_plug();
     struct world *w = *state;
     CLEANUP_ERROR struct molt_error *err = NULL;
     for (int round = 0; round < 20; round++) {
@@ -704,7 +479,7 @@ static void test_two_at_once(void **state)
 /* Where packets cannot be held the vifs are moved all the same. */
 static void test_without(void **state)
 {
-    need(have_netns, "not root, or no network namespaces");
+    need_netns();
     struct world *w = *state;
     CLEANUP_ERROR struct molt_error *err = NULL;
     struct molt_hold_stats st;
@@ -730,150 +505,22 @@ static void test_without(void **state)
     assert_non_null(strstr(molt_error_text(err), "vifX.0"));
 }
 
-/* By other means than those under test. */
-static bool probe_plug(void)
-{
-    return sh("ip link add probe0 type veth peer name probe1; tc qdisc add dev probe0 root plug limit 1000; tc qdisc add dev probe1 ingress;"
-              "tc filter add dev probe1 parent ffff: prio 1 u32 match u32 1 1 action drop;"
-              "tc filter add dev probe1 parent ffff: prio 2 u32 match u32 0 0 action mirred egress redirect dev lo; ip link del probe0");
-}
-
-/* ---- one address of a guest that goes on ---- */
-
-#define OTHER_MAC {0x00, 0x16, 0x3e, 0, 0, 2}
-
-static struct molt_divert one_address(void)
-{
-    struct molt_divert d = {.from = "vifA.0", .to = "vifB.0", .to_mac = OTHER_MAC};
-    assert_int_equal(molt_divert_address("10.9.0.1/24", &d.address, NULL), 0);
-    return d;
-}
-
-/* The number of the first datagram that is held; the guest's other address goes on. */
-static uint32_t divert(struct world *w, const struct molt_divert *d, struct molt_error **err)
-{
-    send_some(w, 1, 200);
-    expect(w->active, w->next - 1, w->next);
-    send_to(w, "10.9.0.9", 1, 200);
-    expect(w->active, w->next - 1, w->next);
-    ok(molt_divert_prepare(OP, d, err), err);
-    send_some(w, 100, 200);
-    expect(w->active, w->next - 100, w->next);
-    ok(molt_divert_engage(OP, d, err), err);
-    uint32_t first = w->next;
-    send_some(w, HELD, 200);
-    expect_nothing(w->active);
-    uint32_t between = w->next;
-    send_to(w, "10.9.0.9", 5, 200);
-    expect(w->active, between, w->next);
-    w->next = between; /* so that the held ones count on */
-    return first;
-}
-
-static void test_divert(void **state)
-{
-    NEED_PLUG;
-    struct world *w = *state;
-    const struct molt_divert d = one_address();
-    struct molt_hold_stats st;
-    CLEANUP_ERROR struct molt_error *err = NULL;
-    uint8_t mac[6], other[] = OTHER_MAC;
-    int fd = new_vif("vifB.0", "brT");
-    uint32_t first = divert(w, &d, &err), got;
-    ok(molt_divert_release(OP, &d, &st, &err), &err);
-    ok(molt_divert_release(OP, &d, NULL, &err), &err); /* again, as after a crash in between */
-    send_some(w, 50, 200);
-    for (uint32_t want = first; want < w->next; want++) {
-        assert_true(receive_as(fd, 3000, &got, mac, false));
-        assert_int_equal(got, want);
-        assert_memory_equal(mac, other, sizeof(mac));
-    }
-    assert_int_equal(st.packets, HELD);
-    expect_nothing(w->active);
-    ok(molt_divert_remove(OP, &d, &err), &err);
-    ok(molt_divert_remove(OP, &d, &err), &err);
-    expect_clean();
-    first = w->next;
-    send_some(w, 10, 200); /* to whom the client still takes for its neighbour */
-    expect(w->active, first, w->next);
-    close(fd);
-}
-
-static void test_divert_back(void **state)
-{
-    NEED_PLUG;
-    struct world *w = *state;
-    const struct molt_divert d = one_address();
-    CLEANUP_ERROR struct molt_error *err = NULL;
-    uint8_t mac[6];
-    int fd = new_vif("vifB.0", "brT");
-    uint32_t first = divert(w, &d, &err), got;
-    ok(molt_divert_return(OP, &d, &err), &err);
-    ok(molt_divert_return(OP, &d, &err), &err);
-    send_some(w, 50, 200);
-    expect(w->active, first, w->next);
-    expect_nothing(w->active);
-    assert_false(receive_as(fd, QUIET_MS, &got, mac, false));
-    expect_clean();
-    close(fd);
-}
-
-/* IPv6 has four words to compare; and a hook that an admin has there is not ours. */
-static void test_divert_refused(void **state)
-{
-    NEED_PLUG;
-    struct molt_divert d = one_address();
-    CLEANUP_ERROR struct molt_error *err = NULL;
-    int fd = new_vif("vifB.0", "brT");
-    (void)state;
-    assert_int_equal(molt_divert_address("fd00::5/64", &d.address, NULL), 0);
-    ok(molt_divert_prepare(OP, &d, &err), &err);
-    ok(molt_divert_engage(OP, &d, &err), &err);
-    assert_true(sh("tc filter show dev vifA.0 egress | grep -q 'match fd000000/ffffffff at 24'"));
-    ok(molt_divert_return(OP, &d, &err), &err);
-    expect_clean();
-    assert_true(sh("tc qdisc add dev vifA.0 clsact"));
-    assert_int_equal(molt_divert_prepare(OP, &d, &err), MOLT_E_UNSUPPORTED);
-    assert_true(sh("tc qdisc show dev vifA.0 | grep -q clsact && ! ip -o link | grep -E 'xm[hp]'"));
-    assert_int_equal(molt_divert_address("10.9.0", &d.address, NULL), MOLT_E_USAGE);
-    close(fd);
-}
-
-#define BACKLOG "/proc/sys/net/core/netdev_max_backlog"
-
-/* Prepare and remove do this, but cannot from within a network namespace. */
-static char *grow_backlog(void)
-{
-    char *was = NULL;
-    if (molt_read_file(BACKLOG, 32, &was, NULL, NULL) == 0 && atol(was) < MOLT_HOLD_BACKLOG)
-        sh("echo %d >" BACKLOG, MOLT_HOLD_BACKLOG);
-    return was;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_to_clone, setup, teardown), cmocka_unit_test_setup_teardown(test_back_to_active, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_stream, setup, teardown),   cmocka_unit_test_setup_teardown(test_neighbours, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_speaks_until_muted, setup, teardown), cmocka_unit_test_setup_teardown(test_back_unmuted, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_placed_before, setup, teardown), cmocka_unit_test_setup_teardown(test_placed_given_up, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_outgoing, setup, teardown), cmocka_unit_test_setup_teardown(test_limit, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_killed, setup, teardown),   cmocka_unit_test_setup_teardown(test_two_at_once, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_without, setup, teardown),  cmocka_unit_test_setup_teardown(test_divert, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_divert_back, setup, teardown), cmocka_unit_test_setup_teardown(test_divert_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_to_clone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_back_to_active, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stream, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_neighbours, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_speaks_until_muted, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_back_unmuted, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_placed_before, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_placed_given_up, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_outgoing, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_limit, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_two_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_without, setup, teardown),
     };
-    cpu_set_t one;
-    /* The client's own interfaces keep no order between CPUs: it must not change its CPU. */
-    CPU_ZERO(&one);
-    CPU_SET(sched_getcpu(), &one);
-    sched_setaffinity(0, sizeof(one), &one);
-    CLEANUP_FREE char *was = geteuid() == 0 ? grow_backlog() : NULL;
-    CLEANUP_CLOSE int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-    have_netns = geteuid() == 0 && unshare(CLONE_NEWNET | CLONE_NEWNS) == 0 && mount("", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
-                 sh("command -v tc && ip link add probe0 type veth peer name probe1 && ip link add brP type bridge");
-    have_plug = have_netns && sh("ip link del probe0") && probe_plug();
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    if (was && setns(home, CLONE_NEWNET) == 0)
-        sh("echo %ld >" BACKLOG, atol(was));
-    return failed;
+    return cmocka_run_group_tests(tests, net_up, net_down);
 }
