@@ -224,7 +224,8 @@ static size_t count_stopped(const struct molt_json *ids, const char *ns, pid_t *
     return there;
 }
 
-/* CRIU has sent them the signal to stop when it ends; on a busy system one may not have had the processor since, and stops when it has. */
+/* CRIU has sent them the signal to stop when it ends; on a busy system one may not have had the processor since, and stops when it has. One that is not there at
+ * all does not come. */
 static int look(const struct molt_json *meta, const char *ns, struct molt_error **err)
 {
     const struct molt_json *ids = molt_json_get(meta, "ids");
@@ -233,7 +234,7 @@ static int look(const struct molt_json *meta, const char *ns, struct molt_error 
     pid_t first;
     char state = 0;
 
-    while ((there = count_stopped(ids, ns, &first, &state)) < molt_json_size(ids) && molt_mono_ms() < end)
+    while ((there = count_stopped(ids, ns, &first, &state)) < molt_json_size(ids) && state && molt_mono_ms() < end)
         molt_sleep_ms(20);
     if (there == molt_json_size(ids) && there > 0)
         return 0;
