@@ -50,7 +50,6 @@ bool in_ns(int ns, int home, const char *command)
     return ok;
 }
 
-/* A vif as the backend driver's is: what the bridge sends to it is handed over at once, to the reader of this descriptor. */
 int new_vif(const char *name, const char *bridge)
 {
     struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI};
@@ -155,7 +154,6 @@ static void answer_arp(int fd, const unsigned char *q)
     assert_int_equal(write(fd, a, sizeof(a)), sizeof(a));
 }
 
-/* Datagrams of ours, and questions for the guest's address. Others may come: what the vif's own interface says, a report of the client's (IGMP) from before. */
 int heard_ours(int fd)
 {
     static const unsigned char address[] = {10, 9, 0, 1};
@@ -170,8 +168,6 @@ int heard_ours(int fd)
     return n;
 }
 
-/* The number of the next datagram at a guest, and whom it was sent to; frames of other kinds are passed over. A guest answers for 10.9.0.1 and
- * 10.9.0.9. */
 bool receive_as(int fd, int wait_ms, uint32_t *ret, uint8_t mac[6], bool answers)
 {
     static const unsigned char net[] = {10, 9, 0};
@@ -196,7 +192,6 @@ bool receive(int fd, int wait_ms, uint32_t *ret)
     return receive_as(fd, wait_ms, ret, mac, true);
 }
 
-/* Exactly these, in this order. */
 void expect(int fd, uint32_t from, uint32_t to)
 {
     uint32_t got;

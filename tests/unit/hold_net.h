@@ -18,7 +18,6 @@
 #include "hold.h"
 
 #define OP "gu-20260102-030405-7f3a"
-#define GUEST_MAC "00:16:3e:00:00:01"
 #define TEST_ETHERTYPE 0x88b5 /* for local experiments */
 #define HELD 1000
 #define QUIET_MS 300 /* nothing came for so long: nothing comes */
@@ -50,7 +49,7 @@ int new_vif(const char *name, const char *bridge);
 /* n datagrams of so many bytes; send_some: to the address of both guests. */
 void send_to(struct world *w, const char *address, int n, size_t size);
 void send_some(struct world *w, int n, size_t size);
-/* How many of ours come, and questions for the guest's address; the socket's own interface and the client say other things, too. */
+/* How many datagrams of ours come, and questions for the guest's address. Others may: what the vif's own interface says, a report of the client's (IGMP) from before. */
 int heard_ours(int fd);
 /* The number of the next datagram at a guest, and whom it was sent to; frames of other kinds are passed over. A guest answers for 10.9.0.1 and 10.9.0.9. */
 bool receive_as(int fd, int wait_ms, uint32_t *ret, uint8_t mac[6], bool answers);
