@@ -60,7 +60,9 @@ int molt_divert_prepare(const char *op_id, const struct molt_divert *d, struct m
     return r < 0 ? molt_error_prefix(err, "%s", d->from) : 0;
 }
 
-int molt_divert_engage(const char *op_id, const struct molt_divert *d, struct molt_error **err)
+typedef int filter_fn(struct nl_sock *s, int index, const struct molt_rtnl_address *a, int to, struct molt_error **err);
+
+static int hold_by(const char *op_id, const struct molt_divert *d, filter_fn *fn, struct molt_error **err)
 {
     CLEANUP_RTNL struct nl_sock *s = NULL;
     const struct molt__ends e = molt__hold_ends(op_id, 0);
@@ -73,8 +75,18 @@ int molt_divert_engage(const char *op_id, const struct molt_divert *d, struct mo
     if (r == 0)
         r = molt_rtnl_plug(s, port.index, false, err);
     if (r == 0)
-        r = molt_rtnl_divert(s, from.index, &d->address, port.index, err);
+        r = fn(s, from.index, &d->address, port.index, err);
     return r < 0 ? molt_error_prefix(err, "hold %s", d->from) : 0;
+}
+
+int molt_divert_requests(const char *op_id, const struct molt_divert *d, struct molt_error **err)
+{
+    return hold_by(op_id, d, molt_rtnl_divert_requests, err);
+}
+
+int molt_divert_engage(const char *op_id, const struct molt_divert *d, struct molt_error **err)
+{
+    return hold_by(op_id, d, molt_rtnl_divert, err);
 }
 
 /* What waits, and what comes, leaves through `name` from now on. */

@@ -26,6 +26,8 @@ int molt_divert_address(const char *text, struct molt_rtnl_address *ret, struct 
 /* Makes the pair; no packet sees it yet. An error says why packets cannot be held (a hook of somebody else's at the vif, a kernel without the
  * modules); nothing is left then. */
 int molt_divert_prepare(const char *op_id, const struct molt_divert *d, struct molt_error **err);
+/* Before engage: what asks for new TCP connections is held from now on (hold.h, molt_hold_requests). */
+int molt_divert_requests(const char *op_id, const struct molt_divert *d, struct molt_error **err);
 /* What comes is held from now on. */
 int molt_divert_engage(const char *op_id, const struct molt_divert *d, struct molt_error **err);
 /* To the new guest with all of it. ret may be NULL. */

@@ -204,6 +204,37 @@ static int place_of(struct nl_sock *s, const struct molt__ends *e, const struct 
     return v->at.vif ? 0 : look_one(s, e, v, ret, err);
 }
 
+static bool can_requests(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v)
+{
+    struct molt_link vif, port;
+    bool hooked = true;
+    return molt_rtnl_link(s, e->port, &port, NULL) == 0 && port.index && molt_rtnl_link(s, v->vif, &vif, NULL) == 0 && vif.index &&
+           molt_rtnl_hooked(s, vif.index, &hooked, NULL) == 0 && !hooked;
+}
+
+void molt_hold_can_requests(const char *op_id, struct molt_hold_vif *v, int n)
+{
+    CLEANUP_RTNL struct nl_sock *s = NULL;
+    const bool open = molt_rtnl_open(&s, NULL) == 0;
+    for (int i = 0; i < n; i++) {
+        struct molt__ends e = molt__hold_ends(op_id, i);
+        v[i].requests = open && can_requests(s, &e, &v[i]);
+    }
+}
+
+static int requests_one(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v, struct molt_error **err)
+{
+    struct molt_hold_at at;
+    int r = v->requests ? place_of(s, e, v, &at, err) : 0;
+    return r < 0 || !v->requests || !at.port ? r : molt_rtnl_divert_requests(s, at.vif, NULL, at.port, err);
+}
+
+/* Before anything is given to the vif: it would come back. */
+static int end_requests(struct nl_sock *s, const struct molt_hold_vif *v, const struct molt_hold_at *at, struct molt_error **err)
+{
+    return v->requests ? molt_rtnl_divert_end(s, at->vif, err) : 0;
+}
+
 /* Ours hears before the vif grows deaf, so that no packet finds neither; from the pinned entry on they come to ours, and what is for many comes to both for a moment. */
 static int engage_one(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v, struct molt_error **err)
 {
@@ -227,6 +258,8 @@ static int mute_one(struct nl_sock *s, const struct molt__ends *e, const struct 
 {
     struct molt_hold_at at;
     int r = place_of(s, e, v, &at, err);
+    if (r == 0)
+        r = end_requests(s, v, &at, err); /* nothing comes to it any more */
     if (r < 0)
         return r;
     /* The entry of its address leads to ours. */
@@ -317,6 +350,11 @@ static int each(const char *op_id, const struct molt_hold_vif *v, int n, const c
     return r;
 }
 
+int molt_hold_requests(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err)
+{
+    return each(op_id, v, n, "hold connections for", requests_one, err);
+}
+
 int molt_hold_engage(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err)
 {
     return each(op_id, v, n, "hold", engage_one, err);
@@ -336,6 +374,8 @@ int molt_hold_release(const char *op_id, const struct molt_hold_vif *v, int n, s
         struct molt__ends e = molt__hold_ends(op_id, i);
         struct molt_hold_at at;
         if ((r = place_of(s, &e, &v[i], &at, err)) == 0)
+            r = end_requests(s, &v[i], &at, err);
+        if (r == 0)
             r = release_one(s, &at, &st, err);
         if (r < 0 && gone(s, &e)) {
             molt_error_clear(err);

@@ -30,6 +30,7 @@ struct molt_hold_at {
 struct molt_hold_vif {
     char *vif, *bridge;
     uint8_t mac[MOLT_MAC_LEN]; /* the guest's */
+    bool requests;             /* molt_hold_requests may have been called for it: mute and release take that back */
     struct molt_hold_at at;    /* molt_hold_look's, or molt_hold_place's; zeroes: engage and release look by themselves */
 };
 struct molt_hold_stats {
@@ -42,6 +43,11 @@ struct molt_hold_stats {
 int molt_hold_prepare(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err);
 /* Notes where everything is, so that engage need not ask in the pause: right before it, since interfaces come and go. */
 int molt_hold_look(const char *op_id, struct molt_hold_vif *v, int n, struct molt_error **err);
+/* Whether molt_hold_requests can do something for them; into their `requests`. Not where an admin has filters at a vif, or ours is not there. */
+void molt_hold_can_requests(const char *op_id, struct molt_hold_vif *v, int n);
+/* Before engage: holds what asks for new TCP connections, where `requests` says so, while all else goes on: a connection that the workload has not accepted when it stands
+ * still cannot be moved (procmig/settle.h). In the same queue, by a filter at the vif. */
+int molt_hold_requests(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err);
 /* Holds what comes for them. What they send goes on its way: an answer that leaves while the workload is being brought to a stop would, if it were lost, be sent again only
  * behind the restore, when the kernel's first retransmission timeout of a second is over. */
 int molt_hold_engage(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err);

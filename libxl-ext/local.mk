@@ -2,6 +2,7 @@ LIBXLEXT_SOURCES = \
 	libxl-ext/apps.c libxl-ext/apps.h \
 	libxl-ext/checks.c libxl-ext/checks.h \
 	libxl-ext/context.c libxl-ext/context.h \
+	libxl-ext/cpupolicy.c libxl-ext/cpupolicy.h \
 	libxl-ext/disk.c libxl-ext/disk.h \
 	libxl-ext/diskplan.c libxl-ext/diskplan.h \
 	libxl-ext/domain.c libxl-ext/domain.h \
@@ -26,7 +27,7 @@ LIBXLEXT_SOURCES = \
 	libxl-ext/upgrade_lvm.c \
 	libxl-ext/upgrade_move.c \
 	libxl-ext/upgrade_predump.c libxl-ext/upgrade_rehearse.c \
-	libxl-ext/upgrade_switch.c \
+	libxl-ext/upgrade_settle.c libxl-ext/upgrade_switch.c \
 	libxl-ext/upgrade_volumes.c \
 	libxl-ext/vdev.c \
 	libxl-ext/upgrade_wait.c \

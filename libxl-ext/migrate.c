@@ -110,6 +110,8 @@ static int begin_dump(struct molt_op *op, struct molt_chan *from, struct molt_js
         molt_json_set_string(args, "address", up_param(op, "address"));
     int r = up_long_call(from, "dump", args, ret, err);
     up_note_us(op, "t_still");
+    if (r == 0)
+        up_warn_unsettled(op, *ret);
     return r == 0 && molt_fault("freeze") ? molt_error_set(err, MOLT_E_INTERNAL, "fault point freeze") : r;
 }
 
@@ -140,6 +142,10 @@ static int step_halt(struct molt_op *op, struct molt_error **err)
         r = mig_hold_guard(op, err);
     if (r == 0)
         r = up_arm_dump(op, from, false, err);
+    if (r == 0)
+        r = mig_hold_requests(op, err);
+    if (r == 0)
+        r = up_settle(op, from, err);
     if (r < 0)
         return r;
     up_hurry(op, true);
@@ -242,12 +248,14 @@ static int beside_thaw(struct molt_op *op, void *ctx, struct molt_error **err)
 static int step_go_on(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *to;
+    CLEANUP_JSON struct molt_json *thaw = NULL;
     int r = up_clone(op, &to, err);
     if (r == 0)
-        r = up_call_beside(op, to, "restore-thaw", NULL, beside_thaw, NULL, NULL, err);
+        r = up_call_beside(op, to, "restore-thaw", NULL, beside_thaw, NULL, &thaw, err);
     if (r < 0)
         return r;
     up_note_us(op, "t_thawed");
+    molt_op_note(op, "thaw", MOLT_STEAL_PTR(thaw));
     /* What is diverted reaches the address on the loopback device, too; on the other one, neighbours find it. */
     if ((r = show_address(op, to, false, err)) == 0)
         up_announce(op, to);

@@ -13,6 +13,7 @@ int molt_migrate_preflight(struct xenmolt *x, const xenmolt_migrate_params *p, s
 /* migrate_hold.c: each does nothing where the service has no address of its own, or where its packets cannot be held (which is a warning). */
 int mig_hold_prepare(struct molt_op *op, struct molt_error **err); /* while the service serves */
 int mig_hold_guard(struct molt_op *op, struct molt_error **err);   /* from here on the death of this program gives back what is held (guard.h) */
+int mig_hold_requests(struct molt_op *op, struct molt_error **err); /* before engage: hold.h, molt_hold_requests */
 int mig_hold_engage(struct molt_op *op, struct molt_error **err);
 int mig_hold_release(struct molt_op *op, struct molt_error **err); /* to the other guest */
 int mig_hold_return(struct molt_op *op, struct molt_error **err);  /* to the first; ours is gone, the guard too */

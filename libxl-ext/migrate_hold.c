@@ -91,6 +91,12 @@ int mig_hold_guard(struct molt_op *op, struct molt_error **err)
     return diverted(op, &d) ? molt_guard_start(molt_op_id(op), give_back, &d, &up_of(op)->guard, err) : 0;
 }
 
+int mig_hold_requests(struct molt_op *op, struct molt_error **err)
+{
+    struct molt_divert d;
+    return diverted(op, &d) ? molt_divert_requests(molt_op_id(op), &d, err) : 0;
+}
+
 int mig_hold_engage(struct molt_op *op, struct molt_error **err)
 {
     struct molt_divert d;

@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/strbuf.h"
 #include "checks.h"
+#include "cpupolicy.h"
 #include "migrate.h"
 
 #define MIB (1024.0 * 1024)
@@ -50,6 +51,11 @@ static int check_domains(struct preflight *f, struct molt_error **err)
     molt_json_set_int(f->params, "to_domid", f->to.domid);
     molt_json_set_string(f->params, "to_uuid", f->to.uuid);
     return 0;
+}
+
+static int check_processors(struct preflight *f, struct molt_error **err)
+{
+    return molt_cpu_policy_same(f->from.domid, f->from.name, f->to.domid, f->to.name, err);
 }
 
 /* The engine's lock is on the first one only. */
@@ -189,7 +195,7 @@ static const struct check {
     const char *name;
     int (*fn)(struct preflight *f, struct molt_error **err);
 } checks[] = {
-    {"domains", check_domains}, {"operation", check_operations}, {"agents", check_agents}, {"address", check_address}, {"workload", check_workload},
+    {"domains", check_domains}, {"processors", check_processors}, {"operation", check_operations}, {"agents", check_agents}, {"address", check_address}, {"workload", check_workload},
     {"systems", check_systems}, {"directories", check_folders}, {"memory", check_memory},
 };
 

@@ -74,6 +74,9 @@ static struct molt_json *split(const struct molt_json *notes)
     set_ms(v, "pivot_ms", ms_between(notes, "t_restored", "t_pivot"));
     set_ms(v, "switch_ms", ms_between(notes, "t_pivot", "t_thawed"));
     set_ms(v, "release_ms", ms_between(notes, "t_pivot", "t_released"));
+    set_ms(v, "thaw_ms", molt_json_get_double(molt_json_get(notes, "thaw"), "ms", -1));
+    if (molt_json_get(notes, "settle"))
+        molt_json_set(v, "settle", molt_json_copy(molt_json_get(notes, "settle")));
     const struct molt_json *d = longest(molt_json_get(notes, "dump"), "frozen_us"), *rs = longest(restore, "restore_us");
     if (d)
         molt_json_set(v, "criu_dump", molt_json_copy(d));

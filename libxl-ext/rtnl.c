@@ -34,6 +34,8 @@
 #define PRIO_OWN 1 /* drops what the guest sent itself */
 #define PRIO_REDIRECT 2
 #define PRIO_MEANWHILE 3 /* while that one is set anew */
+#define PRIO_REQUESTS 1 /* of what leaves: one is for one protocol */
+#define PRIO_REQUESTS6 4
 #define INGRESS TC_H_MAJ(TC_H_INGRESS)
 #define LEAVING TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)
 
@@ -453,19 +455,63 @@ static struct rtnl_qdisc *clsact(int index)
     return q;
 }
 
-int molt_rtnl_divert(struct nl_sock *s, int index, const struct molt_rtnl_address *a, int to, struct molt_error **err)
+static int add_hook(struct nl_sock *s, int index, struct molt_error **err)
 {
     CLEANUP_PUT(qdisc) struct rtnl_qdisc *q = clsact(index);
-    CLEANUP_PUT(cls) struct rtnl_cls *c = filter_at(index, LEAVING, PRIO_REDIRECT, a->v6 ? ETH_P_IPV6 : ETH_P_IP);
-    int r = failed(err, rtnl_qdisc_add(s, q, NLM_F_CREATE), "hook of interface %d", index);
-    if (r < 0)
-        return r;
+    return failed(err, rtnl_qdisc_add(s, q, NLM_F_CREATE), "hook of interface %d", index);
+}
+
+/* Where the header has its receiver. */
+static int add_receiver(struct rtnl_cls *c, const struct molt_rtnl_address *a)
+{
+    int r = 0;
     for (int i = 0; i < (a->v6 ? 4 : 1) && r == 0; i++) {
         uint32_t word;
         memcpy(&word, a->bytes + 4 * i, sizeof(word));
-        r = rtnl_u32_add_key(c, word, 0xffffffff, (a->v6 ? 24 : 16) + 4 * i, 0); /* where the header has its receiver */
+        r = rtnl_u32_add_key(c, word, 0xffffffff, (a->v6 ? 24 : 16) + 4 * i, 0);
     }
+    return r;
+}
+
+int molt_rtnl_divert(struct nl_sock *s, int index, const struct molt_rtnl_address *a, int to, struct molt_error **err)
+{
+    CLEANUP_PUT(cls) struct rtnl_cls *c = filter_at(index, LEAVING, PRIO_REDIRECT, a->v6 ? ETH_P_IPV6 : ETH_P_IP);
+    int r = add_hook(s, index, err);
+    if (r < 0)
+        return r;
+    r = add_receiver(c, a);
     return failed(err, r < 0 ? r : add_mirred(s, c, to), "divert an address of interface %d", index);
+}
+
+struct word { /* of a packet, as in its comment */
+    uint32_t value, mask;
+    int offset;
+};
+/* RFC 791, RFC 8200, RFC 9293: a header without options, no later fragment, TCP; of its flags SYN without ACK. */
+static const struct word request4[] = {{0x05000000, 0x0f000000, 0}, {0, 0x00001fff, 4}, {0x00060000, 0x00ff0000, 8}, {0x00020000, 0x00120000, 32}};
+static const struct word request6[] = {{0x00000600, 0x0000ff00, 4}, {0x00020000, 0x00120000, 52}};
+
+static int divert_requests(struct nl_sock *s, int index, bool v6, const struct molt_rtnl_address *a, int to)
+{
+    CLEANUP_PUT(cls) struct rtnl_cls *c = filter_at(index, LEAVING, v6 ? PRIO_REQUESTS6 : PRIO_REQUESTS, v6 ? ETH_P_IPV6 : ETH_P_IP);
+    const struct word *w = v6 ? request6 : request4;
+    const size_t n = v6 ? sizeof(request6) / sizeof(*w) : sizeof(request4) / sizeof(*w);
+    int r = a ? add_receiver(c, a) : 0;
+    for (size_t i = 0; i < n && r == 0; i++)
+        r = rtnl_u32_add_key(c, htonl(w[i].value), htonl(w[i].mask), w[i].offset, 0);
+    return r < 0 ? r : add_mirred(s, c, to);
+}
+
+int molt_rtnl_divert_requests(struct nl_sock *s, int index, const struct molt_rtnl_address *a, int to, struct molt_error **err)
+{
+    int r = add_hook(s, index, err);
+    if (r < 0)
+        return r;
+    if (!a || !a->v6)
+        r = divert_requests(s, index, false, a, to);
+    if (r == 0 && (!a || a->v6))
+        r = divert_requests(s, index, true, a, to);
+    return failed(err, r, "divert connections of interface %d", index);
 }
 
 int molt_rtnl_divert_end(struct nl_sock *s, int index, struct molt_error **err)

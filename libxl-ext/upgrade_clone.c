@@ -13,6 +13,7 @@
 #include "base/fault.h"
 #include "base/fsio.h"
 #include "base/strbuf.h"
+#include "cpupolicy.h"
 #include "disk.h"
 #include "upgrade.h"
 
@@ -216,6 +217,10 @@ static int create(struct molt_op *op, libxl_domain_config *cfg, struct molt_erro
     int r = molt_domain_create(up_of(op)->x, cfg, true, &domid, err);
     if (r == 0)
         r = molt_op_put(op, "clone_domid", molt_json_int(domid), err);
+    if (r == 0) { /* its configuration is the guest's; but that one may have come from another host */
+        CLEANUP_FREE char *name = up_clone_name(op);
+        r = molt_cpu_policy_same((uint32_t)up_param_int(op, "domid"), molt_op_subject(op), domid, name, err);
+    }
     if (r == 0)
         r = molt_guest_wait(up_of(op)->x, domid, BOOT_LIMIT_MS, up_aborting, op, err);
     return r;

@@ -451,6 +451,7 @@ static int begin_dump(struct molt_op *op, struct molt_chan *active, const struct
     if (r < 0)
         return r;
     warn_bystanders(op, *ret);
+    up_warn_unsettled(op, *ret);
     return molt_fault("freeze") ? molt_error_set(err, MOLT_E_INTERNAL, "fault point freeze") : 0;
 }
 
@@ -531,6 +532,23 @@ static void give_back(const char *op_id, const void *ctx)
         molt_hold_remove(op_id, v->v, v->n, NULL);
 }
 
+#define FACT_REQUESTS "requests" /* [bool]: molt_hold_vif's, in its order */
+
+static int put_requests(struct molt_op *op, const struct up_vifs *v, struct molt_error **err)
+{
+    struct molt_json *list = molt_json_array();
+    for (int i = 0; i < v->n; i++)
+        molt_json_append(list, molt_json_bool(v->v[i].requests));
+    return molt_op_put(op, FACT_REQUESTS, list, err);
+}
+
+static void get_requests(struct molt_op *op, struct up_vifs *v)
+{
+    const struct molt_json *list = molt_json_get(molt_op_facts(op), FACT_REQUESTS);
+    for (int i = 0; i < v->n; i++)
+        v->v[i].requests = molt_json_boolval(molt_json_at(list, (size_t)i), false);
+}
+
 /* From here the workload stands still: packets for it are held in dom0 (hold.h), it is dumped, and beside that what it wrote last is merged. */
 int step_freeze(struct molt_op *op, struct molt_error **err)
 {
@@ -549,10 +567,17 @@ int step_freeze(struct molt_op *op, struct molt_error **err)
         r = up_before_freeze(op, active, err);
     if (r == 0)
         r = molt_op_put(op, "freezing", molt_json_bool(true), err);
+    molt_hold_can_requests(molt_op_id(op), vifs.v, vifs.n);
+    if (r == 0)
+        r = put_requests(op, &vifs, err);
     if (r == 0)
         r = molt_guard_start(molt_op_id(op), give_back, &vifs, &up_of(op)->guard, err);
     if (r == 0)
         r = up_arm_dump(op, active, true, err);
+    if (r == 0)
+        r = molt_hold_requests(molt_op_id(op), vifs.v, vifs.n, err);
+    if (r == 0)
+        r = up_settle(op, active, err);
     if (r < 0)
         return r;
     (void)molt_hold_look(molt_op_id(op), vifs.v, vifs.n, NULL); /* else the hold looks itself, and tells what it does not find */
@@ -576,6 +601,7 @@ static int thaw_vifs(struct molt_op *op, uint32_t domid, struct molt_error **err
 {
     CLEANUP_VIFS struct up_vifs vifs = {0};
     int r = up_vifs_of(op, domid, &vifs, err);
+    get_requests(op, &vifs);
     if (r == 0)
         r = up_release(op, &vifs, err);
     return r < 0 ? r : molt_hold_remove(molt_op_id(op), vifs.v, vifs.n, err);

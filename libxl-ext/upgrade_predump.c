@@ -4,10 +4,12 @@
  * take. What fails here costs time and nothing else: the dump takes all then.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "upgrade.h"
 
+#define MAX_RULE 32 /* bytes of a stop rule's name */
 #define MAX_ROUNDS 16 /* the agent's own rules end them long before */
 
 struct rounds {
@@ -18,6 +20,12 @@ struct rounds {
     struct molt_json *list;  /* for the report */
     struct molt_json *units; /* how many each unit has: a fact */
 };
+
+/* A guest's word for its rule, in reports and messages. */
+static bool is_rule(const char *s)
+{
+    return s && *s && strlen(s) <= MAX_RULE && strspn(s, "abcdefghijklmnopqrstuvwxyz-") == strlen(s);
+}
 
 static void note_round(struct molt_op *op, struct rounds *p, const struct molt_json *dump, const struct molt_json *fetched)
 {
@@ -33,8 +41,12 @@ static void note_round(struct molt_op *op, struct rounds *p, const struct molt_j
     molt_json_set_double(o, "frozen_ms", frozen_ms);
     molt_json_set_double(o, "transport_ms", molt_json_get_double(fetched, "ms", 0));
     molt_json_set_int(o, "bytes", molt_json_get_int(fetched, "bytes", 0));
+    const char *stop = molt_json_get_string(dump, "stop");
+    if (p->enough && is_rule(stop))
+        molt_json_set_string(o, "stop", stop);
     molt_json_append(p->list, o);
-    molt_op_progress(op, -1, "memory of %s, round %u: %lld pages, %.0f ms, of them %.0f ms standing still", p->unit, p->n, (long long)pages, ms, frozen_ms);
+    molt_op_progress(op, -1, "memory of %s, round %u: %lld pages, %.0f ms, of them %.0f ms standing still%s%s", p->unit, p->n, (long long)pages, ms, frozen_ms,
+                     molt_json_get_string(o, "stop") ? "; the last, by the rule " : "", molt_json_get_string(o, "stop") ? stop : "");
 }
 
 static int one_round(struct molt_op *op, struct rounds *p, struct molt_error **err)

@@ -75,14 +75,16 @@ int step_switch(struct molt_op *op, struct molt_error **err)
 {
     struct molt_chan *clone;
     const struct up_vifs *vifs;
+    CLEANUP_JSON struct molt_json *thaw = NULL;
     int r = up_clone_vifs(op, &vifs, err);
     if (r == 0)
         r = up_clone(op, &clone, err);
     if (r == 0)
-        r = up_call_beside(op, clone, "restore-thaw", NULL, beside_thaw, (void *)vifs, NULL, err);
+        r = up_call_beside(op, clone, "restore-thaw", NULL, beside_thaw, (void *)vifs, &thaw, err);
     if (r < 0)
         return r;
     up_note_us(op, "t_thawed");
+    molt_op_note(op, "thaw", MOLT_STEAL_PTR(thaw));
     up_hurry(op, false);
     return 0;
 }

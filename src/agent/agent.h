@@ -47,6 +47,7 @@ struct session {
     int volumes_pipe;      /* its other end closes with us */
     struct molt_json *folders; /* directories that the other agent may ask about, [path]; NULL: whole file systems */
     struct molt_json *pins; /* what the active side told of its pins */
+    struct molt_listeners *listeners; /* of the services that move, as dump-settle found them; NULL: it did not */
     struct molt_json *bystanders; /* what dump-arm stopped and dump will tell of, NULL: nothing yet */
 };
 
@@ -129,6 +130,7 @@ void peer_stop(struct session *s);
 /* departure.c: the active's side of a move. */
 int h_dump_prepare(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_dump_arm(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
+int h_dump_settle(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_dump_freeze(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);
 int h_dump_written(struct molt_request *rq, struct molt_json *reply, struct molt_error **err);

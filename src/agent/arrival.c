@@ -369,9 +369,11 @@ static int thaw(struct molt_request *rq, struct unit_move *m, const struct molt_
 /* {"units"}: they go on here. Until memory-wait: that they do, and what neighbours are told, is said before any of them runs, and before its missing pages come. */
 int h_restore_thaw(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
-    (void)reply;
+    const int64_t t0 = molt_mono_us();
     arrival_hurry(true);
-    return units_each(rq, thaw, err);
+    int r = units_each(rq, thaw, err);
+    molt_json_set_double(reply, "ms", (double)(molt_mono_us() - t0) / 1000);
+    return r;
 }
 
 static int kill_restored(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "procmig/bystanders.h"
 #include "procmig/dump.h"
+#include "procmig/settle.h"
 
 #define HURRY         (-15) /* a nice value */
 #define BYSTANDERS_MS 1000
@@ -162,6 +163,52 @@ int h_dump_arm(struct molt_request *rq, struct molt_json *reply, struct molt_err
     return r;
 }
 
+static struct molt_json *unsettled_json(const struct molt_unsettled *u)
+{
+    struct molt_json *o = molt_json_object();
+    molt_json_set_int(o, "waiting", u->waiting);
+    molt_json_set_int(o, "half_open", u->half_open);
+    molt_json_set_int(o, "closing", u->closing);
+    return o;
+}
+
+/* {"units"} -> {"unsettled": {"waiting", "half_open", "closing"}, "ms"} (settle.h): the workloads run on, and this waits a moment until they have accepted all connections, and
+ * all data of those that they have closed has arrived; dom0 lets no new ones come meanwhile. dump-prepare came before. */
+int h_dump_settle(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    struct molt_workload *w[MOLT_MAX_UNITS];
+    struct molt_unsettled left = {0};
+    size_t n = 0;
+    const int64_t t0 = molt_mono_us();
+    for (size_t i = 0; i < s->units->n; i++)
+        if (s->units->v[i]->workload)
+            w[n++] = s->units->v[i]->workload;
+    molt_listeners_free(s->listeners);
+    s->listeners = NULL;
+    int r = molt_listeners_find(w, n, &s->listeners, err);
+    if (r == 0)
+        r = molt_settle(s->listeners, &left, err);
+    if (r < 0)
+        return r;
+    molt_json_set(reply, "unsettled", unsettled_json(&left));
+    molt_json_set_double(reply, "ms", (double)(molt_mono_us() - t0) / 1000);
+    return 0;
+}
+
+/* What came after dump-settle's look all the same, now that all stand still. It keeps nobody from going on. */
+static void tell_unsettled(struct session *s, struct molt_json *reply)
+{
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    struct molt_unsettled left = {0};
+    if (!s->listeners)
+        return;
+    if (molt_unsettled_look(s->listeners, &left, &err) < 0)
+        molt_warn(s->log, "%s", molt_error_text(err));
+    else if (!molt_is_settled(&left))
+        molt_json_set(reply, "unsettled", unsettled_json(&left));
+}
+
 /* Arms where that was not done, or is of no use any more. */
 static int make_armed(struct molt_request *rq, struct unit_move *m, const struct molt_json *args, struct molt_error **err)
 {
@@ -256,7 +303,7 @@ static int end_all(struct session *s, struct molt_json *reply, struct molt_error
     return r;
 }
 
-/* {"units": [{"unit", "rounds"}], "early", "alone": everything else in the guest goes on, "address": the service's own, which it loses here} -> {"workloads", "bystanders"}. The workloads stand still from here on, and soon after everything
+/* {"units": [{"unit", "rounds"}], "early", "alone": everything else in the guest goes on, "address": the service's own, which it loses here} -> {"workloads", "bystanders", and "unsettled" as dump-settle where there is any}. The workloads stand still from here on, and soon after everything
  * else that did not since dump-arm. Undone by resume, or by the end of the session. dump-prepare came before, and perhaps dump-arm. early: the reply comes while CRIU
  * still reads, with "dumping": dump-end is to follow; where something in the guest may have to answer CRIU it comes at the end all the
  * same, with "units" as dump-end has them. */
@@ -277,6 +324,7 @@ int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error *
         if (s->units->v[i]->frozen)
             molt_json_append(list, molt_workload_json(s->units->v[i]->workload));
     molt_json_set(reply, "workloads", list);
+    tell_unsettled(s, reply);
     if (early)
         molt_json_set_bool(reply, "dumping", true);
     if (molt_json_get_bool(rq->args, "alone", false))

@@ -36,7 +36,7 @@ static int note_pointed(struct session *s, const struct unit_move *m, unsigned r
     return r;
 }
 
-/* {"unit", "round"} -> {"stats", "enough": no further round is worth it}, or {"unsupported": why}. dump-prepare came before, then the rounds in order. */
+/* {"unit", "round"} -> {"stats", "enough": no further round is worth it, and then "stop": the rule that says so (predump.h)}, or {"unsupported": why}. dump-prepare came before, then the rounds in order. */
 int h_predump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
@@ -59,9 +59,12 @@ int h_predump(struct molt_request *rq, struct molt_json *reply, struct molt_erro
         return r;
     m->round[round - 1] = (struct molt_round){stats.pages_written, stats.frozen_us, stats.memdump_us};
     molt_json_set(reply, "stats", molt_dump_stats_json(&stats));
-    const bool enough = molt_predump_enough(m->round, round);
-    molt_json_set_bool(reply, "enough", enough);
-    return enough ? note_pointed(s, m, round, err) : 0;
+    const char *stop = molt_predump_stop(m->round, round);
+    molt_json_set_bool(reply, "enough", stop != NULL);
+    if (!stop)
+        return 0;
+    molt_json_set_string(reply, "stop", stop);
+    return note_pointed(s, m, round, err);
 }
 
 /* {"unit", "round"}: the clone takes that round's pages. */

@@ -4,6 +4,7 @@
 #include "agent/agent.h"
 #include "agent/units.h"
 #include "base/cleanup.h"
+#include "procmig/settle.h"
 
 static const struct molt_handler handlers[] = {
     {"hello", h_hello},
@@ -49,6 +50,7 @@ static const struct molt_handler handlers[] = {
     {"rehearsal-dump", h_rehearsal_dump},
     {"rehearse", h_rehearse},
     {"dump-arm", h_dump_arm},
+    {"dump-settle", h_dump_settle},
     {"dump-freeze", h_dump_freeze},
     {"dump", h_dump},
     {"dump-written", h_dump_written},
@@ -92,6 +94,7 @@ static void take_back(struct session *s)
     merge_free(s);
     molt_json_free(s->pins);
     molt_json_free(s->bystanders);
+    molt_listeners_free(s->listeners);
     molt_json_free(s->folders);
     units_free(s);
 }

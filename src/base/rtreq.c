@@ -66,9 +66,11 @@ static int each(const struct nlmsghdr *h, size_t left, int (*fn)(void *ctx, cons
     return 1;
 }
 
-int molt_rtreq_dump(struct molt_rtreq *m, int (*fn)(void *ctx, const struct nlmsghdr *h), void *ctx)
+int molt_rtreq_dump(struct molt_rtreq *m, int (*fn)(void *ctx, const struct nlmsghdr *h), void *ctx) { return molt_rtreq_dump_of(NETLINK_ROUTE, m, fn, ctx); }
+
+int molt_rtreq_dump_of(int family, struct molt_rtreq *m, int (*fn)(void *ctx, const struct nlmsghdr *h), void *ctx)
 {
-    CLEANUP_CLOSE int sk = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    CLEANUP_CLOSE int sk = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, family);
     CLEANUP_FREE char *room = molt_xmalloc(ROOM);
     int r = 1;
 

@@ -19,5 +19,7 @@ void molt_rtreq_put(struct molt_rtreq *m, unsigned short type, const void *data,
 int molt_rtreq_send(const struct molt_rtreq *m);
 /* For a request that lists (RTM_GETNEIGH, ...): fn for each answer, which ends it with a negative number. 0, or that, or the kernel's errno, negative. */
 int molt_rtreq_dump(struct molt_rtreq *m, int (*fn)(void *ctx, const struct nlmsghdr *h), void *ctx);
+/* The same of another of the kernel's families (NETLINK_SOCK_DIAG, ...). */
+int molt_rtreq_dump_of(int family, struct molt_rtreq *m, int (*fn)(void *ctx, const struct nlmsghdr *h), void *ctx);
 
 #endif

@@ -16,7 +16,7 @@ PROCMIG_SOURCES = \
     src/procmig/procfs.c src/procmig/procfs.h \
     src/procmig/residue.c src/procmig/residue.h src/procmig/restore.c src/procmig/restore.h \
     src/procmig/restore_exec.c src/procmig/restore_internal.h \
-    src/procmig/sockfiles.c src/procmig/sockfiles.h src/procmig/standins.c src/procmig/standins.h src/procmig/stats.c \
+    src/procmig/settle.c src/procmig/settle.h src/procmig/sockfiles.c src/procmig/sockfiles.h src/procmig/standins.c src/procmig/standins.h src/procmig/stats.c \
     src/procmig/tcpclock.c src/procmig/tcpclock.h src/procmig/tcpwarm.c src/procmig/tcpwarm.h src/procmig/turns.c src/procmig/turns.h \
     src/procmig/worker.c src/procmig/worker.h \
     src/procmig/workload.c src/procmig/workload.h

@@ -106,15 +106,17 @@ void molt_predump_forget_pages(const char *images, unsigned round)
     }
 }
 
-bool molt_predump_enough(const struct molt_round *v, unsigned n)
+const char *molt_predump_stop(const struct molt_round *v, unsigned n)
 {
     const struct molt_round *last = &v[n - 1];
 
-    if (n >= MOLT_PREDUMP_MAX || last->pages <= MOLT_PREDUMP_FEW)
-        return true;
+    if (last->pages <= MOLT_PREDUMP_FEW)
+        return "few-pages";
     /* Hundreds of threads stand still for seconds however few pages they write. */
     if (last->pages <= MOLT_PREDUMP_SOME && last->memory_us * 100 < last->frozen_us * MOLT_PREDUMP_SHARE)
-        return true;
+        return "small-share";
     /* The first round takes everything, so its number says nothing of how fast pages are written. */
-    return n > 2 && last->pages * 100 > v[n - 2].pages * MOLT_PREDUMP_GAIN;
+    if (n > 2 && last->pages * 100 > v[n - 2].pages * MOLT_PREDUMP_GAIN)
+        return "no-gain";
+    return n >= MOLT_PREDUMP_MAX ? "rounds" : NULL;
 }

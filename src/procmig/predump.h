@@ -10,7 +10,7 @@
 #include "procmig/dump.h"
 
 #define MOLT_PREDUMP_PARENT "parent" /* CRIU's name for the link to the round before */
-/* Stop rules. */
+/* Stop rules: molt_predump_stop. */
 #define MOLT_PREDUMP_MAX   5   /* rounds */
 #define MOLT_ROUNDS_MAX    (MOLT_PREDUMP_MAX + 2) /* with the dumps of trials (rehearse.h), which count as such */
 #define MOLT_PREDUMP_FEW   1024 /* pages: a dump's fixed part, in which the workload stands still, takes longer than these */
@@ -35,7 +35,8 @@ struct molt_round {
     uint64_t pages;                /* what it wrote */
     uint64_t frozen_us, memory_us; /* how long the workload stood still for it, and how much of that went into memory */
 };
-/* Whether no further round is worth it: v[i] is round i + 1, n > 0. */
-bool molt_predump_enough(const struct molt_round *v, unsigned n);
+/* Which rule says that no further round is worth it (NULL: none): "few-pages" (MOLT_PREDUMP_FEW), "small-share" (MOLT_PREDUMP_SOME, MOLT_PREDUMP_SHARE), "no-gain"
+ * (MOLT_PREDUMP_GAIN), "rounds" (MOLT_PREDUMP_MAX). v[i] is round i + 1, n > 0. */
+const char *molt_predump_stop(const struct molt_round *v, unsigned n);
 
 #endif

@@ -40,6 +40,7 @@ arrows() {
             else if (header ~ /^libxl/) to = "libxl"
             else if (header ~ /^(xs|xenstore)[.]h|^xenstore_lib/) to = "libxenstore"
             else if (header ~ /^libxenvchan/) to = "libxenvchan"
+            else if (header ~ /^xenguest/) to = "libxenguest"
             else if (header ~ /^xen(ctrl|call|evtchn|gnttab|toollog)/ ) to = "libxenctrl"
             else if (header ~ /^yajl/) to = "yajl"
             else if (header ~ /^netlink\//) to = "libnl"

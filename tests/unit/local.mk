@@ -129,6 +129,19 @@ tests_unit_test_divert_SOURCES = tests/unit/test_divert.c libxl-ext/divert.c lib
 tests_unit_test_divert_CFLAGS = $(AM_CFLAGS) $(LIBNL_CFLAGS)
 tests_unit_test_divert_LDADD = libmoltbase.la $(LIBNL_LIBS) $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_requests
+tests_unit_test_requests_SOURCES = tests/unit/test_requests.c libxl-ext/divert.c libxl-ext/divert.h $(HOLD_NET)
+tests_unit_test_requests_CFLAGS = $(AM_CFLAGS) $(LIBNL_CFLAGS)
+tests_unit_test_requests_LDADD = libmoltbase.la $(LIBNL_LIBS) $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_cpupolicy
+tests_unit_test_cpupolicy_SOURCES = tests/unit/test_cpupolicy.c libxl-ext/cpupolicy.c libxl-ext/cpupolicy.h
+tests_unit_test_cpupolicy_LDADD = libmoltbase.la $(XENGUEST_LIBS) $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test_settle
+tests_unit_test_settle_SOURCES = tests/unit/test_settle.c
+tests_unit_test_settle_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_disk
 tests_unit_test_disk_SOURCES = tests/unit/test_disk.c libxl-ext/disk.c libxl-ext/disk.h libxl-ext/domain.c libxl-ext/domain.h \
 	libxl-ext/lvm.c libxl-ext/lvm.h \

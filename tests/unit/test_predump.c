@@ -37,27 +37,27 @@ static int drop_dir(void **state)
 static void rounds_end_when_few_pages_are_left(void **state)
 {
     (void)state;
-    assert_true(molt_predump_enough((struct molt_round[]){R(MOLT_PREDUMP_FEW)}, 1));
-    assert_false(molt_predump_enough((struct molt_round[]){R(MOLT_PREDUMP_FEW + 1)}, 1));
-    assert_true(molt_predump_enough((struct molt_round[]){R(80000), R(12)}, 2));
+    assert_string_equal(molt_predump_stop((struct molt_round[]){R(MOLT_PREDUMP_FEW)}, 1), "few-pages");
+    assert_null(molt_predump_stop((struct molt_round[]){R(MOLT_PREDUMP_FEW + 1)}, 1));
+    assert_string_equal(molt_predump_stop((struct molt_round[]){R(80000), R(12)}, 2), "few-pages");
 }
 
 /* The second round may be as large as it likes beside the first, which took everything; then they must become smaller. */
 static void rounds_end_when_they_gain_nothing(void **state)
 {
     (void)state;
-    assert_false(molt_predump_enough((struct molt_round[]){R(80000), R(79000)}, 2));
-    assert_true(molt_predump_enough((struct molt_round[]){R(80000), R(8000), R(7900)}, 3));
-    assert_false(molt_predump_enough((struct molt_round[]){R(80000), R(8000), R(2000)}, 3));
+    assert_null(molt_predump_stop((struct molt_round[]){R(80000), R(79000)}, 2));
+    assert_string_equal(molt_predump_stop((struct molt_round[]){R(80000), R(8000), R(7900)}, 3), "no-gain");
+    assert_null(molt_predump_stop((struct molt_round[]){R(80000), R(8000), R(2000)}, 3));
 }
 
 /* 500 threads: seconds of standstill for 3000 pages. */
 static void rounds_end_when_memory_is_not_what_takes_long(void **state)
 {
     (void)state;
-    assert_true(molt_predump_enough((struct molt_round[]){R(80000), {3000, 20000000, 900000}}, 2));
-    assert_false(molt_predump_enough((struct molt_round[]){R(80000), {3000, 20000000, 5000000}}, 2));
-    assert_false(molt_predump_enough((struct molt_round[]){R(80000), {MOLT_PREDUMP_SOME + 1, 20000000, 900000}}, 2));
+    assert_string_equal(molt_predump_stop((struct molt_round[]){R(80000), {3000, 20000000, 900000}}, 2), "small-share");
+    assert_null(molt_predump_stop((struct molt_round[]){R(80000), {3000, 20000000, 5000000}}, 2));
+    assert_null(molt_predump_stop((struct molt_round[]){R(80000), {MOLT_PREDUMP_SOME + 1, 20000000, 900000}}, 2));
 }
 
 static void rounds_end_in_any_case(void **state)
@@ -67,8 +67,8 @@ static void rounds_end_in_any_case(void **state)
     (void)state;
     for (unsigned i = 0; i < MOLT_PREDUMP_MAX; i++)
         v[i] = (struct molt_round)R(UINT64_C(1) << (40 - 2 * i));
-    assert_false(molt_predump_enough(v, MOLT_PREDUMP_MAX - 1));
-    assert_true(molt_predump_enough(v, MOLT_PREDUMP_MAX));
+    assert_null(molt_predump_stop(v, MOLT_PREDUMP_MAX - 1));
+    assert_string_equal(molt_predump_stop(v, MOLT_PREDUMP_MAX), "rounds");
 }
 
 static void is_link(const char *where, const char *to)

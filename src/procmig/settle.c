@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "procmig/settle.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/rtreq.h"
+#include "base/strbuf.h"
+#include "procmig/procfs.h"
+
+#define LOOK_EVERY_MS 2
+#define SYN_QUEUE     12 /* TCP_NEW_SYN_RECV of the kernel: how it lists requests of a listening socket */
+#define STATES        (1u << TCP_LISTEN | 1u << TCP_SYN_RECV | 1u << SYN_QUEUE | 1u << TCP_FIN_WAIT1 | 1u << TCP_CLOSING | 1u << TCP_LAST_ACK)
+
+struct molt_listeners {
+    uint64_t *own; /* inodes of all sockets that the workloads hold, in order */
+    size_t owned, own_cap;
+    uint16_t *port; /* of those among them that listen */
+    size_t ports, port_cap;
+};
+
+static int note_socket(void *ctx, const struct molt__fd *f, struct molt_error **err)
+{
+    struct molt_listeners *l = ctx;
+
+    (void)err;
+    if (S_ISSOCK(f->st.st_mode)) {
+        MOLT_GROW(l->own, l->owned, l->own_cap);
+        l->own[l->owned++] = f->st.st_ino;
+    }
+    return 0;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+static bool is_own(const struct molt_listeners *l, uint64_t ino)
+{
+    return l->owned && bsearch(&ino, l->own, l->owned, sizeof(*l->own), by_number);
+}
+
+static bool is_port(const struct molt_listeners *l, uint16_t port)
+{
+    for (size_t i = 0; i < l->ports; i++)
+        if (l->port[i] == port)
+            return true;
+    return false;
+}
+
+/* ---- the kernel's list ---- */
+
+struct looking {
+    const struct molt_listeners *l;
+    struct molt_listeners *found; /* takes the ports; NULL: counts */
+    struct molt_unsettled u;
+};
+
+static int see(void *ctx, const struct nlmsghdr *h)
+{
+    struct looking *k = ctx;
+    const struct inet_diag_msg *m = NLMSG_DATA(h);
+
+    if (h->nlmsg_len < NLMSG_LENGTH(sizeof(*m)))
+        return -EBADMSG;
+    const uint16_t port = ntohs(m->id.idiag_sport);
+
+    if (m->idiag_state == TCP_LISTEN) {
+        if (!is_own(k->l, m->idiag_inode))
+            return 0;
+        k->u.waiting += m->idiag_rqueue; /* of a listening socket: how many wait to be accepted */
+        if (k->found && !is_port(k->found, port)) {
+            MOLT_GROW(k->found->port, k->found->ports, k->found->port_cap);
+            k->found->port[k->found->ports++] = port;
+        }
+    } else if (m->idiag_inode == 0 && is_port(k->l, port)) {
+        if (m->idiag_state == TCP_SYN_RECV || m->idiag_state == SYN_QUEUE)
+            k->u.half_open++;
+        else if (m->idiag_wqueue > 1) /* the end itself counts as one */
+            k->u.closing++;
+    }
+    return 0;
+}
+
+static int list(struct looking *k, struct molt_error **err)
+{
+    static const uint8_t families[] = {AF_INET, AF_INET6};
+
+    for (size_t i = 0; i < sizeof(families); i++) {
+        const struct inet_diag_req_v2 q = {.sdiag_family = families[i], .sdiag_protocol = IPPROTO_TCP, .idiag_states = STATES};
+        struct molt_rtreq m;
+
+        molt_rtreq_begin(&m, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &q, sizeof(q));
+        int r = molt_rtreq_dump_of(NETLINK_SOCK_DIAG, &m, see, k);
+
+        if (r == -ENOENT && families[i] == AF_INET6) /* a kernel without IPv6 */
+            continue;
+        if (r < 0) {
+            errno = -r;
+            return molt_error_errno(err, "ask the kernel for TCP sockets (tcp_diag)");
+        }
+    }
+    return 0;
+}
+
+int molt_listeners_find(struct molt_workload *const *w, size_t n, struct molt_listeners **ret, struct molt_error **err)
+{
+    struct molt_listeners *l = molt_xcalloc(1, sizeof(*l));
+    struct looking k = {.l = l, .found = l};
+    int r = 0;
+
+    for (size_t i = 0; i < n; i++)
+        for (size_t p = 0; p < w[i]->procs && r == 0; p++)
+            r = molt__each_fd(w[i]->proc[p].pid, false, note_socket, l, err);
+    if (r == 0 && l->owned)
+        qsort(l->own, l->owned, sizeof(*l->own), by_number);
+    if (r == 0)
+        r = list(&k, err);
+    if (r < 0)
+        molt_listeners_free(l);
+    else
+        *ret = l;
+    return r;
+}
+
+void molt_listeners_free(struct molt_listeners *l)
+{
+    if (!l)
+        return;
+    free(l->own);
+    free(l->port);
+    free(l);
+}
+
+int molt_unsettled_look(const struct molt_listeners *l, struct molt_unsettled *ret, struct molt_error **err)
+{
+    struct looking k = {.l = l};
+    int r = list(&k, err);
+
+    *ret = k.u;
+    return r;
+}
+
+int molt_settle(const struct molt_listeners *l, struct molt_unsettled *ret, struct molt_error **err)
+{
+    const int64_t begun = molt_mono_ms();
+
+    for (;;) {
+        int r = molt_unsettled_look(l, ret, err);
+        const int64_t spent = molt_mono_ms() - begun;
+
+        if (r < 0 || molt_is_settled(ret) || spent >= (ret->waiting ? MOLT_SETTLE_MS : MOLT_SETTLE_OTHER_MS))
+            return r;
+        molt_sleep_ms(LOOK_EVERY_MS);
+    }
+}
