@@ -76,15 +76,17 @@ struct compared {
 static int take_down(void *ctx, const void *buf, size_t len, struct molt_error **err) { return take(&((struct compared *)ctx)->down, buf, len, err); }
 static long give_up(void *ctx, void *buf, size_t len, struct molt_error **err) { return give(&((struct compared *)ctx)->up, buf, len, err); }
 
-static int compare(struct molt_chan *from, struct molt_chan *to, const char *workload, bool units, struct compared *c, struct molt_error **err)
+static int compare(struct molt_chan *from, struct molt_chan *to, const char *workload, enum molt_app_depth depth, struct compared *c, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *args = molt_json_object();
     const struct molt_call ask = {.data = take, .ctx = &c->up, .timeout_ms = ASK_MS};
     const struct molt_call pass = {.data = take_down, .upload = give_up, .ctx = c, .timeout_ms = ASK_MS};
     if (workload)
         molt_json_set_string(args, "workload", workload);
-    if (!units)
+    if (depth == MOLT_APP_PACKAGES)
         molt_json_set_bool(args, "no_units", true);
+    if (depth == MOLT_APP_USERS)
+        molt_json_set_bool(args, "no_files", true);
     int r = molt_call(from, "fileset", args, &ask, NULL, err);
     return r < 0 ? r : molt_call(to, "fileset-compare", NULL, &pass, NULL, err);
 }
@@ -100,11 +102,11 @@ static int parse_answer(const struct passed *p, struct molt_json **ret, struct m
     return r;
 }
 
-int molt_app_compare(struct molt_chan *from, struct molt_chan *to, const char *workload, bool units, struct molt_json **ret, struct molt_error **err)
+int molt_app_compare(struct molt_chan *from, struct molt_chan *to, const char *workload, enum molt_app_depth depth, struct molt_json **ret, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *there = NULL, *v = NULL;
     struct compared c = {0};
-    int r = compare(from, to, workload, units, &c, err);
+    int r = compare(from, to, workload, depth, &c, err);
     if (r == 0)
         r = parse_answer(&c.up, &there, err);
     if (r == 0)
@@ -128,7 +130,7 @@ int xenmolt_app_compare(xenmolt *x, const char *from, const char *to, const char
     if (r == 0)
         r = connect_to(x, to, &b, err);
     if (r == 0)
-        r = molt_app_compare(a, b, workload, true, &v, err);
+        r = molt_app_compare(a, b, workload, MOLT_APP_FILES, &v, err);
     if (r < 0)
         return r;
     molt_json_set_string(v, "from", from);

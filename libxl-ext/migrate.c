@@ -65,7 +65,7 @@ static int step_connect(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         r = merge_folders(op, to, err);
     if (r == 0)
-        up_note_levels(op, from, to);
+        r = up_compare(op, from, to, false, err); /* the preflight has looked at the service */
     return r < 0 ? r : up_fetch_pins(op, err);
 }
 

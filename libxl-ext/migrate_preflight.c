@@ -104,7 +104,7 @@ static int check_workload(struct preflight *f, struct molt_error **err)
 /* The other system's libraries, and whether it has the unit. */
 static int check_systems(struct preflight *f, struct molt_error **err)
 {
-    int r = molt_app_compare(f->a, f->b, molt_json_get_string(f->params, "workload"), true, &f->compare, err);
+    int r = molt_app_compare(f->a, f->b, molt_json_get_string(f->params, "workload"), MOLT_APP_FILES, &f->compare, err);
     if (r < 0)
         return r;
     const struct molt_json *u = molt_json_at(molt_json_get(f->compare, "units"), 0);

@@ -306,6 +306,21 @@ static const struct check checks[] = {
     {"guest memory", check_guest_memory, true},
 };
 
+/* As far as it can be known before the new system is there: whether with an overlay, or not onto that system, tells the operation before the freeze (up_compare). */
+static struct molt_json *verdicts(const struct preflight *f)
+{
+    struct molt_json *list = molt_json_array();
+    const struct molt_json *w = molt_json_get(f->guest, "workloads");
+    const bool refused = molt_json_size(molt_json_get(f->guest, "reasons")) > 0;
+    for (size_t i = 0; i < molt_json_size(w); i++) {
+        struct molt_json *o = molt_json_object();
+        molt_json_set(o, "unit", molt_json_copy(molt_json_get(molt_json_at(w, i), "unit")));
+        molt_json_set_string(o, "verdict", refused ? "refuse" : "move");
+        molt_json_append(list, o);
+    }
+    return list;
+}
+
 static void estimate_blackout(struct preflight *f)
 {
     molt_json_set_int(f->estimate, "blackout_ms", BLACKOUT_FIXED_MS + (int64_t)((double)f->rss / MIB * BLACKOUT_MS_PER_MIB));
@@ -342,8 +357,10 @@ int molt_upgrade_preflight(struct xenmolt *x, const xenmolt_upgrade_params *p, s
     molt_json_set(result, "estimate", f.estimate);
     if (molt_json_get(f.params, "file_systems")) /* then it is known what becomes of the disks */
         molt_json_set(result, "disks", molt_json_copy(molt_json_get(f.params, "disks")));
-    if (f.guest)
+    if (f.guest) {
         molt_json_set(result, "reasons", molt_json_copy(molt_json_get(f.guest, "reasons")));
+        molt_json_set(result, "workloads", verdicts(&f));
+    }
     if (f.have_cfg)
         libxl_domain_config_dispose(&f.cfg);
     molt_chan_close(f.agent);

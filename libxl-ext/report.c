@@ -128,8 +128,13 @@ static int add_process(struct molt_op *op, const char *unit, void *ctx, struct m
     molt_json_set_int(v, "memory_bytes", molt_json_get_int(w, "rss_bytes", 0));
     molt_json_set_int(v, "connections", molt_json_get_int(w, "connections", 0));
     molt_json_set_int(v, "connections_after", molt_json_get_int(after, "connections", 0));
+    const struct molt_json *judged = of_unit(molt_json_get(notes, "verdicts"), unit);
     if (pins)
         molt_json_set_string(v, "verdict", molt_json_size(pins) ? "move-overlay" : "move");
+    else if (judged) { /* it ended there */
+        molt_json_set(v, "verdict", molt_json_copy(molt_json_get(judged, "verdict")));
+        molt_json_set(v, "reasons", molt_json_copy(molt_json_get(judged, "reasons")));
+    }
     molt_json_set(v, "pins", pins ? molt_json_copy(pins) : molt_json_array());
     if (stats_of(dump, unit))
         molt_json_set(v, "criu_dump", molt_json_copy(stats_of(dump, unit)));

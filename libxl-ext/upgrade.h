@@ -193,8 +193,9 @@ int up_introduce(struct molt_op *op, struct molt_chan *active, struct molt_chan 
 int up_converge(struct molt_op *op, struct molt_chan *clone, struct molt_error **err);
 /* What the workloads still need in its old form comes to the clone. */
 int up_fetch_pins(struct molt_op *op, struct molt_error **err);
-/* Which of the two systems is the newer one: a note. That it cannot be told is no failure. */
-void up_note_levels(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone);
+/* Which of the two systems is the newer one: a note. That it cannot be told is no failure. units: and whether the other one has the units and the users of the
+ * workloads; MOLT_E_CANNOT_MOVE, with the reason: it has not. */
+int up_compare(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, bool units, struct molt_error **err);
 /* Both sides get ready: what moves is looked at once more, in the clone a program waits for the restore of each. */
 int up_prepare(struct molt_op *op, struct molt_error **err);
 /* The guest's hooks are told that a freeze comes; and, from an undo, that it came to nothing. */

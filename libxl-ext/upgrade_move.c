@@ -184,16 +184,9 @@ static int fetch_pins(struct molt_op *op, const char *unit, void *ctx, struct mo
     return r;
 }
 
-void up_note_levels(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone)
+static void note_levels(struct molt_op *op, const struct molt_json *told)
 {
-    CLEANUP_JSON struct molt_json *v = NULL;
-    CLEANUP_ERROR struct molt_error *e = NULL;
-    if (molt_app_compare(active, clone, NULL, false, &v, &e) < 0) {
-        molt_warn(molt_op_log(op), "the two systems' packages are not compared: %s", molt_error_text(e));
-        return;
-    }
     static const char *const numbers[] = {"equal", "newer", "older", "gone", "added"};
-    const struct molt_json *told = molt_json_get(v, "packages");
     const char *level = molt_json_get_string(told, "level");
     struct molt_json *levels = molt_json_object(); /* app-compare names the packages */
     if (level)
@@ -201,6 +194,34 @@ void up_note_levels(struct molt_op *op, struct molt_chan *active, struct molt_ch
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
         molt_json_set_int(levels, numbers[i], molt_json_get_int(told, numbers[i], 0));
     molt_op_note(op, "levels", levels);
+}
+
+/* One that the new system has no unit or no user for; "restart" or "refuse", of app-compare's words. */
+static int check_verdicts(struct molt_op *op, const struct molt_json *units, struct molt_error **err)
+{
+    for (size_t i = 0; i < molt_json_size(units); i++) {
+        const struct molt_json *u = molt_json_at(units, i), *why = molt_json_at(molt_json_get(u, "reasons"), 0);
+        const char *unit = molt_json_get_string(u, "unit"), *verdict = molt_json_get_string(u, "verdict");
+        const char *detail = molt_json_get_string(why, "detail"), *remedy = molt_json_get_string(why, "remedy");
+        if (!molt_streq(verdict, "restart") && !molt_streq(verdict, "refuse"))
+            continue;
+        molt_op_note(op, "verdicts", molt_json_copy(units));
+        return molt_error_set(err, MOLT_E_CANNOT_MOVE, "%.128s cannot move to the upgraded system as it runs (%s): %.300s; %.300s", unit ? unit : "a service", verdict,
+                              detail ? detail : "no reason told", remedy ? remedy : "");
+    }
+    return 0;
+}
+
+int up_compare(struct molt_op *op, struct molt_chan *active, struct molt_chan *clone, bool units, struct molt_error **err)
+{
+    CLEANUP_JSON struct molt_json *v = NULL;
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    if (molt_app_compare(active, clone, units ? up_param(op, "workload") : NULL, units ? MOLT_APP_USERS : MOLT_APP_PACKAGES, &v, &e) < 0) {
+        molt_warn(molt_op_log(op), "the two systems are not compared: %s", molt_error_text(e));
+        return 0;
+    }
+    note_levels(op, molt_json_get(v, "packages"));
+    return units ? check_verdicts(op, molt_json_get(v, "units"), err) : 0;
 }
 
 int up_fetch_pins(struct molt_op *op, struct molt_error **err)
@@ -229,8 +250,9 @@ int step_premerge(struct molt_op *op, struct molt_error **err)
         r = merge_and_wait(op, active, clone, err);
     if (r < 0)
         return r;
-    up_note_levels(op, active, clone);
-    r = up_volumes_release(op, clone, err);
+    r = up_compare(op, active, clone, true, err);
+    if (r == 0)
+        r = up_volumes_release(op, clone, err);
     return r < 0 ? r : up_fetch_pins(op, err);
 }
 

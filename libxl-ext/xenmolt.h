@@ -67,7 +67,7 @@ typedef struct xenmolt_upgrade_params {
 #define XENMOLT_WAIT_HOURS_MAX 168 /* a week: the clone's memory and the overlays are held all the time */
 
 /* Preflight only; nothing is changed. *ret_json: {domain, ok, checks [{name, ok, code, detail, remedy}], disks [{vdev, path,
- * format, dirs (where mounted, of one that is handed over)}], estimate {..}}.
+ * format, dirs (where mounted, of one that is handed over)}], estimate {..}, reasons [{what, detail, remedy}], workloads [{unit, verdict ("move", "refuse")}]}.
  * Returns the code of the first failed check (with *ret_json set all the same), or 0. */
 int xenmolt_guest_upgrade_preflight(xenmolt *x, const xenmolt_upgrade_params *p, char **ret_json, xenmolt_error **err);
 /* The whole guest upgrade; blocks until it ended. *ret_json: the report (also after a failure that came behind the

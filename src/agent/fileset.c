@@ -35,6 +35,22 @@ static int send_json(struct molt_request *rq, const struct molt_json *v, struct 
 
 /* ---- on the system that it runs on ---- */
 
+/* The unit and its users alone: what keeps it from moving at all was looked for by who asks, over all that move together. */
+static int describe_users(const struct molt_workload *w, struct molt_json *list, struct molt_error **err)
+{
+    CLEANUP_PINS struct molt_pins *none = molt_xcalloc(1, sizeof(*none));
+    struct molt_json *o = molt_json_object(), *owners = NULL;
+    molt_json_append(list, o);
+    molt_json_set_string(o, "unit", w->unit);
+    molt_json_set_int(o, "main_pid", w->main_pid);
+    molt_json_set(o, "reasons", molt_json_array());
+    molt_json_set(o, "files", molt_pins_json(none));
+    int r = molt_owners_list(w, &owners, err);
+    if (r == 0)
+        molt_json_set(o, "owners", owners);
+    return r;
+}
+
 /* {"unit", "main_pid", "reasons", "owners", "files": pins with hash and owner, "build_ids": {path: text}} */
 static int describe(struct molt_workload *w, struct molt_json *list, struct molt_error **err)
 {
@@ -72,7 +88,7 @@ static int describe(struct molt_workload *w, struct molt_json *list, struct molt
     return 0;
 }
 
-/* {"workload": "a,b" or nothing, "no_units": packages alone} -> data: {"schema", "os", "packages", "units"} */
+/* {"workload": "a,b" or nothing, "no_units": packages alone, "no_files": units without their files} -> data: {"schema", "os", "packages", "units"} */
 int h_fileset(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *v = molt_json_object();
@@ -85,8 +101,9 @@ int h_fileset(struct molt_request *rq, struct molt_json *reply, struct molt_erro
     molt_json_set(v, "packages", own_packages());
     molt_json_set(v, "units", list);
     int r = molt_json_get_bool(rq->args, "no_units", false) ? 0 : info_workloads(molt_json_get_string(rq->args, "workload"), w, &n, err);
+    const bool files = !molt_json_get_bool(rq->args, "no_files", false);
     for (size_t i = 0; i < n && r == 0; i++)
-        r = describe(w[i], list, err);
+        r = files ? describe(w[i], list, err) : describe_users(w[i], list, err);
     for (size_t i = 0; i < n; i++)
         molt_workload_free(w[i]);
     return r < 0 ? r : send_json(rq, v, err);

@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# app-compare between two running guests of different releases: web1 (Debian 12) and web3 (13, without a network: it has web1's address).
+# app-compare between two running guests of different releases: web1 (Debian 12) and web3 (13, without a network: it has web1's address, and without POPCNT).
 . "$(dirname "$0")/../lib/case.sh"
 
 begin
-dom0 "xl create -q /etc/xen/web3.cfg 'vif=[]' memory=1024 maxmem=1024" || give_up "web3 could not be started"
+dom0 "xl create -q /etc/xen/web3.cfg 'vif=[]' memory=1024 maxmem=1024 'cpuid=\"host,popcnt=0\"'" || give_up "web3 could not be started"
 check "web3's agent is there" dom0 "for i in \$(seq 300); do xenstore-exists /local/domain/\$(xl domid web3)/data/xenmolt/proto && exit 0; sleep 1; done; exit 1" || exit 1
 expect 0 "from web1 to web3" "xenmolt app-compare --json web1 web3" || exit 1
 check "web3's level is the newer one" same "$(jq -r '[.packages.level, .packages.newer > 20, .packages.gone > 0, .packages.added > 0] | tojson' "$scratch/out")" '["newer",true,true,true]'
@@ -16,6 +16,9 @@ check "its libc is another one there, by size, content, build-ID and package" jq
 check "its JDK is missing there" jq -e '.units[0].files | any((.path | contains("java-17")) and .here == "missing")' "$scratch/out"
 expect 0 "as a text" "xenmolt app-compare --all --workload counter web1 web3"
 check "that names the packages" grep -qE '^ +newer +libc6:amd64 +2\.36-.* -> 2\.4' "$scratch/out"
+expect 10 "to a guest whose CPUID says something else nothing moves" "xenmolt app-migrate -n web1 web3 counter"
+err_has "CPUID 0x1 is"
+err_has "cpuid="
 check "web1 serves on" service_up 30
 expect 3 "a domain that is not there" "xenmolt app-compare web1 nosuch"
 expect 9 "a service that is not there" "xenmolt app-compare --workload nosuch web1 web3"

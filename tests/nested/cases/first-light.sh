@@ -12,6 +12,9 @@ report_valid() {
         and ([.phases[].started] | . == sort)
         and all(.snapshot_pause_ms, .blackout_ms; type == \"number\" and . > 0) and .blackout.started < .blackout.ended
         and (.predump | length > 0) and all(.predump[]; (.pages > 0) and (.frozen_ms < .ms))
+        and (.predump[-1].stop | IN(\"few-pages\", \"small-share\", \"no-gain\", \"rounds\")) and all(.predump[:-1][]; has(\"stop\") | not)
+        and (.blackout | all(.freeze_ms, .hold_ms, .seize_ms, .final_pass_ms, .dump_ms, .transport_ms, .restore_ms, .pivot_ms, .switch_ms, .release_ms, .thaw_ms; type == \"number\" and . > 0))
+        and (.blackout.held | .packets > 0 and .dropped == 0) and (.blackout.settle.unsettled | .waiting == 0)
         and all(.merge.active_only, .merge.upgrade_only, .merge.both_same, .merge.bytes; type == \"number\")
         and (.merge.conflicts | type == \"array\")
         and (.packages.level == \"newer\") and (.processes[0].verdict == \"move-overlay\") and (.processes[0].paged_later | .ok and (.pages > 1000))
@@ -62,6 +65,9 @@ check "kernel threads of the initramfs are not where the process ids of a worklo
 note "start time of the process: $starttime before, $(guest "cut -d' ' -f22 /proc/$PID_BEFORE/stat") after"
 check "the scheduler's turns were longer, and are as they were" guest "journalctl -b -u xenmolt-agent | grep -q 'turns of the processor are longer' && test ! -e /run/xenmolt/turns &&
     { mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug; } && ls /sys/kernel/debug/sched/*_ns && ! grep -qx 8000000 /sys/kernel/debug/sched/*_ns"
+check "the parts of the blackout are all of it" dom0 "jq -e '(.blackout | .freeze_ms + .final_pass_ms + .dump_ms + .transport_ms + .restore_ms + .pivot_ms + .switch_ms) as \$sum | \$sum > 0.9 * .blackout_ms and \$sum < 1.01 * .blackout_ms' /tmp/up.json"
+check "app-overlays knows that libc6 was replaced, by what, and when" dom0 "xenmolt app-overlays --json web1 | jq -e --arg old '$libc_before' '.overlays[0].packages[] | select(.package == \"libc6\") | .runs == \$old and .installed != \$old and .replaced_s > 0 and .replaced_s < 3000'"
+check "no program of the new system has a process id that the workload might need" guest "max=\$(ls /proc/$PID_BEFORE/task | sort -n | tail -n 1); for p in /proc/[0-9]*; do id=\${p#/proc/}; [ \$id = 1 ] || [ \$id = $PID_BEFORE ] || ! readlink \$p/exe >/dev/null || [ \$id -gt \$max ] || { tr '\\0' ' ' <\$p/cmdline; exit 1; }; done"
 check "no conflicts" same "$(report '.merge.conflicts | length')" 0
 check "snapshot pause at most 2 s: $(report .snapshot_pause_ms) ms" below "$(report .snapshot_pause_ms)" 2000
 check "most of the memory went before the freeze: $(report '[.predump[].pages] | tojson'), then $(report .blackout.criu_dump.pages_written) pages" below "$(report '.blackout.criu_dump.pages_written * 2')" "$(report '.predump[0].pages')"

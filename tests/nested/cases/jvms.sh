@@ -24,6 +24,7 @@ for port in $PORTS; do check "port $port: all is there" same "$(ask "$port" CHEC
 note "kernel $(guest "uname -r"), $(guest "ldd --version | head -n 1")"
 check "one is OpenJDK 11, the other's heap is ZGC's" guest "cd /proc; for u in $UNITS; do p=\$(systemctl show -P MainPID \$u); readlink \$p/exe; grep -c 'memfd:java_heap' \$p/maps; done | xargs |
     grep -q '^/usr/lib/jvm/java-11-openjdk-amd64/bin/java 0 /usr/lib/jvm/java-17-openjdk-amd64/bin/java [1-9]'"
+check "one collects serially" guest "jcmd \$(systemctl show -P MainPID java11) VM.flags | tr ' ' '\n' | grep -x -- -XX:+UseSerialGC"
 # For one of the two: a start of jcmd takes ten seconds here, and a hook may take thirty.
 check "it takes the example hook, which needs jcmd" host ssh "ssh $ADDRESS 'command -v jcmd && mkdir -p /etc/xenmolt/hooks.d && cat >/etc/xenmolt/hooks.d/50-jvm && chmod 755 /etc/xenmolt/hooks.d/50-jvm'" \
     < <(sed 's/^for pid in .*/for pid in ${XENMOLT_PIDS##* }; do/' "$NESTED/../../examples/hooks.d/50-jvm")

@@ -13,8 +13,13 @@ ask() { dom0 "exec 3<>/dev/tcp/$ADDRESS/$1; echo '$2' >&3; timeout 60 head -n1 <
 # what a move may leave in dom0 or in the guest between services and clients
 filters() {
     dom0 "nft list tables; tc qdisc show | grep -vE 'qdisc (noqueue|mq|fq_codel) '; ip -o link | grep -oE ': xm[a-z0-9]*' ; true"
-    guest "tc qdisc show dev lo; ls /proc/net/ip_tables_names 2>/dev/null; lsmod | grep -c '^nf_tables' ; true"
+    guest "tc qdisc show dev lo; ls /proc/net/ip_tables_names 2>/dev/null; lsmod | grep -cE '^nf_(tables|conntrack)' ; true"
 }
+# addresses with their MAC, and routes: what clients and neighbours know of the guest
+network() { guest "cat /sys/class/net/eth0/address; ip -o addr show dev eth0 | sed 's/ valid_lft.*//'; ip route; ip -6 route show dev eth0 | sed 's/ expires [0-9]*sec//'"; }
+told() { dom0 "jq .told /tmp/k.kinds$1.status"; }
+# Another process cannot have the JVMs' locks.
+locks() { guest "cd /var/lib && for d in java21 java25; do python3 -c 'import fcntl, sys; fcntl.lockf(open(sys.argv[1], \"r+\"), fcntl.LOCK_EX | fcntl.LOCK_NB)' \$d/mapped 2>/dev/null && echo \$d is not locked; done; true"; }
 
 start_clients() {
     local port n=0
@@ -24,8 +29,9 @@ start_clients() {
         dom0 "setsid loadclient --host $ADDRESS --port $port --conns 4 --interval 10 --prefix v4-$port- --report /tmp/k.$port.v4 </dev/null >/tmp/k.$port.v4.log 2>&1 &
             setsid loadclient --host $ADDRESS6 --port $port --conns 4 --interval 10 --prefix v6-$port- --report /tmp/k.$port.v6 </dev/null >/tmp/k.$port.v6.log 2>&1 &"
     done
-    dom0 "setsid kindclient $ADDRESS6 7100 /tmp/k.kinds /tmp/k.kinds.status </dev/null >/tmp/k.kinds.log 2>&1 &
-        for i in \$(seq 120); do [ \"\$(jq .told /tmp/k.kinds.status 2>/dev/null || echo 0)\" -gt 0 ] && exit 0; sleep 0.5; done; cat /tmp/k.kinds.log; exit 1" || give_up "the clients do not get through"
+    dom0 "setsid kindclient $ADDRESS 7100 /tmp/k.kinds4 /tmp/k.kinds4.status </dev/null >/tmp/k.kinds4.log 2>&1 &
+        setsid kindclient $ADDRESS6 7100 /tmp/k.kinds6 /tmp/k.kinds6.status </dev/null >/tmp/k.kinds6.log 2>&1 &
+        for v in 4 6; do for i in \$(seq 120); do [ \"\$(jq .told /tmp/k.kinds\$v.status 2>/dev/null || echo 0)\" -gt 0 ] && continue 2; sleep 0.5; done; cat /tmp/k.kinds\$v.log; exit 1; done" || give_up "the clients do not get through"
 }
 
 begin dom0-ready
@@ -39,6 +45,10 @@ for port in 7100 7300 7200 7201; do check "port $port: all is there" same "$(ask
 check "a database for pgbench" dom0 "pgbench -q -i -s 1 -h $ADDRESS -U postgres postgres"
 expect 0 "all five can move" "xenmolt guest-upgrade -n --recipe debian-security web3" || exit 1
 before=$(pids)
+check "the JVMs hold their locks" same "$(locks)" ""
+check "one has 500 threads of its own" guest "[ \$(ls /proc/\$(systemctl show -P MainPID java21)/task | wc -l) -gt 500 ]"
+check "and their defaults: perf data, and the archive of classes" guest "for u in java21 java25; do p=\$(systemctl show -P MainPID \$u); grep -q hsperfdata /proc/\$p/maps && grep -q '[.]jsa' /proc/\$p/maps || exit 1; done"
+network >"$scratch/network"
 filters >"$scratch/filters"
 
 guest_sh <<'END'
@@ -69,6 +79,7 @@ dom0 "for i in \$(seq 900); do case \$(xenmolt op-list --json | jq -r '.[-1].ste
 start_clients
 dom0 "setsid pgbench -n -c 4 -R 1 -T 420 -P 10 -h $ADDRESS -U postgres postgres </dev/null >/tmp/k.pgbench 2>&1 &"
 upgraded 900 "five services move"
+thawed=$(guest "date +%s") told4=$(told 4) told6=$(told 6)
 sleep 10
 note "blackout $(report .blackout_ms) ms: $(report '.blackout | del(.criu_dump, .criu_restore) | tojson')"
 for unit in $UNITS; do
@@ -76,6 +87,14 @@ for unit in $UNITS; do
 done
 check "each is the same process" same "$(pids)" "$before"
 check "each is active" guest "systemctl is-active ${UNITS// /.service }.service"
+check "packets were held for them, none dropped" dom0 "jq -e '.blackout.held | .packets > 0 and .dropped == 0' /tmp/up.json"
+check "before that all connections were accepted" dom0 "jq -e '.blackout.settle | .unsettled.waiting == 0 and .unsettled.half_open == 0' /tmp/up.json"
+note "settled: $(report '.blackout.settle | tojson'); held $(report '.blackout.held | tojson')"
+network >"$scratch/network.after"
+check "the same MAC, addresses and routes" diff -U1 "$scratch/network" "$scratch/network.after"
+check "the JVMs still hold their locks" same "$(locks)" ""
+check "and all 500 threads" guest "[ \$(ls /proc/\$(systemctl show -P MainPID java21)/task | wc -l) -gt 500 ]"
+check "perf data and archive are mapped" guest "for u in java21 java25; do p=\$(systemctl show -P MainPID \$u); grep -q hsperfdata /proc/\$p/maps && grep -q '[.]jsa' /proc/\$p/maps || exit 1; done"
 check "the restore of each was tried before" same "$(report '[.rehearsal[].unit] | unique | length')" 5
 check "the hooks were told, in the old guest and in the new one" same "$(guest "cat /var/lib/native/hooks" | xargs)" \
     "before-freeze web3 5 /usr/lib/postgresql/17/bin/postgres after-thaw web3 5 /usr/lib/postgresql/17/bin/postgres"
@@ -85,7 +104,7 @@ check "all five, with packages" same "$(jq -c '[(.overlays | length), (.overlays
 check "each has old files until its restart" same "$(report '[.processes[] | .pins | length > 0] | all')" true
 check "nothing failed in the guest" same "$(guest "systemctl --failed --no-legend | wc -l")" 0
 
-dom0 "pkill -TERM loadclient; pkill -TERM -f kindclient; for i in \$(seq 400); do [ -f /tmp/k.kinds ] && exit 0; sleep 1; done"
+dom0 "pkill -TERM loadclient; pkill -TERM -f kindclient; for i in \$(seq 400); do [ -f /tmp/k.kinds4 ] && [ -f /tmp/k.kinds6 ] && exit 0; sleep 1; done"
 for port in 7100 7300 7200 7201; do
     for family in v4 v6; do
         check "port $port, $family: 0 lost, doubled, reset, one process" same \
@@ -94,13 +113,19 @@ for port in 7100 7300 7200 7201; do
     check "port $port: all is there" same "$(ask $port CHECK)" OK
     note "port $port: longest client gap $(dom0 "jq -c '.longest_gap_ms, (.gaps | sort_by(.ms) | last)' /tmp/k.$port.v4 /tmp/k.$port.v6" | xargs)"
 done
-kinds=$(dom0 "cat /tmp/k.kinds || tail -n 5 /tmp/k.kinds.log >&2")
-note "$kinds"
-check "a connection that is closed in one direction goes on, no line lost or doubled" same "$(jq -r '.half + (.told > 5 | tostring)' <<<"$kinds")" true
-check "full queues arrive, byte by byte, both ways" same "$(jq -r '.flood + (.stuffed > 100000 | tostring)' <<<"$kinds")" true
-check "UDP: every datagram is answered" same "$(jq -r '[.udp_lost, .udp_sent > 10] | tojson' <<<"$kinds")" "[0,true]"
-check "every look at all that the C program holds: OK" same "$(jq -r '.checks | unique | tojson' <<<"$kinds")" '["OK"]'
-check "what a service says still goes to the journal" guest "journalctl -q -u native.service -u python.service -u java21.service --since -60s | grep -c 'checked: ' | grep -qvx 0"
+for v in 4 6; do
+    kinds=$(dom0 "cat /tmp/k.kinds$v || tail -n 5 /tmp/k.kinds$v.log >&2")
+    note "IPv$v: $kinds"
+    was=told$v
+    check "IPv$v: a connection that is closed in one direction goes on after the move, no line lost or doubled" same "$(jq -r --argjson was "${!was:-0}" '.half + (.told > $was + 5 | tostring)' <<<"$kinds")" true
+    check "IPv$v: full queues arrive, byte by byte, both ways" same "$(jq -r '.flood + (.stuffed > 100000 | tostring)' <<<"$kinds")" true
+    check "IPv$v: UDP: every datagram is answered, one of them was held" same "$(jq -r '[.udp_lost, .udp_sent > 10, .udp_longest_s > 3] | tojson' <<<"$kinds")" "[0,true,true]"
+    check "IPv$v: no new connection is refused or reset, one of them waited" same "$(jq -r '[.knocks_wrong, .knocks > 50, .knocks_longest_s > 3] | tojson' <<<"$kinds")" '["",true,true]'
+    check "IPv$v: every look at all that the C program holds: OK" same "$(jq -r '.checks | unique | tojson' <<<"$kinds")" '["OK"]'
+done
+for unit in native python java21 java25; do
+    check "what $unit says still goes to the journal" guest "journalctl -q -u $unit.service --since @$thawed -o cat | grep -q 'checked: '"
+done
 
 check "pgbench ends" dom0 "for i in \$(seq 480); do grep -q '^tps' /tmp/k.pgbench && exit 0; pgrep -f pgbench.bin >/dev/null || break; sleep 1; done; tail -n 5 /tmp/k.pgbench; exit 1"
 check "pgbench: no failed transaction" same "$(dom0 "sed -n 's/^number of failed transactions: \\([0-9]*\\).*/\\1/p' /tmp/k.pgbench; grep -ciE 'error|abort|fatal' /tmp/k.pgbench" | xargs)" "0 0"

@@ -31,7 +31,10 @@ expect 2 "a directory of the system's own" "xenmolt app-migrate -n --address $SE
 there "usermod -u $((uid + 1)) counter"
 expect 10 "a user who has another number there" "$MIGRATE -n web1 web3 counter"
 err_has "user counter ($uid), who is $((uid + 1)) here"
+verdict() { dom0 "xenmolt app-compare --json --workload counter $1 $2 | jq -r '.units[0] | \"\(.verdict) \(.reasons | length)\"'"; }
+check "app-compare says that it can only be started anew there, with the reason" same "$(verdict web1 web3)" "restart 1"
 there "usermod -u $uid counter"
+check "and then that it moves with an overlay" same "$(verdict web1 web3)" "move-overlay 0"
 expect 2 "the same domain twice" "xenmolt app-migrate -n web1 web1 counter"
 expect 9 "a unit that is not there" "xenmolt app-migrate -n web1 web3 nosuch"
 expect 0 "all is well" "$MIGRATE -n web1 web3 counter"
@@ -73,6 +76,17 @@ check "nothing of it is in web3" diff -U1 "$scratch/left" "$scratch/left.after"
 held_left >"$scratch/held.after"
 check "nor of the held packets in dom0" diff -U1 "$scratch/held" "$scratch/held.after"
 
+note "op-abort"
+dom0 "rm -f /tmp/mig.rc; setsid sh -c '$MIGRATE web1 web3 counter >/tmp/mig.out 2>/tmp/mig.err; echo \$? >/tmp/mig.rc' </dev/null >/dev/null 2>&1 &"
+check "the memory is on its way" dom0 "for i in \$(seq 300); do case \$(xenmolt op-list --json | jq -r '.[-1].step') in predump|rehearse) exit 0 ;; esac; sleep 0.5; done; cat /tmp/mig.err; exit 1"
+expect 0 "op-abort of a move" "xenmolt op-abort $(operation)"
+check "the command says that it was aborted" same "$(dom0 "for i in \$(seq 200); do [ -f /tmp/mig.rc ] && break; sleep 0.5; done; cat /tmp/mig.rc")" 16
+check "the service has not noticed" same "$(main_pid) $(has_service) $(has_service_there)" "$PID_BEFORE 1 0"
+left_there >"$scratch/left.after"
+check "nothing of it is in web3" diff -U1 "$scratch/left" "$scratch/left.after"
+held_left >"$scratch/held.after"
+check "nor of the held packets in dom0" diff -U1 "$scratch/held" "$scratch/held.after"
+
 expect 137 "killed in the freeze" "MOLT_FAULT=freeze=kill $MIGRATE --no-rehearsal web1 web3 counter; exit \$?"
 check "the service goes on, with nobody's help" service_up 60
 check "as the same process, at its address" same "$(main_pid) $(has_service) $(has_service_there)" "$PID_BEFORE 1 0"
@@ -107,6 +121,7 @@ check "what it starts is web1's, too: the shell, and its JDK's helper" same "$(t
 check "op-list says done" same "$(dom0 "xenmolt op-list --json | jq -r '.[-1] | \"\(.kind) \(.state)\"'")" "app-migrate done"
 expect 8 "it is not rolled back" "xenmolt op-rollback --discard-new-writes \$(xenmolt op-list --json | jq -r '.[-1].id')"
 
+check "app-compare says that it would move back as it is" same "$(verdict web3 web1)" "move 0"
 guest "rm -r /var/lib/counter"
 start_load 5
 expect 0 "and back" "$MIGRATE web3 web1 counter" || exit 1

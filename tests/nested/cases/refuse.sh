@@ -30,6 +30,7 @@ domid=$(dom0 "xl domid web1")
 data=/local/domain/$domid/data/xenmolt
 
 expect 0 "a dry run finds nothing" "xenmolt guest-upgrade -n web1"
+check "and says what it may" dom0 "xenmolt guest-upgrade -n --json web1 | jq -e '(.workloads | map([.unit, .verdict])) == [[\"counter.service\", \"move\"]]'"
 check "it prints its checks" grep -qE '^ok .*memory' "$scratch/out"
 check "it prints an estimate" grep -q estimate "$scratch/out"
 
@@ -52,7 +53,40 @@ guest "mv /etc/xenmolt/workload /etc/xenmolt/workload.away"
 refused 9 "no workload named" workload web1
 guest "mv /etc/xenmolt/workload.away /etc/xenmolt/workload; systemd-run -q --unit=devholder sh -c 'exec 3</dev/xvda; sleep 100000'"
 refused 10 "process that CRIU cannot dump (a device is open)" devholder --workload devholder.service web1
+expect 10 "as JSON" "xenmolt guest-upgrade -n --json --workload devholder.service web1"
+check "with the verdict and the reasons" jq -e '(.workloads | map([.unit, .verdict])) == [["devholder.service", "refuse"]] and (.reasons | any(.what == "device open"))' "$scratch/out"
 guest "systemctl stop devholder"
+immovable_there
+# cannot_move NEEDLE HOW...: a service that systemd-run starts so is refused, and named.
+cannot_move() {
+    local needle=$1 state; shift
+    guest "systemd-run -q --unit=immovable $*"
+    sleep 0.3
+    state=$(guest "systemctl show -P ActiveState -P ExecMainStatus immovable" | xargs)
+    case $state in
+    "active "*) refused 10 "service with ${*##*immovable }" "$needle" -n --workload immovable.service web1 ;;
+    "failed 77") skip "${*##*immovable }: this guest's kernel has no such thing" ;;
+    *) fail "the service with ${*##*immovable } does not run: $state" ;;
+    esac
+    guest "systemctl stop immovable; systemctl reset-failed immovable 2>/dev/null; true"
+}
+cannot_move "socket of family 17" immovable packet
+cannot_move "socket of family 2, type 3" immovable raw
+cannot_move "socket of family 16" immovable uevent
+cannot_move "socket of family 38" immovable alg
+cannot_move "socket of family 40" immovable vsock
+cannot_move "protocol 262" immovable mptcp
+cannot_move "[io_uring]" immovable uring
+cannot_move "[perf_event]" immovable perf
+cannot_move "bpf-map" immovable bpf
+cannot_move "[userfaultfd]" immovable userfaultfd
+cannot_move "pidfd" immovable pidfd
+cannot_move "[fanotify]" immovable fanotify
+cannot_move "segment attached" immovable sysv
+cannot_move "maps /dev/xvda" immovable mapped /dev/xvda
+cannot_move "connected by unix socket" immovable unix /run/dbus/system_bus_socket
+cannot_move "PrivateTmp=yes" -p PrivateTmp=yes immovable pidfd
+cannot_move "is traced by" immovable traced
 unchanged "a workload that cannot be moved"
 
 dom0 "xl rename web1 web1--clone"

@@ -22,9 +22,11 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.atomic.AtomicLongArray;
+import java.util.function.LongSupplier;
 
 public final class Kinds {
     private static final int DIRECT = 8 << 20;
+    private static final long WAIT_NS = 20_000_000_000L;
 
     private final long pid = ProcessHandle.current().pid();
     private final int threads;
@@ -38,6 +40,8 @@ public final class Kinds {
     private final Process child;
     private final byte[][] live = new byte[4096][];
     private long global;
+    private final long begun = System.nanoTime();
+    private long seenTicks;
 
     private static final class Client {
         final ByteBuffer in = ByteBuffer.allocate(512);
@@ -81,6 +85,21 @@ public final class Kinds {
         }
     }
 
+    // What goes on has gone on since the last look, or does so within a while.
+    private static boolean grows(LongSupplier counter, long seen, long until) {
+        while (counter.getAsLong() <= seen) {
+            if (System.nanoTime() > until) {
+                return false;
+            }
+            try {
+                Thread.sleep(50);
+            } catch (InterruptedException e) {
+                return false;
+            }
+        }
+        return true;
+    }
+
     private String check() throws IOException {
         for (int i = 0; i < DIRECT; i += 8) {
             if (direct.getLong(i) != i * 0x9E3779B97F4A7C15L) {
@@ -92,13 +111,21 @@ public final class Kinds {
                 return "BAD heap";
             }
         }
+        long until = System.nanoTime() + WAIT_NS;
         for (int i = 0; i < threads; i++) {
-            long n = beats.get(i);
-            if (n < seen[i]) {
+            int n = i;
+            if (!grows(() -> beats.get(n), seen[i], until)) {
                 return "BAD thread " + i;
             }
-            seen[i] = n;
+            seen[i] = beats.get(i);
         }
+        if (ticks.get() > (System.nanoTime() - begun) / 1000000000L + 1) {
+            return "BAD timer: more often than time has passed";
+        }
+        if (!grows(ticks::get, seenTicks, until)) {
+            return "BAD timer";
+        }
+        seenTicks = ticks.get();
         if (backwards.get() != 0) {
             return "BAD clock";
         }
@@ -118,7 +145,7 @@ public final class Kinds {
             return "BAD child";
         }
         System.gc();
-        return ticks.get() == 0 ? "BAD timer" : "OK";
+        return "OK";
     }
 
     private String answer(String line, Client c) throws IOException {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A service of many kinds of things that a process may hold, for the test suite: an epoll loop, a child on socket pairs and pipes,
- * threads, timers, locks, mapped, deleted and memory files, inotify, IPv6, UDP, and a unix socket that was renamed. Its protocol is that of Counter.java, and
+ * threads, timers, socket pairs with data in them, locks, mapped, deleted and memory files, inotify, IPv6, UDP, and a unix socket that was renamed. Its protocol is that of Counter.java, and
  *   "CHECK"    -> "OK" or "BAD what": looks at all it holds
  *   "FLOOD N"  -> N bytes of a pattern; what the client sent meanwhile (N bytes as well) is read after that, and "SUM n" tells how
  *                 many of them were right: until the client reads, the queues of both directions are full
@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -37,6 +38,10 @@
 #define RENAMED "/run/kinds/socket"
 #define THREADS 8
 #define LINE 256
+#define WAIT_MS 5000 /* for what may not have had its turn yet */
+#define HOUR 3600
+#define ONCE_S 2
+#define MESSAGE 32
 
 struct shared { /* with the child, and in files */
     uint64_t counted;
@@ -52,6 +57,11 @@ struct connection {
     unsigned long told;
 };
 
+struct kept { /* a socket pair in which something waits */
+    int type, fd[2];
+    uint64_t in, out;
+};
+
 struct service {
     int epoll, listener, udp, inotify, watch, signals, event, once, every, deleted, memory, lock, flocked, tmpfs, renamed;
     int child[2], seq[2], kept[2]; /* socket pairs with the child, and a pipe in which something waits */
@@ -59,6 +69,10 @@ struct service {
     struct shared *anon, *file, *shm;
     unsigned long long global, udp_count, armed, fired, ticks;
     uint64_t kept_in, kept_out;
+    struct kept pair[3];
+    uint64_t begun_ns, once_ns; /* when it began, and when the one-shot timer was armed */
+    bool early;                 /* that one fired before its time */
+    timer_t hour;               /* fires after an hour: not while a test runs */
     pthread_t thread[THREADS];
     _Atomic uint64_t beats[THREADS];
     _Atomic int backwards;
@@ -192,6 +206,33 @@ static const char *check_pipe(void)
     return NULL;
 }
 
+static void message(char text[MESSAGE], const struct kept *k, uint64_t n)
+{
+    memset(text, 0, MESSAGE);
+    snprintf(text, MESSAGE, "pair %d message %llu", k->type, (unsigned long long)n);
+}
+
+static bool keep(struct kept *k)
+{
+    char text[MESSAGE];
+    message(text, k, k->in++);
+    return send(k->fd[1], text, MESSAGE, 0) == MESSAGE;
+}
+
+/* Each message once, whole, in order. */
+static const char *check_pairs(void)
+{
+    char text[2 * MESSAGE], want[MESSAGE];
+    for (size_t p = 0; p < 3; p++)
+        for (int i = 0; i < 4; i++) {
+            message(want, &sv.pair[p], sv.pair[p].out++);
+            const size_t room = sv.pair[p].type == SOCK_STREAM ? MESSAGE : sizeof(text);
+            if (recv(sv.pair[p].fd[0], text, room, MSG_DONTWAIT) != MESSAGE || memcmp(text, want, MESSAGE) || !keep(&sv.pair[p]))
+                return sv.pair[p].type == SOCK_DGRAM ? "datagram pair with data in it" : sv.pair[p].type == SOCK_STREAM ? "stream pair with data in it" : "seqpacket pair with data in it";
+        }
+    return NULL;
+}
+
 /* A unix socket whose file was renamed after it was bound: it answers by the second name, and there is nothing by the first. */
 static const char *check_renamed(void)
 {
@@ -207,24 +248,62 @@ static const char *check_renamed(void)
     return lstat(RENAMED, &st) < 0 || (st.st_mode & 07777) != 0640 || lstat(RENAMED ".new", &st) == 0 ? "file of the renamed unix socket" : NULL;
 }
 
+static void on_every(void);
+static void on_once(void);
+
+/* Since the last look it has fired, or does so now. */
+static bool fires(int fd, void (*handle)(void), const unsigned long long *counter, unsigned long long *last)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    if (*counter == *last && poll(&p, 1, WAIT_MS) == 1)
+        handle();
+    bool on = *counter != *last;
+    *last = *counter;
+    return on;
+}
+
+/* Since it began. */
+static unsigned long long seconds(void) { return (mono_ns() - sv.begun_ns) / 1000000000u; }
+
+static const char *check_timers(void)
+{
+    static unsigned long long ticks, fired;
+    static time_t left = HOUR + 1;
+    struct itimerspec t;
+    sigset_t set;
+    if (sv.early)
+        return "one-shot timer before its time";
+    if (sv.armed - sv.fired > 1 || !fires(sv.once, on_once, &sv.fired, &fired))
+        return "one-shot timer";
+    if (sv.ticks > seconds() + 1)
+        return "timer more often than time has passed";
+    if (!fires(sv.every, on_every, &sv.ticks, &ticks))
+        return "timer";
+    sigpending(&set);
+    if (timer_gettime(sv.hour, &t) < 0 || t.it_value.tv_sec <= 0 || t.it_value.tv_sec > left || sigismember(&set, SIGUSR2))
+        return "timer of an hour";
+    left = t.it_value.tv_sec;
+    return (unsigned long long)(HOUR - left) > seconds() + 1 ? "timer of an hour, too fast" : NULL;
+}
+
 static const char *check_clocks(void)
 {
     static uint64_t last[THREADS];
     if (sv.backwards)
         return "the monotonic clock jumped backwards";
-    if (sv.armed - sv.fired > 1)
-        return "one-shot timer";
-    for (size_t i = 0; i < THREADS; i++)
-        if (sv.beats[i] == 0 || sv.beats[i] < last[i])
+    for (size_t i = 0; i < THREADS; i++) {
+        for (int ms = 0; sv.beats[i] == last[i] && ms < WAIT_MS; ms += 100)
+            usleep(100000);
+        if (sv.beats[i] <= last[i])
             return "threads";
-        else
-            last[i] = sv.beats[i];
-    return sv.ticks == 0 ? "timer" : NULL;
+        last[i] = sv.beats[i];
+    }
+    return check_timers();
 }
 
 static const char *check(void)
 {
-    static const char *(*const checks[])(void) = {check_files, check_locks, check_events, check_pipe, check_renamed, check_clocks};
+    static const char *(*const checks[])(void) = {check_files, check_locks, check_events, check_pipe, check_pairs, check_renamed, check_clocks};
     for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
         const char *bad = checks[i]();
         if (bad)
@@ -385,9 +464,29 @@ static void take_datagram(void)
 
 static void arm_once(void)
 {
-    struct itimerspec t = {.it_value = {.tv_sec = 2}};
+    struct itimerspec t = {.it_value = {.tv_sec = ONCE_S}};
     sv.armed++;
+    sv.once_ns = mono_ns();
     timerfd_settime(sv.once, 0, &t, NULL);
+}
+
+static void on_once(void)
+{
+    uint64_t n;
+    if (read(sv.once, &n, sizeof(n)) != sizeof(n))
+        return; /* a look has had it */
+    sv.fired += n == 1;
+    sv.early |= mono_ns() < sv.once_ns + ONCE_S * UINT64_C(1000000000);
+    arm_once();
+}
+
+static void on_every(void)
+{
+    uint64_t n;
+    if (read(sv.every, &n, sizeof(n)) == sizeof(n)) {
+        sv.ticks += n;
+        tell_all();
+    }
 }
 
 /* ---- beginning ---- */
@@ -454,6 +553,27 @@ static void make_child(void)
     }
 }
 
+static void make_pairs(void)
+{
+    static const int types[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET};
+    for (size_t p = 0; p < 3; p++) {
+        sv.pair[p].type = types[p];
+        if (socketpair(AF_UNIX, types[p], 0, sv.pair[p].fd) < 0)
+            die("pairs");
+        for (int i = 0; i < 4; i++)
+            if (!keep(&sv.pair[p]))
+                die("pairs");
+    }
+}
+
+static void make_hour(void)
+{
+    struct sigevent e = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2};
+    struct itimerspec t = {.it_value = {.tv_sec = HOUR}};
+    if (timer_create(CLOCK_MONOTONIC, &e, &sv.hour) < 0 || timer_settime(sv.hour, 0, &t, NULL) < 0)
+        die("timer");
+}
+
 static void add(int fd, void *what)
 {
     struct epoll_event e = {.events = EPOLLIN, .data.ptr = what};
@@ -479,19 +599,14 @@ static void make_sockets(int port)
 
 static void handle(const struct epoll_event *e)
 {
-    uint64_t n = 0;
     if (e->data.ptr == &sv.listener) {
         take_connection();
     } else if (e->data.ptr == &sv.udp) {
         take_datagram();
     } else if (e->data.ptr == &sv.every) {
-        if (read(sv.every, &n, sizeof(n)) == sizeof(n))
-            sv.ticks += n;
-        tell_all();
+        on_every();
     } else if (e->data.ptr == &sv.once) {
-        if (read(sv.once, &n, sizeof(n)) == sizeof(n) && n == 1)
-            sv.fired++;
-        arm_once();
+        on_once();
     } else {
         struct connection *c = e->data.ptr;
         if (c->flood)
@@ -510,14 +625,19 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0);
     sigemptyset(&set);
     sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
     sigprocmask(SIG_BLOCK, &set, NULL);
+    sigdelset(&set, SIGUSR2); /* stays pending, should it come */
     sv.pid = getpid();
+    sv.begun_ns = mono_ns();
     make_files();
     make_child();
+    make_pairs();
+    make_hour();
     make_sockets(argc > 1 ? atoi(argv[1]) : 7100);
     sv.signals = signalfd(-1, &set, SFD_CLOEXEC);
-    sv.every = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
-    sv.once = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+    sv.every = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    sv.once = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     timerfd_settime(sv.every, 0, &second, NULL);
     arm_once();
     sv.epoll = epoll_create1(EPOLL_CLOEXEC);

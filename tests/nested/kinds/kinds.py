@@ -19,7 +19,7 @@ PORT = int(sys.argv[1])
 
 class Service:
     def __init__(self):
-        self.total, self.ticks, self.backwards = 0, 0, False
+        self.total, self.ticks, self.seen, self.backwards = 0, 0, 0, False
         self.memory = sqlite3.connect(':memory:', check_same_thread=False)
         self.memory.execute('create table counted (n integer)')
         self.disk = sqlite3.connect('counted.db', check_same_thread=False)
@@ -62,8 +62,12 @@ class Service:
         self.child.stdin.flush()
         if self.child.stdout.readline() != b'child %d\n' % self.total:
             return 'BAD child'
-        if self.backwards or not self.ticks:
+        until = time.monotonic() + 10
+        while self.ticks == self.seen and time.monotonic() < until:
+            time.sleep(0.1)
+        if self.backwards or self.ticks == self.seen:
             return 'BAD clock'
+        self.seen = self.ticks
         return 'OK'
 
     async def serve(self, reader, writer):

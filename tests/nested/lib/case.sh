@@ -221,6 +221,13 @@ undone() {
     check "the service runs as the same process" same "$(main_pid)" "$PID_BEFORE"
 }
 
+# immovable_there: the program of tests/nested/client/immovable.c, in the guest.
+immovable_there() {
+    gcc -O2 -Wall -Wextra -D_GNU_SOURCE -static -o "$scratch/immovable" "$NESTED/client/immovable.c" 2>"$scratch/gcc" || { cat "$scratch/gcc"; give_up "the test's program could not be compiled"; }
+    host push "$scratch/immovable" /tmp/immovable
+    dom0 "scp -q /tmp/immovable $ADDRESS:/usr/local/bin/" || give_up "the test's program does not come into the guest"
+}
+
 # ---- the guest's service and its clients ----
 
 main_pid() { guest "systemctl show -P MainPID counter.service"; }

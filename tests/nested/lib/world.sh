@@ -41,7 +41,7 @@ echo "== images in use"
 [ -z "$qemus" ] || ls -l $qemus 2>/dev/null | sed -n "s|.*-> \($images/.*\)|\1|p" | sort -u
 echo "== links"
 ip -o link | sed -n 's/^[0-9]*: \([^:]*\):.* master \([^ ]*\).*/\1 in \2/p; t; s/^[0-9]*: \([^:]*\):.*/\1/p' | sort
-tc qdisc show | grep -E "^qdisc (plug|ingress) " | sort
+tc qdisc show | grep -E "^qdisc (plug|ingress|clsact) " | sort
 bridge fdb show | grep -w sticky | sort
 echo "== packet filter"
 nft list tables
