@@ -2,6 +2,7 @@
 /* app-compare: what this system has, and what a workload of another one would find here. Reading only. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "agent/agent.h"
 #include "agent/overlays.h"
@@ -141,13 +142,26 @@ static void note_file(struct here *h, const struct molt_pin *pin, const struct m
     molt_json_append(h->files, o);
 }
 
+/* A clone's PID 1 has masked the workloads' units, in /run (init.c): whether there is one behind that. */
+static bool unit_behind_mask(const char *unit)
+{
+    static const char *const dirs[] = {"/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}; /* systemd.unit(5) */
+    for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
+        CLEANUP_FREE char *path = molt_xasprintf("%s/%s", dirs[i], unit);
+        struct stat st;
+        if (stat(path, &st) == 0)
+            return S_ISREG(st.st_mode); /* an admin's mask leads to a device */
+    }
+    return false;
+}
+
 static bool unit_exists(const char *unit)
 {
     CLEANUP_FREE char *out = NULL, *load = NULL;
     if (molt__systemctl_show(unit, "LoadState", &out, NULL) < 0)
         return false;
     load = molt__show_get(out, "LoadState");
-    return molt_streq(load, "loaded");
+    return molt_streq(load, "loaded") || (molt_streq(load, "masked") && unit_behind_mask(unit));
 }
 
 /* One of "move", "move-overlay", "restart", "refuse", and why. */

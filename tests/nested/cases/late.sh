@@ -28,12 +28,15 @@ mkdir -p /etc/xenmolt/hooks.d
 printf '%s\n' '#!/bin/sh' 'echo "$1 $XENMOLT_EVENT $XENMOLT_DOMAIN ${XENMOLT_OPERATION%%-*} $XENMOLT_UNITS" >>/run/hooks' >/etc/xenmolt/hooks.d/10-tell
 chmod 755 /etc/xenmolt/hooks.d/10-tell
 systemd-run -q --unit=stays sleep 1000000
+printf '%s\n' '[Service]' 'ExecStart=/usr/local/bin/immovable deaf 7999' >/etc/systemd/system/deaf.service
+printf '%s\n' '[Service]' "ExecStart=/usr/local/bin/immovable file /proc/$(systemctl show -P MainPID stays)/status" >/etc/systemd/system/holder.service
+systemctl daemon-reload
 END
 world "$scratch/before"
 PID_BEFORE=$(main_pid)
 start_load 10
 
-guest "systemd-run -q --unit=deaf immovable deaf 7999"
+guest "systemctl start deaf"
 dom0 "setsid bash -c 'exec 3<>/dev/tcp/$ADDRESS/7999; sleep 1000000' </dev/null >/dev/null 2>&1 & sleep 1"
 connected() { dom0 "ss -Htn state established dport = :7999 | wc -l" 2>/dev/null; }
 comes_to_nothing 10 "a connection that nobody accepts would be lost" "1 connection to counter.service,deaf.service waits to be accepted" --no-rehearsal --workload counter.service,deaf.service
@@ -42,7 +45,7 @@ check "the hooks were told" told "before-freeze before-freeze web1 gu counter.se
 dom0 "pkill -f 'sleep 1000000'"
 guest "systemctl stop deaf"
 
-guest "systemd-run -q --unit=holder immovable file /proc/\$(systemctl show -P MainPID stays)/status"
+guest "systemctl start holder"
 comes_to_nothing 10 "a file that the new system does not have: the trial finds it" "trial of the restore of holder.service" --workload counter.service,holder.service
 check "no hook was told of a freeze" told ""
 check "it says what CRIU could not open" dom0 "jq -r '.error | tostring' /tmp/up.json | grep -q /proc/"
