@@ -255,7 +255,11 @@ static void on_once(void);
 static bool fires(int fd, void (*handle)(void), const unsigned long long *counter, unsigned long long *last)
 {
     struct pollfd p = {.fd = fd, .events = POLLIN};
-    if (*counter == *last && poll(&p, 1, WAIT_MS) == 1)
+    int r;
+    do
+        r = *counter == *last ? poll(&p, 1, WAIT_MS) : 0;
+    while (r < 0 && errno == EINTR); /* the move came just now */
+    if (r == 1)
         handle();
     bool on = *counter != *last;
     *last = *counter;
