@@ -95,27 +95,15 @@ struct look {
     const struct molt_proc *p;
     struct molt_reasons *r;
     struct molt__unix_table sk;
-    uint64_t *own; /* inodes of the sockets that all trees hold; those of this one are the last */
-    size_t own_first, own_n, own_cap;
+    struct molt__inodes own; /* of the sockets that all trees hold; those of this one are the last */
+    size_t own_first;
     dev_t root_dev;
 };
 
-static int note_own(void *ctx, const struct molt__fd *f, struct molt_error **err)
-{
-    struct look *l = ctx;
-
-    (void)err;
-    if (S_ISSOCK(f->st.st_mode)) {
-        MOLT_GROW(l->own, l->own_n, l->own_cap);
-        l->own[l->own_n++] = f->st.st_ino;
-    }
-    return 0;
-}
-
 static bool is_own(const struct look *l, uint64_t ino)
 {
-    for (size_t i = l->own_first; i < l->own_n; i++)
-        if (l->own[i] == ino)
+    for (size_t i = l->own_first; i < l->own.n; i++)
+        if (l->own.v[i] == ino)
             return true;
     return false;
 }
@@ -353,9 +341,9 @@ static int check_one(struct look *l, struct molt_error **err)
     CLEANUP_FREE char *props = NULL;
     int rc = molt__systemctl_show(w->unit, NS_PROPS, &props, err);
 
-    l->own_first = l->own_n;
+    l->own_first = l->own.n;
     for (size_t i = 0; i < w->procs && rc == 0; i++)
-        rc = molt__each_fd(w->proc[i].pid, false, note_own, l, err);
+        rc = molt__socket_inodes(w->proc[i].pid, &l->own, err);
     for (size_t i = 0; i < w->procs && rc == 0; i++) {
         l->p = &w->proc[i];
         check_process(l);
@@ -385,9 +373,9 @@ int molt_check(struct molt_workload *const *w, size_t n, const char *toolbox, bo
         rc = check_one(&l, err);
     }
     if (rc == 0 && n > 0)
-        molt__check_tcp(w[0]->main_pid, l.own, l.own_n, r);
+        molt__check_tcp(w[0]->main_pid, l.own.v, l.own.n, r);
     molt__unix_table_free(&l.sk);
-    free(l.own);
+    free(l.own.v);
     if (rc == 0 && with_criu && molt_criu_check(toolbox, &criu) < 0)
         molt_reasons_add(r, "CRIU does not work here", "use a kernel with CONFIG_CHECKPOINT_RESTORE", "%s",
                          molt_error_text(criu));

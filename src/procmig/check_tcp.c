@@ -152,34 +152,17 @@ size_t molt__check_address_text(const char *tcp, const char *tcp6, const uint64_
     return found;
 }
 
-struct owned {
-    uint64_t *v;
-    size_t n, cap;
-};
-
-static int note_socket(void *ctx, const struct molt__fd *f, struct molt_error **err)
-{
-    struct owned *o = ctx;
-
-    (void)err;
-    if (S_ISSOCK(f->st.st_mode)) {
-        MOLT_GROW(o->v, o->n, o->cap);
-        o->v[o->n++] = f->st.st_ino;
-    }
-    return 0;
-}
-
 int molt_check_address(struct molt_workload *const *w, size_t n, const char *address, struct molt_reasons *r, struct molt_error **err)
 {
     CLEANUP_FREE char *tcp = NULL, *tcp6 = NULL;
-    struct owned own = {NULL, 0, 0};
+    struct molt__inodes own = {NULL, 0, 0};
     unsigned port = 0;
     size_t found;
     int rc = 0;
 
     for (size_t i = 0; i < n; i++)
         for (size_t k = 0; k < w[i]->procs && rc == 0; k++)
-            rc = molt__each_fd(w[i]->proc[k].pid, false, note_socket, &own, err);
+            rc = molt__socket_inodes(w[i]->proc[k].pid, &own, err);
     if (rc == 0 && n > 0) {
         (void)molt__proc_text(w[0]->main_pid, "net/tcp", &tcp, NULL);
         (void)molt__proc_text(w[0]->main_pid, "net/tcp6", &tcp6, NULL);

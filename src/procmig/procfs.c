@@ -202,6 +202,23 @@ int molt__each_fd(pid_t pid, bool want_flags,
     return 0;
 }
 
+static int note_socket(void *ctx, const struct molt__fd *f, struct molt_error **err)
+{
+    struct molt__inodes *to = ctx;
+
+    (void)err;
+    if (S_ISSOCK(f->st.st_mode)) {
+        MOLT_GROW(to->v, to->n, to->cap);
+        to->v[to->n++] = f->st.st_ino;
+    }
+    return 0;
+}
+
+int molt__socket_inodes(pid_t pid, struct molt__inodes *to, struct molt_error **err)
+{
+    return molt__each_fd(pid, false, note_socket, to, err);
+}
+
 int molt__steal_fd(pid_t pid, int fd)
 {
     CLEANUP_CLOSE int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);

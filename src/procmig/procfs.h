@@ -46,6 +46,13 @@ int molt__each_fd(pid_t pid, bool want_flags,
                   int (*fn)(void *ctx, const struct molt__fd *f, struct molt_error **err), void *ctx,
                   struct molt_error **err);
 
+struct molt__inodes {
+    uint64_t *v;
+    size_t n, cap;
+};
+/* Appends those of the sockets that a process has open; the caller frees to->v. */
+int molt__socket_inodes(pid_t pid, struct molt__inodes *to, struct molt_error **err);
+
 /* A duplicate of another process's descriptor; -1 with errno. */
 int molt__steal_fd(pid_t pid, int fd);
 

@@ -22,23 +22,10 @@
 #define STATES        (1u << TCP_LISTEN | 1u << TCP_SYN_RECV | 1u << SYN_QUEUE | 1u << TCP_FIN_WAIT1 | 1u << TCP_CLOSING | 1u << TCP_LAST_ACK)
 
 struct molt_listeners {
-    uint64_t *own; /* inodes of all sockets that the workloads hold, in order */
-    size_t owned, own_cap;
+    struct molt__inodes own; /* of all sockets that the workloads hold, in order */
     uint16_t *port; /* of those among them that listen */
     size_t ports, port_cap;
 };
-
-static int note_socket(void *ctx, const struct molt__fd *f, struct molt_error **err)
-{
-    struct molt_listeners *l = ctx;
-
-    (void)err;
-    if (S_ISSOCK(f->st.st_mode)) {
-        MOLT_GROW(l->own, l->owned, l->own_cap);
-        l->own[l->owned++] = f->st.st_ino;
-    }
-    return 0;
-}
 
 static int by_number(const void *a, const void *b)
 {
@@ -49,7 +36,7 @@ static int by_number(const void *a, const void *b)
 
 static bool is_own(const struct molt_listeners *l, uint64_t ino)
 {
-    return l->owned && bsearch(&ino, l->own, l->owned, sizeof(*l->own), by_number);
+    return l->own.n && bsearch(&ino, l->own.v, l->own.n, sizeof(*l->own.v), by_number);
 }
 
 static bool is_port(const struct molt_listeners *l, uint16_t port)
@@ -123,9 +110,9 @@ int molt_listeners_find(struct molt_workload *const *w, size_t n, struct molt_li
 
     for (size_t i = 0; i < n; i++)
         for (size_t p = 0; p < w[i]->procs && r == 0; p++)
-            r = molt__each_fd(w[i]->proc[p].pid, false, note_socket, l, err);
-    if (r == 0 && l->owned)
-        qsort(l->own, l->owned, sizeof(*l->own), by_number);
+            r = molt__socket_inodes(w[i]->proc[p].pid, &l->own, err);
+    if (r == 0 && l->own.n)
+        qsort(l->own.v, l->own.n, sizeof(*l->own.v), by_number);
     if (r == 0)
         r = list(&k, err);
     if (r < 0)
@@ -139,7 +126,7 @@ void molt_listeners_free(struct molt_listeners *l)
 {
     if (!l)
         return;
-    free(l->own);
+    free(l->own.v);
     free(l->port);
     free(l);
 }
