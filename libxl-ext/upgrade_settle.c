@@ -24,6 +24,18 @@ void up_warn_unsettled(struct molt_op *op, const struct molt_json *reply)
                   up_param(op, "workload"));
 }
 
+/* For the report: numbers, whatever the guest said. */
+static void note_settle(struct molt_op *op, const struct molt_json *reply)
+{
+    static const char *const kinds[] = {"waiting", "half_open", "closing"};
+    struct molt_json *o = molt_json_object(), *u = molt_json_object();
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+        molt_json_set_int(u, kinds[i], count(molt_json_get(reply, "unsettled"), kinds[i]));
+    molt_json_set(o, "unsettled", u);
+    molt_json_set_double(o, "ms", molt_json_get_double(reply, "ms", 0));
+    molt_op_note(op, "settle", o);
+}
+
 int up_settle(struct molt_op *op, struct molt_chan *active, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *reply = NULL;
@@ -32,7 +44,7 @@ int up_settle(struct molt_op *op, struct molt_chan *active, struct molt_error **
         return 0;
     if (r < 0)
         return r;
-    molt_op_note(op, "settle", molt_json_copy(reply));
+    note_settle(op, reply);
     const long long waiting = count(molt_json_get(reply, "unsettled"), "waiting");
     if (waiting)
         return molt_error_set(err, MOLT_E_CANNOT_MOVE, "%lld connection%s to %s wait%s to be accepted, and would be reset; try again when it accepts connections at once",
