@@ -65,21 +65,20 @@ bool molt__cpu_policy_differ(const xen_cpuid_leaf_t *a, uint32_t na, const xen_c
     return false;
 }
 
-int molt_cpu_policy_same(uint32_t from, const char *from_name, uint32_t to, const char *to_name, struct molt_error **err)
+int molt_cpu_policy_same(struct molt_cpu_of from, struct molt_cpu_of to, const char *remedy, struct molt_error **err)
 {
     struct policy a = {0}, b = {0};
     xen_cpuid_leaf_t x, y;
     char subleaf[16] = "";
     xc_interface *xc = xc_interface_open(NULL, NULL, 0);
-    int r = xc ? get(xc, from, &a, err) : molt_error_errno(err, "open Xen's control interface");
+    int r = xc ? get(xc, from.domid, &a, err) : molt_error_errno(err, "open Xen's control interface");
     if (r == 0)
-        r = get(xc, to, &b, err);
+        r = get(xc, to.domid, &b, err);
     if (r == 0 && molt__cpu_policy_differ(a.leaf, a.n, b.leaf, b.n, &x, &y)) {
         if (x.subleaf != XEN_CPUID_NO_SUBLEAF)
             snprintf(subleaf, sizeof(subleaf), ":%u", x.subleaf);
-        r = molt_error_set(err, MOLT_E_CANNOT_MOVE, "%s and %s do not have the same CPU: CPUID 0x%x%s is %08x %08x %08x %08x in %s and %08x %08x %08x %08x in %s, and a process does not ask "
-                           "again; give both the same cpuid= in their configurations and start them on the same host",
-                           from_name, to_name, x.leaf, subleaf, x.a, x.b, x.c, x.d, from_name, y.a, y.b, y.c, y.d, to_name);
+        r = molt_error_set(err, MOLT_E_CANNOT_MOVE, "%s and %s do not have the same CPU: CPUID 0x%x%s is %08x %08x %08x %08x in %s and %08x %08x %08x %08x in %s, and a process does not ask again; %s",
+                           from.name, to.name, x.leaf, subleaf, x.a, x.b, x.c, x.d, from.name, y.a, y.b, y.c, y.d, to.name, remedy);
     }
     if (xc)
         xc_interface_close(xc);

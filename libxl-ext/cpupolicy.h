@@ -13,8 +13,12 @@
 
 #include "base/error.h"
 
-/* 0, or MOLT_E_CANNOT_MOVE with the first difference, what lets both have the same, and these names of the domains. MOLT_E_INTERNAL: Xen does not tell. */
-int molt_cpu_policy_same(uint32_t from, const char *from_name, uint32_t to, const char *to_name, struct molt_error **err);
+struct molt_cpu_of {
+    uint32_t domid;
+    const char *name;
+};
+/* 0, or MOLT_E_CANNOT_MOVE with the first difference, and remedy, what lets both have the same. MOLT_E_INTERNAL: Xen does not tell. */
+int molt_cpu_policy_same(struct molt_cpu_of from, struct molt_cpu_of to, const char *remedy, struct molt_error **err);
 
 /* Of two policies: the first leaf that differs, or that one of them lacks; false: there is none. Leaves of zeros are as if not there. Those of the topology (0x1 EBX, 0x4, 0xb, 0x1f,
  * 0x8000001e) are not compared: they tell where a processor is. ret_a, ret_b: what either has; zeros: nothing. */

@@ -147,7 +147,12 @@ int molt_divert_return(const char *op_id, const struct molt_divert *d, struct mo
 {
     CLEANUP_RTNL struct nl_sock *s = NULL;
     const struct molt__ends e = molt__hold_ends(op_id, 0);
+    struct molt_link from = {0};
     int r = molt_rtnl_open(&s, err);
+    if (r == 0)
+        r = molt_rtnl_link(s, d->from, &from, err);
+    if (r == 0 && !from.index) /* its guest is gone: there is nobody to give it to */
+        return molt_hold_remove(op_id, NULL, 0, err);
     /* First, or what is handed back would be diverted again. */
     if (r == 0)
         r = end_diversion(s, d->from, err);

@@ -204,22 +204,24 @@ static int place_of(struct nl_sock *s, const struct molt__ends *e, const struct 
     return v->at.vif ? 0 : look_one(s, e, v, ret, err);
 }
 
-static bool can_requests(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v)
-{
-    struct molt_link vif, port;
-    bool hooked = true;
-    return molt_rtnl_link(s, e->port, &port, NULL) == 0 && port.index && molt_rtnl_link(s, v->vif, &vif, NULL) == 0 && vif.index &&
-           molt_rtnl_hooked(s, vif.index, &hooked, NULL) == 0 && !hooked;
-}
-
-void molt_hold_can_requests(const char *op_id, struct molt_hold_vif *v, int n)
+int molt_hold_can_requests(const char *op_id, struct molt_hold_vif *v, int n)
 {
     CLEANUP_RTNL struct nl_sock *s = NULL;
-    const bool open = molt_rtnl_open(&s, NULL) == 0;
+    int others = 0;
+    if (molt_rtnl_open(&s, NULL) < 0)
+        return 0;
     for (int i = 0; i < n; i++) {
         struct molt__ends e = molt__hold_ends(op_id, i);
-        v[i].requests = open && can_requests(s, &e, &v[i]);
+        struct molt_link vif, port;
+        bool hooked = true;
+        v[i].requests = false;
+        if (molt_rtnl_link(s, e.port, &port, NULL) < 0 || !port.index || molt_rtnl_link(s, v[i].vif, &vif, NULL) < 0 || !vif.index ||
+            molt_rtnl_hooked(s, vif.index, &hooked, NULL) < 0)
+            continue;
+        v[i].requests = !hooked;
+        others += hooked;
     }
+    return others;
 }
 
 static int requests_one(struct nl_sock *s, const struct molt__ends *e, const struct molt_hold_vif *v, struct molt_error **err)

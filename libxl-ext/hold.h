@@ -43,8 +43,9 @@ struct molt_hold_stats {
 int molt_hold_prepare(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err);
 /* Notes where everything is, so that engage need not ask in the pause: right before it, since interfaces come and go. */
 int molt_hold_look(const char *op_id, struct molt_hold_vif *v, int n, struct molt_error **err);
-/* Whether molt_hold_requests can do something for them; into their `requests`. Not where an admin has filters at a vif, or ours is not there. */
-void molt_hold_can_requests(const char *op_id, struct molt_hold_vif *v, int n);
+/* Whether molt_hold_requests can do something for them; into their `requests`. Not where somebody else has a hook for filters at a vif (it
+ * returns how many those are), or ours is not there. */
+int molt_hold_can_requests(const char *op_id, struct molt_hold_vif *v, int n);
 /* Before engage: holds what asks for new TCP connections, where `requests` says so, while all else goes on: a connection that the workload has not accepted when it stands
  * still cannot be moved (procmig/settle.h). In the same queue, by a filter at the vif. */
 int molt_hold_requests(const char *op_id, const struct molt_hold_vif *v, int n, struct molt_error **err);

@@ -141,11 +141,11 @@ static int step_halt(struct molt_op *op, struct molt_error **err)
     if (r == 0)
         r = mig_hold_guard(op, err);
     if (r == 0)
-        r = up_arm_dump(op, from, false, err);
+        r = up_arm_dump(op, from, err);
     if (r == 0)
         r = mig_hold_requests(op, err);
     if (r == 0)
-        r = up_settle(op, from, err);
+        r = up_settle(op, from, false, err);
     if (r < 0)
         return r;
     up_hurry(op, true);

@@ -55,7 +55,8 @@ static int check_domains(struct preflight *f, struct molt_error **err)
 
 static int check_processors(struct preflight *f, struct molt_error **err)
 {
-    return molt_cpu_policy_same(f->from.domid, f->from.name, f->to.domid, f->to.name, err);
+    return molt_cpu_policy_same((struct molt_cpu_of){f->from.domid, f->from.name}, (struct molt_cpu_of){f->to.domid, f->to.name},
+                                "give both the same cpuid= in their configurations, and start them anew on this host", err);
 }
 
 /* The engine's lock is on the first one only. */

@@ -455,10 +455,10 @@ static struct rtnl_qdisc *clsact(int index)
     return q;
 }
 
-static int add_hook(struct nl_sock *s, int index, struct molt_error **err)
+static int add_hook(struct nl_sock *s, int index, int flags, struct molt_error **err)
 {
     CLEANUP_PUT(qdisc) struct rtnl_qdisc *q = clsact(index);
-    return failed(err, rtnl_qdisc_add(s, q, NLM_F_CREATE), "hook of interface %d", index);
+    return failed(err, rtnl_qdisc_add(s, q, NLM_F_CREATE | flags), "hook of interface %d", index);
 }
 
 /* Where the header has its receiver. */
@@ -476,7 +476,7 @@ static int add_receiver(struct rtnl_cls *c, const struct molt_rtnl_address *a)
 int molt_rtnl_divert(struct nl_sock *s, int index, const struct molt_rtnl_address *a, int to, struct molt_error **err)
 {
     CLEANUP_PUT(cls) struct rtnl_cls *c = filter_at(index, LEAVING, PRIO_REDIRECT, a->v6 ? ETH_P_IPV6 : ETH_P_IP);
-    int r = add_hook(s, index, err);
+    int r = add_hook(s, index, 0, err);
     if (r < 0)
         return r;
     r = add_receiver(c, a);
@@ -504,7 +504,7 @@ static int divert_requests(struct nl_sock *s, int index, bool v6, const struct m
 
 int molt_rtnl_divert_requests(struct nl_sock *s, int index, const struct molt_rtnl_address *a, int to, struct molt_error **err)
 {
-    int r = add_hook(s, index, err);
+    int r = add_hook(s, index, NLM_F_EXCL, err);
     if (r < 0)
         return r;
     if (!a || !a->v6)
@@ -514,11 +514,32 @@ int molt_rtnl_divert_requests(struct nl_sock *s, int index, const struct molt_rt
     return failed(err, r, "divert connections of interface %d", index);
 }
 
+static bool none_there(int r) { return r == -NLE_OBJ_NOTFOUND || r == -NLE_INVAL || r == -NLE_NODEV || r == -NLE_OPNOTSUPP; }
+
+/* Whether anybody has a filter at one side of the hook. */
+static bool has_filters(struct nl_sock *s, int index, uint32_t side)
+{
+    CLEANUP_PUT(cache) struct nl_cache *all = NULL;
+    return rtnl_cls_alloc_cache(s, index, side, &all) == 0 && nl_cache_nitems(all) > 0;
+}
+
 int molt_rtnl_divert_end(struct nl_sock *s, int index, struct molt_error **err)
 {
+    static const struct { uint16_t prio, protocol; } ours[] = {
+        {PRIO_REQUESTS, ETH_P_IP}, {PRIO_REDIRECT, ETH_P_IP}, {PRIO_REDIRECT, ETH_P_IPV6}, {PRIO_REQUESTS6, ETH_P_IPV6}};
     CLEANUP_PUT(qdisc) struct rtnl_qdisc *q = clsact(index);
-    int r = rtnl_qdisc_delete(s, q);
-    return r == -NLE_OBJ_NOTFOUND || r == -NLE_INVAL || r == -NLE_NODEV ? 0 : failed(err, r, "hook of interface %d", index);
+    int r = 0;
+    for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++) {
+        CLEANUP_PUT(cls) struct rtnl_cls *c = filter_at(index, LEAVING, ours[i].prio, ours[i].protocol);
+        r = rtnl_cls_delete(s, c, 0);
+        if (r < 0 && !none_there(r))
+            return failed(err, r, "filters of interface %d", index);
+    }
+    /* Somebody may have put others there meanwhile. */
+    if (has_filters(s, index, LEAVING) || has_filters(s, index, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)))
+        return 0;
+    r = rtnl_qdisc_delete(s, q);
+    return none_there(r) ? 0 : failed(err, r, "hook of interface %d", index);
 }
 
 int molt_rtnl_queue(struct nl_sock *s, int index, bool ingress, struct molt_queue *ret, struct molt_error **err)

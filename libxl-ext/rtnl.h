@@ -69,9 +69,9 @@ int molt_rtnl_hooked(struct nl_sock *s, int index, bool *ret, struct molt_error 
 /* What leaves through `index` for this address leaves through `to` instead; by a clsact hook that the interface gets, and loses at the end. */
 int molt_rtnl_divert(struct nl_sock *s, int index, const struct molt_rtnl_address *a, int to, struct molt_error **err);
 /* Likewise of what leaves only the first packets of TCP connections (SYN alone, in the first fragment of a packet; of IPv6: without extension headers), for this address, or
- * (NULL) for any. */
+ * (NULL) for any. An error where there is a hook already. */
 int molt_rtnl_divert_requests(struct nl_sock *s, int index, const struct molt_rtnl_address *a, int to, struct molt_error **err);
-/* Also when there is none. */
+/* Also when there is none. What others have put there meanwhile stays. */
 int molt_rtnl_divert_end(struct nl_sock *s, int index, struct molt_error **err);
 
 struct molt_queue {

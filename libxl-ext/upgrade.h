@@ -203,12 +203,11 @@ int up_before_freeze(struct molt_op *op, struct molt_chan *active, struct molt_e
 void up_tell_error(struct molt_op *op);
 /* An answer of an agent from before this request? Then that is no error (err is cleared): the next request does the same. */
 bool up_older_agent(const struct molt_chan *c, int r, struct molt_error **err);
-/* CRIU waits for the dump with its program and caches in memory. Without it the standstill is the time of its start longer. bystanders: everything else in
- * the guest stands still from here on. */
-int up_arm_dump(struct molt_op *op, struct molt_chan *active, bool bystanders, struct molt_error **err);
+/* CRIU waits for the dump with its program and caches in memory. Without it the standstill is the time of its start longer. */
+int up_arm_dump(struct molt_op *op, struct molt_chan *active, struct molt_error **err);
 /* upgrade_settle.c: behind up_arm_dump, where dom0 lets no new connections come: the workload accepts those that are complete. MOLT_E_CANNOT_MOVE: it does not. What else
- * cannot be moved is a warning, as (up_warn_unsettled) what "dump" tells of it. */
-int up_settle(struct molt_op *op, struct molt_chan *active, struct molt_error **err);
+ * cannot be moved is a warning, as (up_warn_unsettled) what "dump" tells of it. bystanders: everything else in the guest stands still from its end on. */
+int up_settle(struct molt_op *op, struct molt_chan *active, bool bystanders, struct molt_error **err);
 void up_warn_unsettled(struct molt_op *op, const struct molt_json *reply);
 /* With the workload stopped one pass is enough, unless something else in the guest removed a file under our hands. */
 int up_final_passes(struct molt_op *op, struct molt_chan *clone, struct molt_error **err);

@@ -219,7 +219,8 @@ static int create(struct molt_op *op, libxl_domain_config *cfg, struct molt_erro
         r = molt_op_put(op, "clone_domid", molt_json_int(domid), err);
     if (r == 0) { /* its configuration is the guest's; but that one may have come from another host */
         CLEANUP_FREE char *name = up_clone_name(op);
-        r = molt_cpu_policy_same((uint32_t)up_param_int(op, "domid"), molt_op_subject(op), domid, name, err);
+        r = molt_cpu_policy_same((struct molt_cpu_of){(uint32_t)up_param_int(op, "domid"), molt_op_subject(op)}, (struct molt_cpu_of){domid, name},
+                                 "the guest seems to have come from another host: reboot it first, so that it starts with this one's", err);
     }
     if (r == 0)
         r = molt_guest_wait(up_of(op)->x, domid, BOOT_LIMIT_MS, up_aborting, op, err);

@@ -196,17 +196,31 @@ static void note_levels(struct molt_op *op, const struct molt_json *told)
     molt_op_note(op, "levels", levels);
 }
 
-/* One that the new system has no unit or no user for; "restart" or "refuse", of app-compare's words. */
+/* The first reason that counts. A user whom the clone does not know may be one of a directory service, which it cannot ask; one with another number is another. */
+static const struct molt_json *first_reason(struct molt_op *op, const struct molt_json *u)
+{
+    const struct molt_json *list = molt_json_get(u, "reasons");
+    for (size_t i = 0; i < molt_json_size(list); i++) {
+        const struct molt_json *why = molt_json_at(list, i);
+        const char *detail = molt_json_get_string(why, "detail");
+        if (!molt_streq(molt_json_get_string(why, "what"), "no such owner here"))
+            return why;
+        molt_warn(molt_op_log(op), "the upgraded system: %.300s", detail ? detail : "a user is missing");
+    }
+    return NULL;
+}
+
+/* One that the new system has no unit for, or whose user is another one's there; "restart" or "refuse", of app-compare's words. */
 static int check_verdicts(struct molt_op *op, const struct molt_json *units, struct molt_error **err)
 {
     for (size_t i = 0; i < molt_json_size(units); i++) {
-        const struct molt_json *u = molt_json_at(units, i), *why = molt_json_at(molt_json_get(u, "reasons"), 0);
+        const struct molt_json *u = molt_json_at(units, i), *why = first_reason(op, u);
         const char *unit = molt_json_get_string(u, "unit"), *verdict = molt_json_get_string(u, "verdict");
         const char *detail = molt_json_get_string(why, "detail"), *remedy = molt_json_get_string(why, "remedy");
-        if (!molt_streq(verdict, "restart") && !molt_streq(verdict, "refuse"))
+        if (!why)
             continue;
         molt_op_note(op, "verdicts", molt_json_copy(units));
-        return molt_error_set(err, MOLT_E_CANNOT_MOVE, "%.128s cannot move to the upgraded system as it runs (%s): %.300s; %.300s", unit ? unit : "a service", verdict,
+        return molt_error_set(err, MOLT_E_CANNOT_MOVE, "%.128s cannot move to the upgraded system as it runs (%.16s): %.300s; %.300s", unit ? unit : "a service", verdict ? verdict : "?",
                               detail ? detail : "no reason told", remedy ? remedy : "");
     }
     return 0;
@@ -412,11 +426,10 @@ static void warn_bystanders(struct molt_op *op, const struct molt_json *dump)
         molt_warn(molt_op_log(op), "%s of %s does not stand still; what it writes from here on may be lost", late, molt_op_subject(op));
 }
 
-int up_arm_dump(struct molt_op *op, struct molt_chan *active, bool bystanders, struct molt_error **err)
+int up_arm_dump(struct molt_op *op, struct molt_chan *active, struct molt_error **err)
 {
     CLEANUP_ERROR struct molt_error *e = NULL;
     CLEANUP_JSON struct molt_json *args = up_units_args(op);
-    molt_json_set_bool(args, "bystanders", bystanders);
     int r = molt_call(active, "dump-arm", args, NULL, NULL, &e);
     if (r < 0 && active->broken) {
         molt_error_move(err, MOLT_STEAL_PTR(e));
@@ -589,17 +602,18 @@ int step_freeze(struct molt_op *op, struct molt_error **err)
         r = up_before_freeze(op, active, err);
     if (r == 0)
         r = molt_op_put(op, "freezing", molt_json_bool(true), err);
-    molt_hold_can_requests(molt_op_id(op), vifs.v, vifs.n);
+    if (molt_hold_can_requests(molt_op_id(op), vifs.v, vifs.n) > 0)
+        molt_warn(molt_op_log(op), "a vif of %s has filters already, so new connections are not held before the freeze: one that comes right then may be reset", molt_op_subject(op));
     if (r == 0)
         r = put_requests(op, &vifs, err);
     if (r == 0)
         r = molt_guard_start(molt_op_id(op), give_back, &vifs, &up_of(op)->guard, err);
     if (r == 0)
-        r = up_arm_dump(op, active, true, err);
+        r = up_arm_dump(op, active, err);
     if (r == 0)
         r = molt_hold_requests(molt_op_id(op), vifs.v, vifs.n, err);
     if (r == 0)
-        r = up_settle(op, active, err);
+        r = up_settle(op, active, true, err);
     if (r < 0)
         return r;
     (void)molt_hold_look(molt_op_id(op), vifs.v, vifs.n, NULL); /* else the hold looks itself, and tells what it does not find */

@@ -172,27 +172,38 @@ static struct molt_json *unsettled_json(const struct molt_unsettled *u)
     return o;
 }
 
-/* {"units"} -> {"unsettled": {"waiting", "half_open", "closing"}, "ms"} (settle.h): the workloads run on, and this waits a moment until they have accepted all connections, and
- * all data of those that they have closed has arrived; dom0 lets no new ones come meanwhile. dump-prepare came before. */
-int h_dump_settle(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+static int settle(struct session *s, struct molt_unsettled *ret, struct molt_error **err)
 {
-    struct session *s = rq->ctx;
     struct molt_workload *w[MOLT_MAX_UNITS];
-    struct molt_unsettled left = {0};
     size_t n = 0;
-    const int64_t t0 = molt_mono_us();
     for (size_t i = 0; i < s->units->n; i++)
         if (s->units->v[i]->workload)
             w[n++] = s->units->v[i]->workload;
     molt_listeners_free(s->listeners);
     s->listeners = NULL;
     int r = molt_listeners_find(w, n, &s->listeners, err);
-    if (r == 0)
-        r = molt_settle(s->listeners, &left, err);
+    return r < 0 ? r : molt_settle(s->listeners, ret, err);
+}
+
+/* {"bystanders"} -> {"unsettled": {"waiting", "half_open", "closing"}, "ms"} (settle.h): the workloads of the session run on, and this waits a moment until they have accepted
+ * all connections, and what they have closed is acknowledged; dom0 lets no new ones come meanwhile. Nothing that they may need for that stands still yet: with bystanders all
+ * else in the guest does behind it, as with dump-arm. dump-prepare came before. */
+int h_dump_settle(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
+{
+    struct session *s = rq->ctx;
+    struct molt_unsettled left = {0};
+    const int64_t t0 = molt_mono_us();
+    hurry(false); /* the processor is theirs */
+    int r = settle(s, &left, err);
     if (r < 0)
         return r;
     molt_json_set(reply, "unsettled", unsettled_json(&left));
     molt_json_set_double(reply, "ms", (double)(molt_mono_us() - t0) / 1000);
+    if (left.waiting)
+        return 0; /* dom0 ends it */
+    hurry(true);
+    if (molt_json_get_bool(rq->args, "bystanders", false) && !has_user_file_system())
+        stop_bystanders(s);
     return 0;
 }
 

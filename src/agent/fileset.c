@@ -142,16 +142,24 @@ static void note_file(struct here *h, const struct molt_pin *pin, const struct m
     molt_json_append(h->files, o);
 }
 
-/* A clone's PID 1 has masked the workloads' units, in /run (init.c): whether there is one behind that. */
+/* An empty file, or a link to a device, is a mask. */
+static bool has_file(const char *dir, const char *name)
+{
+    CLEANUP_FREE char *path = molt_xasprintf("%s/%s", dir, name);
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0;
+}
+
+/* A clone's PID 1 has masked the workloads' units, in /run (init.c): whether there is one behind that, of its own or of a template (systemd.unit(5)). */
 static bool unit_behind_mask(const char *unit)
 {
-    static const char *const dirs[] = {"/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}; /* systemd.unit(5) */
-    for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
-        CLEANUP_FREE char *path = molt_xasprintf("%s/%s", dirs[i], unit);
-        struct stat st;
-        if (stat(path, &st) == 0)
-            return S_ISREG(st.st_mode); /* an admin's mask leads to a device */
-    }
+    static const char *const dirs[] = {"/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system",
+                                       "/run/systemd/generator", "/run/systemd/generator.early", "/run/systemd/generator.late"};
+    const char *at = strchr(unit, '@'), *dot = strrchr(unit, '.');
+    CLEANUP_FREE char *template = at && dot > at ? molt_xasprintf("%.*s%s", (int)(at + 1 - unit), unit, dot) : NULL;
+    for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++)
+        if (has_file(dirs[i], unit) || (template && has_file(dirs[i], template)))
+            return true;
     return false;
 }
 

@@ -17,7 +17,7 @@
 #include "base/strbuf.h"
 #include "procmig/procfs.h"
 
-#define LOOK_EVERY_MS 2
+#define LOOK_EVERY_MS 5
 #define SYN_QUEUE     12 /* TCP_NEW_SYN_RECV of the kernel: how it lists requests of a listening socket */
 #define STATES        (1u << TCP_LISTEN | 1u << TCP_SYN_RECV | 1u << SYN_QUEUE | 1u << TCP_FIN_WAIT1 | 1u << TCP_CLOSING | 1u << TCP_LAST_ACK)
 
@@ -75,7 +75,7 @@ static int see(void *ctx, const struct nlmsghdr *h)
     } else if (m->idiag_inode == 0 && is_port(k->l, port)) {
         if (m->idiag_state == TCP_SYN_RECV || m->idiag_state == SYN_QUEUE)
             k->u.half_open++;
-        else if (m->idiag_wqueue > 1) /* the end itself counts as one */
+        else /* what it wrote, or its end, is not acknowledged */
             k->u.closing++;
     }
     return 0;
@@ -92,7 +92,7 @@ static int list(struct looking *k, struct molt_error **err)
         molt_rtreq_begin(&m, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &q, sizeof(q));
         int r = molt_rtreq_dump_of(NETLINK_SOCK_DIAG, &m, see, k);
 
-        if (r == -ENOENT && families[i] == AF_INET6) /* a kernel without IPv6 */
+        if (r == -ENOENT) /* a kernel without IPv6; or without tcp_diag, and then CRIU has no TCP connection to move either */
             continue;
         if (r < 0) {
             errno = -r;
@@ -102,15 +102,29 @@ static int list(struct looking *k, struct molt_error **err)
     return 0;
 }
 
+/* As its control group has them now: some may have come since it was looked at. */
+static int note_sockets(struct molt_listeners *l, const struct molt_workload *w, struct molt_error **err)
+{
+    pid_t *pid = NULL;
+    size_t n = 0;
+    int r = w->cgroup ? molt__cgroup_pids(w->cgroup, &pid, &n, err) : 0;
+
+    for (size_t i = 0; i < n && r == 0; i++)
+        r = molt__socket_inodes(pid[i], &l->own, err);
+    for (size_t p = 0; !w->cgroup && p < w->procs && r == 0; p++)
+        r = molt__socket_inodes(w->proc[p].pid, &l->own, err);
+    free(pid);
+    return r;
+}
+
 int molt_listeners_find(struct molt_workload *const *w, size_t n, struct molt_listeners **ret, struct molt_error **err)
 {
     struct molt_listeners *l = molt_xcalloc(1, sizeof(*l));
     struct looking k = {.l = l, .found = l};
     int r = 0;
 
-    for (size_t i = 0; i < n; i++)
-        for (size_t p = 0; p < w[i]->procs && r == 0; p++)
-            r = molt__socket_inodes(w[i]->proc[p].pid, &l->own, err);
+    for (size_t i = 0; i < n && r == 0; i++)
+        r = note_sockets(l, w[i], err);
     if (r == 0 && l->own.n)
         qsort(l->own.v, l->own.n, sizeof(*l->own.v), by_number);
     if (r == 0)

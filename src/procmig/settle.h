@@ -15,10 +15,10 @@
 struct molt_unsettled {
     unsigned waiting;   /* complete, and not accepted yet */
     unsigned half_open; /* the peer's last word of the three is missing */
-    unsigned closing;   /* closed by the service, with data that the peer has not acknowledged */
+    unsigned closing;   /* closed by the service at a port where it listens; the peer has not acknowledged that, or what was written before */
 };
 
-/* The TCP sockets at which these workloads listen. */
+/* The TCP sockets at which these workloads listen: all processes of their control groups. */
 struct molt_listeners;
 /* *ret is the caller's: molt_listeners_free (NULL is fine there). */
 int molt_listeners_find(struct molt_workload *const *w, size_t n, struct molt_listeners **ret, struct molt_error **err);

@@ -112,7 +112,7 @@ static void hold_requests(struct world *w, const struct sender *s, struct molt_h
 {
     *v = to_active;
     ok(molt_hold_prepare(OP, v, 1, err), err);
-    molt_hold_can_requests(OP, v, 1);
+    assert_int_equal(molt_hold_can_requests(OP, v, 1), 0);
     assert_true(v->requests);
     say_all(s);
     EXPECT(w->active, "4:02", "4:10", "4:12", "6:02", "6:10", "6:12");
@@ -174,7 +174,7 @@ static void test_requests_not_here(void **state)
     CLEANUP_ERROR struct molt_error *err = NULL;
     assert_true(sh("tc qdisc add dev vifA.0 clsact"));
     ok(molt_hold_prepare(OP, &v, 1, &err), &err);
-    molt_hold_can_requests(OP, &v, 1);
+    assert_int_equal(molt_hold_can_requests(OP, &v, 1), 1);
     assert_false(v.requests);
     ok(molt_hold_requests(OP, &v, 1, &err), &err);
     say4(&s, SYN);
@@ -185,6 +185,48 @@ static void test_requests_not_here(void **state)
     assert_true(sh("tc qdisc del dev vifA.0 clsact"));
     expect_clean();
     done_with(&s);
+}
+
+/* Somebody puts filters there while ours are: ours alone go. And a hook that comes between the look and ours is not taken for ours. */
+static void test_requests_beside_others(void **state)
+{
+    need_plug();
+    struct world *w = *state;
+    struct sender s = sender_of(w);
+    struct molt_hold_vif v;
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    hold_requests(w, &s, &v, &err);
+    assert_true(sh("tc filter add dev vifA.0 egress prio 50 protocol ip u32 match ip dport 1 0xffff action pass"));
+    ok(molt_hold_release(OP, &v, 1, NULL, &err), &err);
+    EXPECT(w->active, "4:02", "6:02");
+    ok(molt_hold_remove(OP, &v, 1, &err), &err);
+    assert_true(sh("tc filter show dev vifA.0 egress | grep -q 'pref 50' && ! tc filter show dev vifA.0 egress | grep -q mirred"));
+    v.requests = true;
+    ok(molt_hold_prepare(OP, &v, 1, &err), &err);
+    assert_true(molt_hold_requests(OP, &v, 1, &err) < 0);
+    ok(molt_hold_release(OP, &v, 1, NULL, NULL), &err);
+    molt_hold_remove(OP, &v, 1, NULL);
+    assert_true(sh("tc filter show dev vifA.0 egress | grep -q 'pref 50'"));
+    assert_true(sh("tc qdisc del dev vifA.0 clsact"));
+    expect_clean();
+    done_with(&s);
+}
+
+/* The first guest is gone, and its vif: there is nobody to give anything back to, and nothing of ours stays. */
+static void test_returned_to_nobody(void **state)
+{
+    need_plug();
+    struct molt_divert d = {.from = "vifG.0", .to = "vifB.0", .to_mac = {0x00, 0x16, 0x3e, 0, 0, 2}};
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    int fd = new_vif("vifB.0", "brT"), gone = new_vif("vifG.0", "brT");
+    (void)state;
+    ok(molt_divert_address("10.9.0.1/24", &d.address, &err), &err);
+    ok(molt_divert_prepare(OP, &d, &err), &err);
+    ok(molt_divert_engage(OP, &d, &err), &err);
+    close(gone);
+    ok(molt_divert_return(OP, &d, &err), &err);
+    expect_clean();
+    close(fd);
 }
 
 /* Of one address alone: the guest's others go on. */
@@ -227,6 +269,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_requests_to_clone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_requests_given_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_requests_not_here, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_requests_beside_others, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_returned_to_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(test_requests_of_an_address, setup, teardown),
     };
     return cmocka_run_group_tests(tests, net_up, net_down);

@@ -123,6 +123,7 @@ static void closed_ones_with_data_are_counted(void **state)
 {
     static const char data[1 << 20];
     struct server s;
+    struct molt_error *err = NULL;
     char buf[65536];
     (void)state;
     serve(&s, AF_INET);
@@ -136,7 +137,8 @@ static void closed_ones_with_data_are_counted(void **state)
     assert_false(molt_is_settled(&u));
     while (recv(c, buf, sizeof(buf), 0) > 0)
         ;
-    assert_int_equal(look(&s).closing, 0);
+    ok(molt_settle(s.l, &u, &err), &err); /* the last acknowledgement may take a moment */
+    assert_true(molt_is_settled(&u));
     close(c);
     end(&s);
 }

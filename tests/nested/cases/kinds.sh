@@ -18,8 +18,19 @@ filters() {
 # addresses with their MAC, and routes: what clients and neighbours know of the guest
 network() { guest "cat /sys/class/net/eth0/address; ip -o addr show dev eth0 | sed 's/ valid_lft.*//'; ip route; ip -6 route show dev eth0 | sed 's/ expires [0-9]*sec//'"; }
 told() { dom0 "jq .told /tmp/k.kinds$1.status"; }
-# Another process cannot have the JVMs' locks.
-locks() { guest "cd /var/lib && for d in java21 java25; do python3 -c 'import fcntl, sys; fcntl.lockf(open(sys.argv[1], \"r+\"), fcntl.LOCK_EX | fcntl.LOCK_NB)' \$d/mapped 2>/dev/null && echo \$d is not locked; done; true"; }
+# Another process cannot have the JVMs' locks, and is told that somebody else has them.
+locks() {
+    guest_sh <<'END' | xargs
+for d in java21 java25; do python3 -c '
+import fcntl, sys
+f = open(sys.argv[1], "r+")
+try:
+    fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    print(sys.argv[2], "free")
+except BlockingIOError:
+    print(sys.argv[2], "locked")' /var/lib/$d/mapped $d; done
+END
+}
 
 start_clients() {
     local port n=0
@@ -45,7 +56,7 @@ for port in 7100 7300 7200 7201; do check "port $port: all is there" same "$(ask
 check "a database for pgbench" dom0 "pgbench -q -i -s 1 -h $ADDRESS -U postgres postgres"
 expect 0 "all five can move" "xenmolt guest-upgrade -n --recipe debian-security web3" || exit 1
 before=$(pids)
-check "the JVMs hold their locks" same "$(locks)" ""
+check "the JVMs hold their locks" same "$(locks)" "java21 locked java25 locked"
 check "one has 500 threads of its own" guest "[ \$(ls /proc/\$(systemctl show -P MainPID java21)/task | wc -l) -gt 500 ]"
 check "and their defaults: perf data, and the archive of classes" guest "for u in java21 java25; do p=\$(systemctl show -P MainPID \$u); grep -q hsperfdata /proc/\$p/maps && grep -q '[.]jsa' /proc/\$p/maps || exit 1; done"
 network >"$scratch/network"
@@ -92,7 +103,7 @@ check "before that all connections were accepted" dom0 "jq -e '.blackout.settle 
 note "settled: $(report '.blackout.settle | tojson'); held $(report '.blackout.held | tojson')"
 network >"$scratch/network.after"
 check "the same MAC, addresses and routes" diff -U1 "$scratch/network" "$scratch/network.after"
-check "the JVMs still hold their locks" same "$(locks)" ""
+check "the JVMs still hold their locks" same "$(locks)" "java21 locked java25 locked"
 check "and all 500 threads" guest "[ \$(ls /proc/\$(systemctl show -P MainPID java21)/task | wc -l) -gt 500 ]"
 check "perf data and archive are mapped" guest "for u in java21 java25; do p=\$(systemctl show -P MainPID \$u); grep -q hsperfdata /proc/\$p/maps && grep -q '[.]jsa' /proc/\$p/maps || exit 1; done"
 check "the restore of each was tried before" same "$(report '[.rehearsal[].unit] | unique | length')" 5
