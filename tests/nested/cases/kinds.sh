@@ -58,6 +58,8 @@ expect 0 "all five can move" "xenmolt guest-upgrade -n --recipe debian-security 
 before=$(pids)
 check "the JVMs hold their locks" same "$(locks)" "java21 locked java25 locked"
 check "one has 500 threads of its own" guest "[ \$(ls /proc/\$(systemctl show -P MainPID java21)/task | wc -l) -gt 500 ]"
+collectors() { guest "for u in java21 java25; do cat /proc/\$(systemctl show -P MainPID \$u)/task/*/comm | grep -oE '^G1 Service|^GC Thread' | sort -u | tr '\n' ,; done"; }
+check "one collects with G1, the other in parallel without it" same "$(collectors)" "G1 Service,GC Thread,GC Thread,"
 check "and their defaults: perf data, and the archive of classes" guest "for u in java21 java25; do p=\$(systemctl show -P MainPID \$u); grep -q hsperfdata /proc/\$p/maps && grep -q '[.]jsa' /proc/\$p/maps || exit 1; done"
 network >"$scratch/network"
 filters >"$scratch/filters"
@@ -105,6 +107,7 @@ network >"$scratch/network.after"
 check "the same MAC, addresses and routes" diff -U1 "$scratch/network" "$scratch/network.after"
 check "the JVMs still hold their locks" same "$(locks)" "java21 locked java25 locked"
 check "and all 500 threads" guest "[ \$(ls /proc/\$(systemctl show -P MainPID java21)/task | wc -l) -gt 500 ]"
+check "and their collectors" same "$(collectors)" "G1 Service,GC Thread,GC Thread,"
 check "perf data and archive are mapped" guest "for u in java21 java25; do p=\$(systemctl show -P MainPID \$u); grep -q hsperfdata /proc/\$p/maps && grep -q '[.]jsa' /proc/\$p/maps || exit 1; done"
 check "the restore of each was tried before" same "$(report '[.rehearsal[].unit] | unique | length')" 5
 check "the hooks were told, in the old guest and in the new one" same "$(guest "cat /var/lib/native/hooks" | xargs)" \
