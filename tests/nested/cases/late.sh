@@ -48,7 +48,7 @@ guest "systemctl stop deaf"
 guest "systemctl start holder"
 comes_to_nothing 10 "a file that the new system does not have: the trial finds it" "trial of the restore of holder.service" --workload counter.service,holder.service
 check "no hook was told of a freeze" told ""
-check "it says what CRIU could not open" dom0 "jq -r '.error | tostring' /tmp/up.json | grep -q /proc/"
+check "it says what CRIU could not open" dom0 "jq -r .error.text /tmp/up.json | grep -q 'proc/[0-9]*/status'"
 guest "systemctl stop holder"
 
 recipe /tmp/motd <<'END'
