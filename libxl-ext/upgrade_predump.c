@@ -59,7 +59,7 @@ static int one_round(struct molt_op *op, struct rounds *p, struct molt_error **e
         return r;
     const char *why = molt_json_get_string(dump, "unsupported");
     if (why) {
-        molt_info(molt_op_log(op), "memory is not copied before the freeze: %s", why);
+        molt_warn(molt_op_log(op), "memory is not copied before the freeze: %s", why);
         p->enough = true;
         return 0;
     }
