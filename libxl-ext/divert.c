@@ -155,7 +155,7 @@ int molt_divert_return(const char *op_id, const struct molt_divert *d, struct mo
         return molt_hold_remove(op_id, NULL, 0, err);
     /* First, or what is handed back would be diverted again. */
     if (r == 0)
-        r = end_diversion(s, d->from, err);
+        r = molt_rtnl_divert_end(s, from.index, err);
     if (r == 0)
         r = open_to(s, &e, NULL, d->from, NULL, err);
     if (r == 0)

@@ -48,7 +48,7 @@ struct session {
     struct molt_json *folders; /* directories that the other agent may ask about, [path]; NULL: whole file systems */
     struct molt_json *pins; /* what the active side told of its pins */
     struct molt_listeners *listeners; /* of the services that move, as dump-settle found them; NULL: it did not */
-    struct molt_json *bystanders; /* what dump-arm stopped and dump will tell of, NULL: nothing yet */
+    struct molt_json *bystanders; /* what dump-settle stopped and dump will tell of, NULL: nothing yet */
 };
 
 /* supervisor.c: announces, serves one host connection after another; returns only on a fatal error. */

@@ -149,17 +149,14 @@ static int arm(struct molt_request *rq, struct unit_move *m, const struct molt_j
     return molt_dump_arm(m->workload, &o, &m->dump, err);
 }
 
-/* {"units": [{"unit", "rounds": how many of memory came before}], "bystanders"}: for each a CRIU is started, which waits for "dump" with the same
- * arguments. The workloads run on; with bystanders everything else in the guest stands still from here on, which "dump" would have to wait for. Undone by
- * resume, or by the end of the session; of the CRIUs by dump-prepare, too. */
+/* {"units": [{"unit", "rounds": how many of memory came before}]}: for each a CRIU is started, which waits for "dump" with the same arguments. The workloads run on.
+ * Undone by resume, by the end of the session, or by dump-prepare. */
 int h_dump_arm(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     (void)reply;
     int r = units_each(rq, arm, err); /* clients wait for what this takes of the processor, and nobody for its end */
     if (r == 0)
         hurry(true);
-    if (r == 0 && molt_json_get_bool(rq->args, "bystanders", false) && !has_user_file_system())
-        stop_bystanders(rq->ctx);
     return r;
 }
 
@@ -187,7 +184,7 @@ static int settle(struct session *s, struct molt_unsettled *ret, struct molt_err
 
 /* {"bystanders"} -> {"unsettled": {"waiting", "half_open", "closing"}, "ms"} (settle.h): the workloads of the session run on, and this waits a moment until they have accepted
  * all connections, and what they have closed is acknowledged; dom0 lets no new ones come meanwhile. Nothing that they may need for that stands still yet: with bystanders all
- * else in the guest does behind it, as with dump-arm. dump-prepare came before. */
+ * else in the guest does behind it, which "dump" would have to wait for. Undone by resume, or by the end of the session. dump-prepare came before. */
 int h_dump_settle(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
@@ -315,7 +312,7 @@ static int end_all(struct session *s, struct molt_json *reply, struct molt_error
 }
 
 /* {"units": [{"unit", "rounds"}], "early", "alone": everything else in the guest goes on, "address": the service's own, which it loses here} -> {"workloads", "bystanders", and "unsettled" as dump-settle where there is any}. The workloads stand still from here on, and soon after everything
- * else that did not since dump-arm. Undone by resume, or by the end of the session. dump-prepare came before, and perhaps dump-arm. early: the reply comes while CRIU
+ * else that did not since dump-settle. Undone by resume, or by the end of the session. dump-prepare came before, and perhaps dump-arm. early: the reply comes while CRIU
  * still reads, with "dumping": dump-end is to follow; where something in the guest may have to answer CRIU it comes at the end all the
  * same, with "units" as dump-end has them. */
 int h_dump(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)

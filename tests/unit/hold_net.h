@@ -28,6 +28,9 @@ struct world {
     uint32_t next;                       /* number of the next datagram */
 };
 
+#define GUEST_MAC "00:16:3e:00:00:01" /* both guests' */
+
+static const struct molt_hold_vif to_clone = {.vif = "vifC.0", .bridge = "brT", .mac = {0x00, 0x16, 0x3e, 0, 0, 1}};
 static const struct molt_hold_vif to_active = {.vif = "vifA.0", .bridge = "brT", .mac = {0x00, 0x16, 0x3e, 0, 0, 1}};
 
 /* Around all tests, and around each: a new network for each. */

@@ -16,9 +16,6 @@
 #include "hold_net.h"
 #include "rtnl.h"
 
-#define GUEST_MAC "00:16:3e:00:00:01"
-
-static const struct molt_hold_vif to_clone = {.vif = "vifC.0", .bridge = "brT", .mac = {0x00, 0x16, 0x3e, 0, 0, 1}};
 
 static bool bridge_leads_to(const char *vif)
 {

@@ -13,12 +13,9 @@
 #include "divert.h"
 #include "hold_net.h"
 
-#define GUEST_MAC "00:16:3e:00:00:01"
 #define SYN       0x02
 #define ACK       0x10
 #define SYN_ACK   0x12
-
-static const struct molt_hold_vif to_clone = {.vif = "vifC.0", .bridge = "brT", .mac = {0x00, 0x16, 0x3e, 0, 0, 1}};
 
 struct sender {
     int v4, v6;
