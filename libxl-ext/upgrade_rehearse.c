@@ -3,6 +3,7 @@
  * A trial of the restore while the guest serves: each workload is dumped (it stands still for that long, and goes on), restored in the clone
  * where nobody hears it, looked at, killed. What cannot move ends the operation here, with the reason, and not in the freeze.
  */
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -17,6 +18,18 @@ struct trial {
     struct molt_json *units;    /* rounds of each unit: the fact as it is to be */
 };
 
+/* What a guest says goes into the report as numbers, and no more of it. */
+static void note_threads(struct molt_op *op, const struct molt_json *threads, const char *unit, struct molt_json *o)
+{
+    static const char *const names[] = {"reached", "busy", "left"};
+    struct molt_json *copy = molt_json_object();
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        molt_json_set_int(copy, names[i], molt_json_get_int(threads, names[i], 0));
+    molt_info(molt_op_log(op), "trial of %s: %" PRId64 " threads came to their next system call, %" PRId64 " were at work, %" PRId64 " were not let run (their process has a file mapped that is to stay as it is, or is not there yet)",
+              unit, molt_json_get_int(copy, "reached", 0), molt_json_get_int(copy, "busy", 0), molt_json_get_int(copy, "left", 0));
+    molt_json_set(o, "threads", copy);
+}
+
 static void note_trial(struct molt_op *op, struct trial *t, const char *unit, const struct molt_json *dump, const struct molt_json *done)
 {
     struct molt_json *o = molt_json_object();
@@ -27,6 +40,7 @@ static void note_trial(struct molt_op *op, struct trial *t, const char *unit, co
     molt_json_set_double(o, "restore_ms", restore_ms);
     molt_json_set_double(o, "transport_ms", molt_json_get_double(done, "transport_ms", 0));
     molt_json_set_int(o, "bytes", molt_json_get_int(done, "bytes", 0));
+    note_threads(op, molt_json_get(done, "threads"), unit, o);
     molt_json_append(t->list, o);
     molt_op_progress(op, -1, "trial of %s: stood still for %.0f ms, restored in %.0f ms", unit, frozen_ms, restore_ms);
 }

@@ -61,11 +61,21 @@ int h_rehearsal_dump(struct molt_request *rq, struct molt_json *reply, struct mo
     return 0;
 }
 
-/* {"unit", "rounds": as above} -> {"stats", "bytes", "transport_ms"}: its images come, and it is tried. */
+static void reply_trial(const struct molt_trial *t, struct molt_json *reply)
+{
+    struct molt_json *threads = molt_json_object();
+    molt_json_set_int(threads, "reached", (int64_t)t->step.reached);
+    molt_json_set_int(threads, "busy", (int64_t)t->step.busy);
+    molt_json_set_int(threads, "left", (int64_t)t->step.left);
+    molt_json_set(reply, "threads", threads);
+    molt_json_set(reply, "stats", molt_dump_stats_json(&t->stats));
+}
+
+/* {"unit", "rounds": as above} -> {"stats", "threads": {"reached", "busy", "left"}, "bytes", "transport_ms"}: its images come, and it is tried. */
 int h_rehearse(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
     struct session *s = rq->ctx;
-    struct molt_dump_stats stats = {0};
+    struct molt_trial trial;
     struct unit_move *m;
     unsigned rounds = 0;
     uint64_t bytes = 0;
@@ -84,13 +94,13 @@ int h_rehearse(struct molt_request *rq, struct molt_json *reply, struct molt_err
     molt_json_set_int(reply, "bytes", (int64_t)bytes);
     char **absent = volumes_dirs();
     if (r == 0)
-        r = molt_rehearse(m->unit, dir, NULL, (const char *const *)absent, REHEARSE_MS, &stats, err);
+        r = molt_rehearse(m->unit, dir, NULL, (const char *const *)absent, REHEARSE_MS, &trial, err);
     for (size_t i = 0; absent[i]; i++)
         free(absent[i]);
     free(absent);
     if (rounds == 0)
         (void)molt_remove_tree(dir, NULL); /* nothing is built on it */
     if (r == 0)
-        molt_json_set(reply, "stats", molt_dump_stats_json(&stats));
+        reply_trial(&trial, reply);
     return r;
 }

@@ -20,6 +20,7 @@
 #include "base/strbuf.h"
 #include "base/subprocess.h"
 #include "procmig/carry.h"
+#include "procmig/firststep.h"
 #include "procmig/gate.h"
 #include "procmig/image.h"
 #include "procmig/overlay.h"
@@ -242,6 +243,18 @@ static int look(const struct molt_json *meta, const char *ns, struct molt_error 
                           (int)first, state ? "state " : "not there", state ? &state : "");
 }
 
+/* Where the memory that can come later does, it is asked for by who runs: the pager serves on. */
+static int first_step(const struct molt_json *meta, const char *const *absent, struct molt_first_step *ret, struct molt_error **err)
+{
+    const struct molt_json *ids = molt_json_get(meta, "ids");
+    const size_t n = molt_json_size(ids);
+    CLEANUP_FREE pid_t *id = molt_xcalloc(n, sizeof(*id));
+
+    for (size_t i = 0; i < n; i++)
+        id[i] = (pid_t)molt_json_intval(molt_json_at(ids, i), 0);
+    return molt_first_step(id, n, absent, MOLT_FIRST_STEP_MS, ret, err);
+}
+
 /* By what they are, not by what a dump said: everything in our mount namespace but ourselves. */
 static int kill_all(const char *ns, struct molt_error **err)
 {
@@ -268,7 +281,7 @@ static int kill_all(const char *ns, struct molt_error **err)
 }
 
 /* In a child, whose namespaces go with it. */
-static int trial(const char *unit, const char *dir, const char *toolbox, const char *const *absent, int timeout_ms, struct molt_error **err)
+static int trial(const char *unit, const char *dir, const char *toolbox, const char *const *absent, int timeout_ms, struct molt_first_step *step, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *meta = NULL;
     CLEANUP_ERROR struct molt_error *e = NULL;
@@ -297,6 +310,8 @@ static int trial(const char *unit, const char *dir, const char *toolbox, const c
         r = restore(dir, toolbox, meta, timeout_ms, &pager, err);
     if (r == 0)
         r = look(meta, ns, err);
+    if (r == 0)
+        r = first_step(meta, absent, step, err);
     if (kill_all(ns, &e) < 0 && r == 0) {
         r = molt_error_code(e);
         molt_error_move(err, MOLT_STEAL_PTR(e));
@@ -306,13 +321,16 @@ static int trial(const char *unit, const char *dir, const char *toolbox, const c
     return r;
 }
 
-/* {"ok", "code", "error"}, to the parent. */
-static void tell(int fd, int r, const struct molt_error *e)
+/* {"ok", "reached", "busy", "left", "code", "error"}, to the parent. */
+static void tell(int fd, int r, const struct molt_first_step *step, const struct molt_error *e)
 {
     CLEANUP_JSON struct molt_json *v = molt_json_object();
     CLEANUP_FREE char *text = NULL;
 
     molt_json_set_bool(v, "ok", r == 0);
+    molt_json_set_int(v, "reached", (int64_t)step->reached);
+    molt_json_set_int(v, "busy", (int64_t)step->busy);
+    molt_json_set_int(v, "left", (int64_t)step->left);
     if (r < 0) {
         molt_json_set_string(v, "code", molt_code_name(r));
         molt_json_set_string(v, "error", molt_error_text(e));
@@ -321,7 +339,7 @@ static void tell(int fd, int r, const struct molt_error *e)
     (void)molt_write_all(fd, text, strlen(text));
 }
 
-static int hear(int fd, int timeout_ms, struct molt_error **err)
+static int hear(int fd, int timeout_ms, struct molt_first_step *step, struct molt_error **err)
 {
     CLEANUP_STRBUF struct molt_strbuf b = MOLT_STRBUF_INIT;
     CLEANUP_JSON struct molt_json *v = NULL;
@@ -345,6 +363,9 @@ static int hear(int fd, int timeout_ms, struct molt_error **err)
     }
     if (b.len == 0 || molt_json_parse(b.s, b.len, &v, NULL) < 0)
         return molt_error_set(err, MOLT_E_INTERNAL, "the trial of the restore ended without a word");
+    step->reached = (size_t)molt_json_get_int(v, "reached", 0);
+    step->busy = (size_t)molt_json_get_int(v, "busy", 0);
+    step->left = (size_t)molt_json_get_int(v, "left", 0);
     if (molt_json_get_bool(v, "ok", false))
         return 0;
     const char *code = molt_json_get_string(v, "code"), *why = molt_json_get_string(v, "error");
@@ -352,10 +373,10 @@ static int hear(int fd, int timeout_ms, struct molt_error **err)
     return molt_error_set(err, molt_code_from_name(code ? code : ""), "%s", why ? why : "the trial failed");
 }
 
-int molt_rehearse(const char *unit, const char *dir, const char *toolbox, const char *const *absent, int timeout_ms, struct molt_dump_stats *ret_stats,
+int molt_rehearse(const char *unit, const char *dir, const char *toolbox, const char *const *absent, int timeout_ms, struct molt_trial *ret,
                   struct molt_error **err)
 {
-    struct molt_dump_stats stats = {0};
+    struct molt_trial t = {0};
     int64_t begun = molt_mono_us();
     int fd[2], status, r;
     pid_t pid;
@@ -374,20 +395,20 @@ int molt_rehearse(const char *unit, const char *dir, const char *toolbox, const 
 
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         close(fd[0]);
-        r = trial(unit, dir, toolbox, absent, timeout_ms, &e);
-        tell(fd[1], r, e);
+        r = trial(unit, dir, toolbox, absent, timeout_ms, &t.step, &e);
+        tell(fd[1], r, &t.step, e);
         _exit(0);
     }
     close(fd[1]);
-    r = hear(fd[0], timeout_ms + 2 * DEATH_MS, err);
+    r = hear(fd[0], timeout_ms + 2 * DEATH_MS + MOLT_FIRST_STEP_MS, &t.step, err);
     close(fd[0]);
     kill(pid, SIGKILL);
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
-    stats.wall_us = (uint64_t)(molt_mono_us() - begun);
+    t.stats.wall_us = (uint64_t)(molt_mono_us() - begun);
     if (r == 0)
-        r = molt__stats_read(dir, "restore", &stats, err);
+        r = molt__stats_read(dir, "restore", &t.stats, err);
     if (r == 0)
-        *ret_stats = stats;
+        *ret = t;
     return r < 0 ? molt_error_prefix(err, "trial of the restore of %s", unit) : 0;
 }

@@ -23,6 +23,10 @@ UNIT_TESTS += tests/unit/test_neighbours
 tests_unit_test_neighbours_SOURCES = tests/unit/test_neighbours.c
 tests_unit_test_neighbours_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_firststep
+tests_unit_test_firststep_SOURCES = tests/unit/test_firststep.c
+tests_unit_test_firststep_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_sockfiles
 tests_unit_test_sockfiles_SOURCES = tests/unit/test_sockfiles.c
 tests_unit_test_sockfiles_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)

@@ -110,6 +110,8 @@ check "and all 500 threads" guest "[ \$(ls /proc/\$(systemctl show -P MainPID ja
 check "and their collectors" same "$(collectors)" "G1 Service,GC Thread,GC Thread,"
 check "perf data and archive are mapped" guest "for u in java21 java25; do p=\$(systemctl show -P MainPID \$u); grep -q hsperfdata /proc/\$p/maps && grep -q '[.]jsa' /proc/\$p/maps || exit 1; done"
 check "the restore of each was tried before" same "$(report '[.rehearsal[].unit] | unique | length')" 5
+check "and the database's processes ran to their next system call, or were at work" same "$(report '.rehearsal[] | select(.unit == "db.service") | .threads | [.reached > 5, .left] | tojson')" "[true,0]"
+note "in the trials: $(report '[.rehearsal[] | "\(.unit) \(.threads | tojson)"] | join(", ")')"
 check "the hooks were told, in the old guest and in the new one" same "$(guest "cat /var/lib/native/hooks" | xargs)" \
     "before-freeze web3 5 /usr/lib/postgresql/17/bin/postgres after-thaw web3 5 /usr/lib/postgresql/17/bin/postgres"
 check "and the report has them" same "$(report '[.hooks[] | "\(.event) \(.name) \(.status)"] | join(", ")')" "before-freeze 10-tell 0, after-thaw 10-tell 0"
