@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # app-migrate: the counting service moves under load from web1 (Debian 12) to web3 (Debian 13, without a JDK), with its address and its directory;
-# before that what is refused, and a failure behind the restore; at last back again.
+# before that what is refused, and a failure behind the restore; then back again; at last a C program over IPv6, from Debian 13 to Debian 12.
 . "$(dirname "$0")/../lib/case.sh"
 . "$NESTED/lib/twoguests.sh"
 
@@ -130,3 +130,38 @@ check "still the same process" same "$(main_pid)" "$PID_BEFORE"
 check "web3 has nothing of it but its directory" same "$(there "ls -d /var/lib/xenmolt/overlays/* /var/lib/xenmolt/pins/*/* /run/xenmolt/restore/* /run/systemd/system/counter.service.d 2>/dev/null; pgrep -c -u counter java" | xargs)" 0
 check "no overlay is needed here" same "$(dom0 "xenmolt app-overlays --json web1 | jq -c '[.overlays[].files[]]'")" "[]"
 load_clean
+
+note "a C program over IPv6: listening, half-closed, full queues, UDP, and much that a process can hold"
+SIX=fd77::50
+there_sh() { there "$(cat)"; }
+there_sh <<'END' || give_up "six does not start in web3"
+sed -e 's,/var/lib/native,/var/lib/six,' /etc/systemd/system/native.service >/etc/systemd/system/six.service
+install -d -o kinds -g kinds /var/lib/six
+ip addr add fd77::50/64 dev eth0 nodad
+systemctl daemon-reload
+echo 300000 >/proc/sys/kernel/ns_last_pid
+systemctl start six
+END
+kinds_uid=$(there "id -u kinds; id -g kinds" | xargs)
+check "web1 has its unit, its user and an address in that network, and not its program" dom0 "ssh $THERE cat /etc/systemd/system/six.service | ssh 10.77.0.11 'cat >/etc/systemd/system/six.service
+    groupadd -g ${kinds_uid#* } kinds && useradd --system --uid ${kinds_uid% *} --gid ${kinds_uid#* } kinds && ip addr add fd77::21/64 dev eth0 nodad && systemctl daemon-reload'" || exit 1
+dom0 "rm -f /tmp/k.*; setsid kindclient $SIX 7100 /tmp/k.six /tmp/k.six.status </dev/null >/tmp/k.six.log 2>&1 & echo \$! >/tmp/k.pid
+    for i in \$(seq 120); do [ \"\$(jq .told /tmp/k.six.status 2>/dev/null || echo 0)\" -gt 0 ] && exit 0; sleep 0.5; done; cat /tmp/k.six.log; exit 1" || give_up "the client does not get through"
+six_pid=$(there "systemctl show -P MainPID six")
+expect 0 "it moves from Debian 13 to Debian 12" "xenmolt app-migrate --address $SIX/64 --path /var/lib/six --report /tmp/six.json web3 web1 six" || exit 1
+note "blackout: $(dom0 "jq -c '[.blackout_ms, .blackout]' /tmp/six.json")"
+told=$(dom0 "jq .told /tmp/k.six.status")
+check "the same process, active" same "$(dom0 "ssh 10.77.0.11 'systemctl show -P MainPID six; systemctl is-active six'" | xargs)" "$six_pid active"
+check "with the libraries of Debian 13" dom0 "xenmolt app-overlays --json web1 | jq -e '[.overlays[] | select(.unit == \"six.service\") | .files[]] | any(contains(\"libc.so.6\"))'"
+check "packets were held for it, none dropped" dom0 "jq -e '.blackout.held | .packets > 0 and .dropped == 0' /tmp/six.json"
+sleep 15
+six=$(dom0 "kill \$(cat /tmp/k.pid); for i in \$(seq 300); do [ -f /tmp/k.six ] && break; sleep 1; done; cat /tmp/k.six || tail -n 5 /tmp/k.six.log >&2")
+note "$six"
+check "a connection that is closed in one direction goes on, no line lost or doubled" same "$(jq -r --argjson was "${told:-0}" '.half + (.told > $was + 5 | tostring)' <<<"$six")" true
+check "full queues arrive, byte by byte, both ways" same "$(jq -r '.flood + (.stuffed > 100000 | tostring)' <<<"$six")" true
+check "every datagram is answered" same "$(jq -r '[.udp_lost, .udp_sent > 10] | tojson' <<<"$six")" "[0,true]"
+check "no new connection is refused or reset" same "$(jq -r '[.knocks_wrong, .knocks > 50] | tojson' <<<"$six")" '["",true]'
+check "every look at all that it holds: OK" same "$(jq -r '.checks | unique | tojson' <<<"$six")" '["OK"]'
+held_left >"$scratch/held.after"
+check "nothing of the held packets is left in dom0" diff -U1 "$scratch/held" "$scratch/held.after"
+check "its address is web1's, and no longer web3's" same "$(dom0 "ssh 10.77.0.11 'ip -o addr show' | grep -c $SIX/64") $(there "ip -o addr show" | grep -c "$SIX/64")" "1 0"

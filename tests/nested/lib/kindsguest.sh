@@ -78,6 +78,7 @@ make_kinds_guest() {
     kinds_database
     printf '%s\n' native.service python.service java21.service java25.service db.service | put /etc/xenmolt/workload
     lean_boot
+    rm "$ROOT/etc/systemd/system-generators/systemd-debug-generator" # systemd.mask= on the kernel's command line, for cases that need few of the services
     install_package "$PACKAGES/xenmolt-agent.deb"
     kinds_pgbench "$out/pgbench"
     close_root "$ROOT"
