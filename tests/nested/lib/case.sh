@@ -53,7 +53,7 @@ begin() {
     for try in 1 2; do
         note "starting the host from ${1:-web1-ready}"
         host down >/dev/null 2>&1
-        host up --from "${1:-web1-ready}" || give_up "the host did not start"
+        host up --from "${1:-web1-ready}" --owner $$ || give_up "the host did not start"
         # A guest whose disk gives no answer before anything of ours has begun would be taken for our doing.
         if [ -n "${1:-}" ] || guest "timeout 60 sh -c 'dd if=/dev/xvda of=/dev/null bs=4096 count=1 iflag=direct 2>/dev/null && sync'"; then return; fi
         note "the guest's disk does not answer, and nothing of ours has run yet"
@@ -102,7 +102,7 @@ END
 end() {
     local rc=$?
     if (( FAILED || rc )) && [ -z "${KEEP:-}" ]; then evidence; fi
-    [ -n "${KEEP:-}" ] || host down >/dev/null 2>&1
+    [ -n "${KEEP:-}" ] || host down --owner $$ >/dev/null 2>&1
     rm -rf "$scratch"
     (( rc == 0 && FAILED == 0 )) || exit 1
 }
