@@ -20,8 +20,8 @@ void up_warn_unsettled(struct molt_op *op, const struct molt_json *reply)
         molt_warn(molt_op_log(op), "%lld connection%s to %s %s half open, and will be reset if the peer goes on with %s", half, half == 1 ? "" : "s", up_param(op, "workload"),
                   half == 1 ? "is" : "are", half == 1 ? "it" : "them");
     if (closing)
-        molt_warn(molt_op_log(op), "%lld connection%s that %s had closed %s not acknowledged to the end; what its peer has not got then is lost if a packet of it is", closing,
-                  closing == 1 ? "" : "s", up_param(op, "workload"), closing == 1 ? "is" : "are");
+        molt_warn(molt_op_log(op), "%lld closed connection%s of the guest's %s not acknowledged to the end; what its peer has not got then is lost if a packet of it is", closing,
+                  closing == 1 ? "" : "s", closing == 1 ? "is" : "are");
 }
 
 /* For the report: numbers, whatever the guest said. */
@@ -39,7 +39,10 @@ static void note_settle(struct molt_op *op, const struct molt_json *reply)
 int up_settle(struct molt_op *op, struct molt_chan *active, bool bystanders, struct molt_error **err)
 {
     CLEANUP_JSON struct molt_json *reply = NULL, *args = molt_json_object();
+    const char *address = up_param(op, "address");
     molt_json_set_bool(args, "bystanders", bystanders);
+    if (!bystanders) /* the guest stays, with all its connections but those of one address */
+        molt_json_set_string(args, "address", address ? address : "");
     int r = up_long_call(active, "dump-settle", args, &reply, err);
     if (up_older_agent(active, r, err))
         return 0;

@@ -169,7 +169,7 @@ static struct molt_json *unsettled_json(const struct molt_unsettled *u)
     return o;
 }
 
-static int settle(struct session *s, struct molt_unsettled *ret, struct molt_error **err)
+static int settle(struct session *s, const char *address, struct molt_unsettled *ret, struct molt_error **err)
 {
     struct molt_workload *w[MOLT_MAX_UNITS];
     size_t n = 0;
@@ -178,12 +178,12 @@ static int settle(struct session *s, struct molt_unsettled *ret, struct molt_err
             w[n++] = s->units->v[i]->workload;
     molt_listeners_free(s->listeners);
     s->listeners = NULL;
-    int r = molt_listeners_find(w, n, &s->listeners, err);
+    int r = molt_listeners_find(w, n, address, &s->listeners, err);
     return r < 0 ? r : molt_settle(s->listeners, ret, err);
 }
 
-/* {"bystanders"} -> {"unsettled": {"waiting", "half_open", "closing"}, "ms"} (settle.h): the workloads of the session run on, and this waits a moment until they have accepted
- * all connections, and what they have closed is acknowledged; dom0 lets no new ones come meanwhile. Nothing that they may need for that stands still yet: with bystanders all
+/* {"bystanders", "address": whose closed connections count (settle.h)} -> {"unsettled": {"waiting", "half_open", "closing"}, "ms"} (settle.h): the workloads of the session run on, and this waits a moment until they have accepted
+ * all connections, and what has been closed is acknowledged; dom0 lets no new ones come meanwhile. Nothing that they may need for that stands still yet: with bystanders all
  * else in the guest does behind it, which "dump" would have to wait for. Undone by resume, or by the end of the session. dump-prepare came before. */
 int h_dump_settle(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
 {
@@ -191,7 +191,7 @@ int h_dump_settle(struct molt_request *rq, struct molt_json *reply, struct molt_
     struct molt_unsettled left = {0};
     const int64_t t0 = molt_mono_us();
     hurry(false); /* the processor is theirs */
-    int r = settle(s, &left, err);
+    int r = settle(s, molt_json_get_string(rq->args, "address"), &left, err);
     if (r < 0)
         return r;
     molt_json_set(reply, "unsettled", unsettled_json(&left));

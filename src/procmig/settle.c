@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
@@ -21,7 +22,11 @@
 #define SYN_QUEUE     12 /* TCP_NEW_SYN_RECV of the kernel: how it lists requests of a listening socket */
 #define STATES        (1u << TCP_LISTEN | 1u << TCP_SYN_RECV | 1u << SYN_QUEUE | 1u << TCP_FIN_WAIT1 | 1u << TCP_CLOSING | 1u << TCP_LAST_ACK)
 
+enum scope { ALL, ONE_ADDRESS, NONE }; /* whose closed connections count */
+
 struct molt_listeners {
+    enum scope scope;
+    struct in6_addr address; /* of ONE_ADDRESS; IPv4 mapped */
     struct molt__inodes own; /* of all sockets that the workloads hold, in order */
     uint16_t *port; /* of those among them that listen */
     size_t ports, port_cap;
@@ -45,6 +50,40 @@ static bool is_port(const struct molt_listeners *l, uint16_t port)
         if (l->port[i] == port)
             return true;
     return false;
+}
+
+static void map_ipv4(const void *ipv4, struct in6_addr *ret)
+{
+    *ret = (struct in6_addr){.s6_addr = {[10] = 0xff, [11] = 0xff}};
+    memcpy(ret->s6_addr + 12, ipv4, 4);
+}
+
+static int set_scope(struct molt_listeners *l, const char *address, struct molt_error **err)
+{
+    CLEANUP_FREE char *plain = address ? molt_xstrndup(address, strcspn(address, "/")) : NULL;
+    struct in_addr ipv4;
+
+    l->scope = !address ? ALL : *address ? ONE_ADDRESS : NONE;
+    if (l->scope != ONE_ADDRESS)
+        return 0;
+    if (inet_pton(AF_INET, plain, &ipv4) == 1)
+        map_ipv4(&ipv4, &l->address);
+    else if (inet_pton(AF_INET6, plain, &l->address) != 1)
+        return molt_error_set(err, MOLT_E_USAGE, "%s is not an address", address);
+    return 0;
+}
+
+static bool is_in_scope(const struct molt_listeners *l, const struct inet_diag_msg *m)
+{
+    struct in6_addr from;
+
+    if (l->scope != ONE_ADDRESS)
+        return l->scope == ALL;
+    if (m->idiag_family == AF_INET)
+        map_ipv4(m->id.idiag_src, &from);
+    else
+        memcpy(&from, m->id.idiag_src, sizeof(from)); /* a mapped one of a socket for both families is one already */
+    return !memcmp(&from, &l->address, sizeof(from));
 }
 
 /* ---- the kernel's list ---- */
@@ -72,11 +111,12 @@ static int see(void *ctx, const struct nlmsghdr *h)
             MOLT_GROW(k->found->port, k->found->ports, k->found->port_cap);
             k->found->port[k->found->ports++] = port;
         }
-    } else if (m->idiag_inode == 0 && is_port(k->l, port)) {
-        if (m->idiag_state == TCP_SYN_RECV || m->idiag_state == SYN_QUEUE)
-            k->u.half_open++;
-        else /* what it wrote, or its end, is not acknowledged */
-            k->u.closing++;
+    } else if (m->idiag_inode != 0) {
+        return 0; /* somebody holds it */
+    } else if (m->idiag_state == TCP_SYN_RECV || m->idiag_state == SYN_QUEUE) {
+        k->u.half_open += is_port(k->l, port);
+    } else { /* what was written, or its end, is not acknowledged */
+        k->u.closing += is_in_scope(k->l, m);
     }
     return 0;
 }
@@ -117,11 +157,11 @@ static int note_sockets(struct molt_listeners *l, const struct molt_workload *w,
     return r;
 }
 
-int molt_listeners_find(struct molt_workload *const *w, size_t n, struct molt_listeners **ret, struct molt_error **err)
+int molt_listeners_find(struct molt_workload *const *w, size_t n, const char *address, struct molt_listeners **ret, struct molt_error **err)
 {
     struct molt_listeners *l = molt_xcalloc(1, sizeof(*l));
     struct looking k = {.l = l, .found = l};
-    int r = 0;
+    int r = set_scope(l, address, err);
 
     for (size_t i = 0; i < n && r == 0; i++)
         r = note_sockets(l, w[i], err);

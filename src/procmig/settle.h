@@ -15,13 +15,14 @@
 struct molt_unsettled {
     unsigned waiting;   /* complete, and not accepted yet */
     unsigned half_open; /* the peer's last word of the three is missing */
-    unsigned closing;   /* closed by the service at a port where it listens; the peer has not acknowledged that, or what was written before */
+    unsigned closing;   /* closed, whoever had opened it; the peer has not acknowledged that, or what was written before */
 };
 
 /* The TCP sockets at which these workloads listen: all processes of their control groups. */
 struct molt_listeners;
-/* *ret is the caller's: molt_listeners_free (NULL is fine there). */
-int molt_listeners_find(struct molt_workload *const *w, size_t n, struct molt_listeners **ret, struct molt_error **err);
+/* *ret is the caller's: molt_listeners_free (NULL is fine there). address: the one that moves, "ADDRESS" or "ADDRESS/LENGTH", whose closed connections count; NULL: those of
+ * all addresses, whoever had them (a closed connection has no owner any more), since no other one will be here; "": none. MOLT_E_USAGE: it is no address. */
+int molt_listeners_find(struct molt_workload *const *w, size_t n, const char *address, struct molt_listeners **ret, struct molt_error **err);
 void molt_listeners_free(struct molt_listeners *l);
 
 /* Of these listeners, now (sock_diag(7)). A listener that is gone has nothing. */

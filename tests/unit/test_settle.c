@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Connections that no process holds, with this machine's kernel: the workload is this process. */
 #include <arpa/inet.h>
+#include <net/if.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -54,7 +58,7 @@ static void serve(struct server *s, int family)
     s->proc.pid = getpid();
     s->w.proc = &s->proc;
     s->w.procs = 1;
-    ok(molt_listeners_find(list, 1, &s->l, &err), &err);
+    ok(molt_listeners_find(list, 1, NULL, &s->l, &err), &err);
 }
 
 static int client(const struct server *s)
@@ -143,6 +147,56 @@ static void closed_ones_with_data_are_counted(void **state)
     end(&s);
 }
 
+/* What the workload closes itself has no port of a listener. scope: as for molt_listeners_find. */
+static unsigned closing_of(int family, const char *scope)
+{
+    static const char data[1 << 20];
+    struct molt_workload none = {0}, *list[] = {&none};
+    struct molt_error *err = NULL;
+    struct molt_listeners *l = NULL;
+    struct molt_unsettled u;
+    struct server peer;
+    serve(&peer, family);
+    int fd = client(&peer), held = accept(peer.fd, NULL, NULL);
+    assert_true(send(fd, data, sizeof(data), MSG_DONTWAIT) > 0);
+    close(fd);
+    ok(molt_listeners_find(list, 1, scope, &l, &err), &err);
+    ok(molt_unsettled_look(l, &u, &err), &err);
+    assert_int_equal(u.waiting + u.half_open, 0);
+    molt_listeners_free(l);
+    close(held); /* resets it */
+    end(&peer);
+    return u.closing;
+}
+
+static void outgoing_ones_are_counted(void **state)
+{
+    (void)state;
+    assert_int_equal(closing_of(AF_INET, NULL), 1);
+    assert_int_equal(closing_of(AF_INET, "127.0.0.1/8"), 1);
+    assert_int_equal(closing_of(AF_INET6, "::1/128"), 1);
+}
+
+static void but_not_those_of_addresses_that_stay(void **state)
+{
+    (void)state;
+    assert_int_equal(closing_of(AF_INET, "127.0.0.2/8"), 0);
+    assert_int_equal(closing_of(AF_INET, "::1"), 0);
+    assert_int_equal(closing_of(AF_INET, ""), 0);
+}
+
+static void a_scope_is_an_address(void **state)
+{
+    struct molt_workload none = {0}, *list[] = {&none};
+    struct molt_error *err = NULL;
+    struct molt_listeners *l = NULL;
+    (void)state;
+    assert_int_equal(molt_listeners_find(list, 1, "eth0", &l, &err), MOLT_E_USAGE);
+    assert_non_null(strstr(molt_error_text(err), "eth0"));
+    assert_null(l);
+    molt_error_free(err);
+}
+
 /* How long molt_settle takes, in milliseconds, with one connection that is accepted after a while (0: never). */
 static int64_t settle_with(int accept_ms, struct molt_unsettled *u)
 {
@@ -182,14 +236,30 @@ static void but_not_for_ever(void **state)
     assert_int_equal(u.waiting, 1);
 }
 
+/* Of other programs of this machine nothing may be counted. */
+static void alone_in_a_network(void)
+{
+    struct ifreq r = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    if (unshare(CLONE_NEWNET) < 0)
+        return; /* not as root: what others close by chance is seen, too */
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &r) < 0)
+        exit(1);
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ipv4),
         cmocka_unit_test(ipv6),
         cmocka_unit_test(closed_ones_with_data_are_counted),
+        cmocka_unit_test(outgoing_ones_are_counted),
+        cmocka_unit_test(but_not_those_of_addresses_that_stay),
+        cmocka_unit_test(a_scope_is_an_address),
         cmocka_unit_test(acceptance_is_waited_for),
         cmocka_unit_test(but_not_for_ever),
     };
+    alone_in_a_network();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
