@@ -57,6 +57,14 @@ static void set_time(struct molt_json *v, const char *key, int64_t us)
         molt_json_set_string(v, key, molt_stamp(us, stamp));
 }
 
+static struct molt_json *datagrams(const struct molt_json *said)
+{
+    struct molt_json *v = molt_json_object();
+    molt_json_set_int(v, "moved", molt_json_get_int(said, "moved", 0));
+    molt_json_set_int(v, "lost", molt_json_get_int(said, "lost", 0));
+    return v;
+}
+
 static struct molt_json *split(const struct molt_json *notes)
 {
     struct molt_json *v = molt_json_object();
@@ -75,6 +83,8 @@ static struct molt_json *split(const struct molt_json *notes)
     set_ms(v, "switch_ms", ms_between(notes, "t_pivot", "t_thawed"));
     set_ms(v, "release_ms", ms_between(notes, "t_pivot", "t_released"));
     set_ms(v, "thaw_ms", molt_json_get_double(molt_json_get(notes, "thaw"), "ms", -1));
+    if (molt_json_get(restore, "datagrams"))
+        molt_json_set(v, "datagrams", datagrams(molt_json_get(restore, "datagrams")));
     if (molt_json_get(notes, "settle"))
         molt_json_set(v, "settle", molt_json_copy(molt_json_get(notes, "settle")));
     const struct molt_json *d = longest(molt_json_get(notes, "dump"), "frozen_us"), *rs = longest(restore, "restore_us");

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* guest-upgrade, second half up to the pivot: merge passes, freeze, dump, restore. Every step here can be undone. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -680,6 +681,12 @@ int undo_freeze(struct molt_op *op, struct molt_error **err)
 
 /* ---- restore ---- */
 
+static void warn_datagrams(struct molt_op *op, int64_t lost)
+{
+    if (lost > 0)
+        molt_warn(molt_op_log(op), "%" PRId64 " datagram%s that %s had not read yet %s lost", lost, lost == 1 ? "" : "s", up_param(op, "workload"), lost == 1 ? "is" : "are");
+}
+
 int up_restore(struct molt_op *op, void (*meanwhile)(struct molt_op *op), struct molt_error **err)
 {
     struct molt_chan *clone;
@@ -699,6 +706,7 @@ int up_restore(struct molt_op *op, void (*meanwhile)(struct molt_op *op), struct
     if (r < 0)
         return r;
     molt_op_note(op, "restore", molt_json_copy(done));
+    warn_datagrams(op, molt_json_get_int(molt_json_get(done, "datagrams"), "lost", 0));
     return molt_fault("restore") ? molt_error_set(err, MOLT_E_INTERNAL, "fault point restore") : 0;
 }
 

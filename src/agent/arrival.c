@@ -17,6 +17,7 @@
 #include "base/load.h"
 #include "base/strbuf.h"
 #include "base/subprocess.h"
+#include "procmig/datagrams.h"
 #include "procmig/gate.h"
 #include "procmig/lazy.h"
 #include "procmig/overlay.h"
@@ -327,7 +328,25 @@ static int end_restores(struct session *s, struct molt_json *list, struct molt_e
     return result;
 }
 
-/* {"units": [{"unit"}]} -> {"restore_ms", "units": [{"unit", "stats"}]}: the images are here; the trees stand restored and stopped when this
+/* Before anything newer comes in: what nobody had read yet. */
+static void place_datagrams(const struct session *s, struct molt_json *reply)
+{
+    struct molt_json *o = molt_json_object();
+    struct molt_datagrams sum = {0, 0};
+    for (size_t i = 0; i < s->units->n; i++) {
+        CLEANUP_ERROR struct molt_error *err = NULL;
+        struct molt_datagrams d;
+        if (molt_datagrams_place(s->units->v[i]->images, &d, &err) < 0)
+            molt_warn(s->log, "datagrams that were not read yet are lost: %s", molt_error_text(err));
+        sum.moved += d.moved;
+        sum.lost += d.lost;
+    }
+    molt_json_set_int(o, "moved", (int64_t)sum.moved);
+    molt_json_set_int(o, "lost", (int64_t)sum.lost);
+    molt_json_set(reply, "datagrams", o);
+}
+
+/* {"units": [{"unit"}]} -> {"restore_ms", "units": [{"unit", "stats"}], "datagrams": {"moved", "lost"}}: the images are here; the trees stand restored and stopped when this
  * returns. With several, what one sends another over the loopback device waits until both are there: sent into a socket that does not exist
  * yet it would end the connection. */
 int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)
@@ -348,6 +367,8 @@ int h_restore_go(struct molt_request *rq, struct molt_json *reply, struct molt_e
         molt_error_move(err, MOLT_STEAL_PTR(e));
     if (r == 0 && (r = opened) < 0)
         molt_error_move(err, MOLT_STEAL_PTR(gate));
+    if (r == 0)
+        place_datagrams(s, reply);
     return r;
 }
 

@@ -24,6 +24,7 @@
 #include "base/fsio.h"
 #include "base/strbuf.h"
 #include "procmig/carry.h"
+#include "procmig/datagrams.h"
 #include "procmig/neighbours.h"
 #include "procmig/pb.h"
 #include "procmig/procfs.h"
@@ -517,6 +518,16 @@ static int collect_meta(const struct molt_dump *d, const struct molt_workload *w
     return 0;
 }
 
+/* Nobody is kept from going on by what a network may lose as well. */
+static void take_datagrams(const struct molt_dump *d, const struct molt_workload *w)
+{
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    struct molt_datagrams ignored;
+
+    if (!d->opts.trial && molt_datagrams_collect(w, d->dir, &ignored, &err) < 0)
+        molt_warn(d->opts.log, "datagrams that wait to be read stay behind: %s", molt_error_text(err));
+}
+
 /* What travels beside the images is read while criu works, from what stands still, and goes before them: the other side places it meanwhile. */
 static int take_images(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err)
 {
@@ -524,6 +535,7 @@ static int take_images(struct molt_dump *d, const struct molt_workload *w, struc
     CLEANUP_ERROR struct molt_error *e = NULL;
     int beside = collect_meta(d, w, &meta, &e);
 
+    take_datagrams(d, w);
     if (beside == 0)
         beside = write_meta(d->dir, meta, &e);
     /* Before it asks this all images are closed (cr_dump_finish in criu/cr-dump.c): it is for who sends them elsewhere. */

@@ -5,8 +5,8 @@ PROCMIG_SOURCES = \
     src/procmig/carry.c src/procmig/carry.h \
     src/procmig/rehearse.c src/procmig/rehearse.h src/procmig/check.c src/procmig/check.h src/procmig/check_internal.h src/procmig/check_tcp.c \
     src/procmig/criu.c src/procmig/criu.h \
-    src/procmig/depart.c src/procmig/dump.c src/procmig/dump.h \
-    src/procmig/early.c src/procmig/early.h src/procmig/execs.c src/procmig/execs.h src/procmig/firststep.c src/procmig/firststep.h src/procmig/gate.c src/procmig/gate.h src/procmig/image.c src/procmig/image.h src/procmig/lazy.c src/procmig/lazy.h src/procmig/memory.c src/procmig/memory.h src/procmig/pointed.c src/procmig/pointed.h src/procmig/pagefiles.c src/procmig/pagefiles.h src/procmig/neighbours.c src/procmig/neighbours.h \
+    src/procmig/datagrams.c src/procmig/datagrams.h src/procmig/depart.c src/procmig/dump.c src/procmig/dump.h \
+    src/procmig/early.c src/procmig/early.h src/procmig/execs.c src/procmig/execs.h src/procmig/firststep.c src/procmig/firststep.h src/procmig/gate.c src/procmig/gate.h src/procmig/image.c src/procmig/image.h src/procmig/inetdiag.c src/procmig/inetdiag.h src/procmig/lazy.c src/procmig/lazy.h src/procmig/memory.c src/procmig/memory.h src/procmig/pointed.c src/procmig/pointed.h src/procmig/pagefiles.c src/procmig/pagefiles.h src/procmig/neighbours.c src/procmig/neighbours.h \
     src/procmig/pager.c src/procmig/pager.h src/procmig/pager_serve.c src/procmig/pager_serve.h src/procmig/uffd.c src/procmig/uffd.h \
     src/procmig/owners.c src/procmig/owners.h \
     src/procmig/overlay.c src/procmig/overlay.h \

@@ -2,10 +2,6 @@
 #include "procmig/settle.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
-#include <linux/inet_diag.h>
-#include <linux/netlink.h>
-#include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -14,8 +10,8 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/rtreq.h"
 #include "base/strbuf.h"
+#include "procmig/inetdiag.h"
 #include "procmig/procfs.h"
 
 #define LOOK_EVERY_MS 5
@@ -52,12 +48,6 @@ static bool is_port(const struct molt_listeners *l, uint16_t port)
     return false;
 }
 
-static void map_ipv4(const void *ipv4, struct in6_addr *ret)
-{
-    *ret = (struct in6_addr){.s6_addr = {[10] = 0xff, [11] = 0xff}};
-    memcpy(ret->s6_addr + 12, ipv4, 4);
-}
-
 static int set_scope(struct molt_listeners *l, const char *address, struct molt_error **err)
 {
     CLEANUP_FREE char *plain = address ? molt_xstrndup(address, strcspn(address, "/")) : NULL;
@@ -67,7 +57,7 @@ static int set_scope(struct molt_listeners *l, const char *address, struct molt_
     if (l->scope != ONE_ADDRESS)
         return 0;
     if (inet_pton(AF_INET, plain, &ipv4) == 1)
-        map_ipv4(&ipv4, &l->address);
+        molt__map_ipv4(&ipv4, &l->address);
     else if (inet_pton(AF_INET6, plain, &l->address) != 1)
         return molt_error_set(err, MOLT_E_USAGE, "%s is not an address", address);
     return 0;
@@ -80,7 +70,7 @@ static bool is_in_scope(const struct molt_listeners *l, const struct inet_diag_m
     if (l->scope != ONE_ADDRESS)
         return l->scope == ALL;
     if (m->idiag_family == AF_INET)
-        map_ipv4(m->id.idiag_src, &from);
+        molt__map_ipv4(m->id.idiag_src, &from);
     else
         memcpy(&from, m->id.idiag_src, sizeof(from)); /* a mapped one of a socket for both families is one already */
     return !memcmp(&from, &l->address, sizeof(from));
@@ -94,52 +84,26 @@ struct looking {
     struct molt_unsettled u;
 };
 
-static int see(void *ctx, const struct nlmsghdr *h)
+static void see(void *ctx, const struct inet_diag_msg *m)
 {
     struct looking *k = ctx;
-    const struct inet_diag_msg *m = NLMSG_DATA(h);
-
-    if (h->nlmsg_len < NLMSG_LENGTH(sizeof(*m)))
-        return -EBADMSG;
     const uint16_t port = ntohs(m->id.idiag_sport);
 
     if (m->idiag_state == TCP_LISTEN) {
         if (!is_own(k->l, m->idiag_inode))
-            return 0;
+            return;
         k->u.waiting += m->idiag_rqueue; /* of a listening socket: how many wait to be accepted */
         if (k->found && !is_port(k->found, port)) {
             MOLT_GROW(k->found->port, k->found->ports, k->found->port_cap);
             k->found->port[k->found->ports++] = port;
         }
     } else if (m->idiag_inode != 0) {
-        return 0; /* somebody holds it */
+        return; /* somebody holds it */
     } else if (m->idiag_state == TCP_SYN_RECV || m->idiag_state == SYN_QUEUE) {
         k->u.half_open += is_port(k->l, port);
     } else { /* what was written, or its end, is not acknowledged */
         k->u.closing += is_in_scope(k->l, m);
     }
-    return 0;
-}
-
-static int list(struct looking *k, struct molt_error **err)
-{
-    static const uint8_t families[] = {AF_INET, AF_INET6};
-
-    for (size_t i = 0; i < sizeof(families); i++) {
-        const struct inet_diag_req_v2 q = {.sdiag_family = families[i], .sdiag_protocol = IPPROTO_TCP, .idiag_states = STATES};
-        struct molt_rtreq m;
-
-        molt_rtreq_begin(&m, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &q, sizeof(q));
-        int r = molt_rtreq_dump_of(NETLINK_SOCK_DIAG, &m, see, k);
-
-        if (r == -ENOENT) /* a kernel without IPv6; or without tcp_diag, and then CRIU has no TCP connection to move either */
-            continue;
-        if (r < 0) {
-            errno = -r;
-            return molt_error_errno(err, "ask the kernel for TCP sockets (tcp_diag)");
-        }
-    }
-    return 0;
 }
 
 /* As its control group has them now: some may have come since it was looked at. */
@@ -168,7 +132,7 @@ int molt_listeners_find(struct molt_workload *const *w, size_t n, const char *ad
     if (r == 0 && l->own.n)
         qsort(l->own.v, l->own.n, sizeof(*l->own.v), by_number);
     if (r == 0)
-        r = list(&k, err);
+        r = molt__inet_sockets(IPPROTO_TCP, STATES, see, &k, err);
     if (r < 0)
         molt_listeners_free(l);
     else
@@ -188,7 +152,7 @@ void molt_listeners_free(struct molt_listeners *l)
 int molt_unsettled_look(const struct molt_listeners *l, struct molt_unsettled *ret, struct molt_error **err)
 {
     struct looking k = {.l = l};
-    int r = list(&k, err);
+    int r = molt__inet_sockets(IPPROTO_TCP, STATES, see, &k, err);
 
     *ret = k.u;
     return r;

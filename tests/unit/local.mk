@@ -23,6 +23,10 @@ UNIT_TESTS += tests/unit/test_neighbours
 tests_unit_test_neighbours_SOURCES = tests/unit/test_neighbours.c
 tests_unit_test_neighbours_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test_datagrams
+tests_unit_test_datagrams_SOURCES = tests/unit/test_datagrams.c tests/unit/lonely_net.h
+tests_unit_test_datagrams_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test_firststep
 tests_unit_test_firststep_SOURCES = tests/unit/test_firststep.c
 tests_unit_test_firststep_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
@@ -143,7 +147,7 @@ tests_unit_test_cpupolicy_SOURCES = tests/unit/test_cpupolicy.c libxl-ext/cpupol
 tests_unit_test_cpupolicy_LDADD = libmoltbase.la $(XENGUEST_LIBS) $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_settle
-tests_unit_test_settle_SOURCES = tests/unit/test_settle.c
+tests_unit_test_settle_SOURCES = tests/unit/test_settle.c tests/unit/lonely_net.h
 tests_unit_test_settle_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_disk

@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Connections that no process holds, with this machine's kernel: the workload is this process. */
 #include <arpa/inet.h>
-#include <net/if.h>
 #include <netinet/in.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,6 +17,7 @@
 
 #include "base/clock.h"
 #include "procmig/settle.h"
+#include "lonely_net.h"
 
 struct server {
     int fd;
@@ -236,18 +233,6 @@ static void but_not_for_ever(void **state)
     assert_int_equal(u.waiting, 1);
 }
 
-/* Of other programs of this machine nothing may be counted. */
-static void alone_in_a_network(void)
-{
-    struct ifreq r = {.ifr_name = "lo", .ifr_flags = IFF_UP};
-    if (unshare(CLONE_NEWNET) < 0)
-        return; /* not as root: what others close by chance is seen, too */
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &r) < 0)
-        exit(1);
-    close(fd);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -260,6 +245,6 @@ int main(void)
         cmocka_unit_test(acceptance_is_waited_for),
         cmocka_unit_test(but_not_for_ever),
     };
-    alone_in_a_network();
+    (void)lonely_net(); /* else what other programs close by chance is seen, too */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -101,6 +101,7 @@ done
 check "each is the same process" same "$(pids)" "$before"
 check "each is active" guest "systemctl is-active ${UNITS// /.service }.service"
 check "packets were held for them, none dropped" dom0 "jq -e '.blackout.held | .packets > 0 and .dropped == 0' /tmp/up.json"
+check "and datagrams that nobody had read, none lost" dom0 "jq -e '.blackout.datagrams | .moved >= 40 and .lost == 0' /tmp/up.json"
 check "before that all connections were accepted" dom0 "jq -e '.blackout.settle | .unsettled.waiting == 0 and .unsettled.half_open == 0' /tmp/up.json"
 note "settled: $(report '.blackout.settle | tojson'); held $(report '.blackout.held | tojson')"
 network >"$scratch/network.after"
@@ -136,6 +137,7 @@ for v in 4 6; do
     check "IPv$v: a connection that is closed in one direction goes on after the move, no line lost or doubled" same "$(jq -r --argjson was "${!was:-0}" '.half + (.told > $was + 5 | tostring)' <<<"$kinds")" true
     check "IPv$v: full queues arrive, byte by byte, both ways" same "$(jq -r '.flood + (.stuffed > 100000 | tostring)' <<<"$kinds")" true
     check "IPv$v: UDP: every datagram is answered, one of them was held" same "$(jq -r '[.udp_lost, .udp_sent > 10, .udp_longest_s > 3] | tojson' <<<"$kinds")" "[0,true,true]"
+    check "IPv$v: datagrams that were not read when the service stood still come to it, from who had sent them" same "$(jq -r .later <<<"$kinds")" ""
     check "IPv$v: no new connection is refused or reset, one of them waited" same "$(jq -r '[.knocks_wrong, .knocks > 50, .knocks_longest_s > 3] | tojson' <<<"$kinds")" '["",true,true]'
     check "IPv$v: every look at all that the C program holds: OK" same "$(jq -r '.checks | unique | tojson' <<<"$kinds")" '["OK"]'
 done

@@ -160,6 +160,7 @@ note "$six"
 check "a connection that is closed in one direction goes on, no line lost or doubled" same "$(jq -r --argjson was "${told:-0}" '.half + (.told > $was + 5 | tostring)' <<<"$six")" true
 check "full queues arrive, byte by byte, both ways" same "$(jq -r '.flood + (.stuffed > 100000 | tostring)' <<<"$six")" true
 check "every datagram is answered" same "$(jq -r '[.udp_lost, .udp_sent > 10] | tojson' <<<"$six")" "[0,true]"
+check "and those that were not read when it stood still come to it, from who had sent them" same "$(jq -r .later <<<"$six") $(dom0 "jq -c '.blackout.datagrams | [.moved >= 20, .lost]' /tmp/six.json")" " [true,0]"
 check "no new connection is refused or reset" same "$(jq -r '[.knocks_wrong, .knocks > 50] | tojson' <<<"$six")" '["",true]'
 check "every look at all that it holds: OK" same "$(jq -r '.checks | unique | tojson' <<<"$six")" '["OK"]'
 held_left >"$scratch/held.after"

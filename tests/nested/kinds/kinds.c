@@ -6,6 +6,7 @@
  *   "FLOOD N"  -> N bytes of a pattern; what the client sent meanwhile (N bytes as well) is read after that, and "SUM n" tells how
  *                 many of them were right: until the client reads, the queues of both directions are full
  *   "TELL"     -> a line with a number each second, for ever: for a client that has closed its direction
+ *   "LATER"    -> "LATER n": how many datagrams waited at the port above it, each of which goes back to its sender now: until then nobody reads them
  * UDP on the same port: "N" -> "N COUNT".
  */
 #include <errno.h>
@@ -63,7 +64,7 @@ struct kept { /* a socket pair in which something waits */
 };
 
 struct service {
-    int epoll, listener, udp, inotify, watch, signals, event, once, every, deleted, memory, lock, flocked, tmpfs, renamed;
+    int epoll, listener, udp, later, inotify, watch, signals, event, once, every, deleted, memory, lock, flocked, tmpfs, renamed;
     int child[2], seq[2], kept[2]; /* socket pairs with the child, and a pipe in which something waits */
     pid_t pid, child_pid;
     struct shared *anon, *file, *shm;
@@ -332,6 +333,17 @@ static void say(struct connection *c, const char *fmt, ...)
         fprintf(stderr, "send: %m\n");
 }
 
+static int send_back(void)
+{
+    struct sockaddr_storage from;
+    socklen_t len = sizeof(from);
+    char buf[LINE];
+    int count = 0;
+    for (ssize_t n; (n = recvfrom(sv.later, buf, sizeof(buf), 0, (struct sockaddr *)&from, &len)) >= 0; len = sizeof(from))
+        count += sendto(sv.later, buf, (size_t)n, 0, (struct sockaddr *)&from, len) == n;
+    return count;
+}
+
 static void answer(struct connection *c, const char *line)
 {
     char cid[65];
@@ -349,6 +361,8 @@ static void answer(struct connection *c, const char *line)
         for (size_t i = 0; i < 16 && !c->tells; i++)
             if ((c->tells = !telling[i]))
                 telling[i] = c;
+    } else if (!strcmp(line, "LATER")) {
+        say(c, "LATER %d\n", send_back());
     } else if (sscanf(line, "%64s %llu%n", cid, &seq, &end) != 2 || line[end]) {
         say(c, "ERR syntax\n");
     } else if (seq != c->own + 1) {
@@ -587,17 +601,19 @@ static void add(int fd, void *what)
 
 static void make_sockets(int port)
 {
-    struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port)}; /* both families */
+    struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port)}, later = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)(port + 1))}; /* both families */
     int one = 1;
     sv.listener = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
     setsockopt(sv.listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
     sv.udp = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    sv.later = socket(AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     struct sockaddr_un u = {.sun_family = AF_UNIX, .sun_path = RENAMED ".new"};
     sv.renamed = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     unlink(u.sun_path);
     if (bind(sv.renamed, (struct sockaddr *)&u, sizeof(u)) < 0 || chmod(u.sun_path, 0640) < 0 || listen(sv.renamed, 8) < 0 || rename(u.sun_path, RENAMED) < 0)
         die(RENAMED);
-    if (bind(sv.listener, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(sv.listener, 128) < 0 || bind(sv.udp, (struct sockaddr *)&a, sizeof(a)) < 0)
+    if (bind(sv.listener, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(sv.listener, 128) < 0 || bind(sv.udp, (struct sockaddr *)&a, sizeof(a)) < 0 ||
+        bind(sv.later, (struct sockaddr *)&later, sizeof(later)) < 0)
         die("bind");
 }
 
