@@ -477,10 +477,21 @@ int molt_dump_look(struct molt_dump *d, const struct molt_workload *w, struct mo
     return d->sockets ? 0 : unix_sockets(w, &d->sockets, &d->sockfiles, err);
 }
 
+/* Before CRIU looks at the sockets, whose options are others meanwhile. Nobody is kept from going on by what a network may lose as well. */
+static void take_datagrams(const struct molt_dump *d, const struct molt_workload *w)
+{
+    CLEANUP_ERROR struct molt_error *err = NULL;
+    struct molt_datagrams ignored;
+
+    if (!d->opts.trial && molt_datagrams_collect(w, d->dir, &ignored, &err) < 0)
+        molt_warn(d->opts.log, "datagrams that wait to be read stay behind: %s", molt_error_text(err));
+}
+
 int molt_dump_go_on(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err)
 {
     int r = molt_dump_look(d, w, err);
 
+    take_datagrams(d, w);
     if (r == 0)
         (void)setpriority(PRIO_PROCESS, (id_t)d->worker.pid, 0); /* whatever whoever started it has: others work beside it from here on */
     if (r == 0)
@@ -518,16 +529,6 @@ static int collect_meta(const struct molt_dump *d, const struct molt_workload *w
     return 0;
 }
 
-/* Nobody is kept from going on by what a network may lose as well. */
-static void take_datagrams(const struct molt_dump *d, const struct molt_workload *w)
-{
-    CLEANUP_ERROR struct molt_error *err = NULL;
-    struct molt_datagrams ignored;
-
-    if (!d->opts.trial && molt_datagrams_collect(w, d->dir, &ignored, &err) < 0)
-        molt_warn(d->opts.log, "datagrams that wait to be read stay behind: %s", molt_error_text(err));
-}
-
 /* What travels beside the images is read while criu works, from what stands still, and goes before them: the other side places it meanwhile. */
 static int take_images(struct molt_dump *d, const struct molt_workload *w, struct molt_error **err)
 {
@@ -535,7 +536,6 @@ static int take_images(struct molt_dump *d, const struct molt_workload *w, struc
     CLEANUP_ERROR struct molt_error *e = NULL;
     int beside = collect_meta(d, w, &meta, &e);
 
-    take_datagrams(d, w);
     if (beside == 0)
         beside = write_meta(d->dir, meta, &e);
     /* Before it asks this all images are closed (cr_dump_finish in criu/cr-dump.c): it is for who sends them elsewhere. */
