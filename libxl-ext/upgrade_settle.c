@@ -27,7 +27,7 @@ void up_warn_unsettled(struct molt_op *op, const struct molt_json *reply)
 /* For the report: numbers, whatever the guest said. */
 static void note_settle(struct molt_op *op, const struct molt_json *reply)
 {
-    static const char *const kinds[] = {"waiting", "half_open", "closing"};
+    static const char *const kinds[] = {"waiting", "half_open", "closing", "silent"};
     struct molt_json *o = molt_json_object(), *u = molt_json_object();
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
         molt_json_set_int(u, kinds[i], count(molt_json_get(reply, "unsettled"), kinds[i]));

@@ -166,6 +166,7 @@ static struct molt_json *unsettled_json(const struct molt_unsettled *u)
     molt_json_set_int(o, "waiting", u->waiting);
     molt_json_set_int(o, "half_open", u->half_open);
     molt_json_set_int(o, "closing", u->closing);
+    molt_json_set_int(o, "silent", u->silent);
     return o;
 }
 
@@ -182,7 +183,7 @@ static int settle(struct session *s, const char *address, struct molt_unsettled 
     return r < 0 ? r : molt_settle(s->listeners, ret, err);
 }
 
-/* {"bystanders", "address": whose closed connections count (settle.h)} -> {"unsettled": {"waiting", "half_open", "closing"}, "ms"} (settle.h): the workloads of the session run on, and this waits a moment until they have accepted
+/* {"bystanders", "address": whose closed connections count (settle.h)} -> {"unsettled": {"waiting", "half_open", "closing", "silent"}, "ms"} (settle.h): the workloads of the session run on, and this waits a moment until they have accepted
  * all connections, and what has been closed is acknowledged; dom0 lets no new ones come meanwhile. Nothing that they may need for that stands still yet: with bystanders all
  * else in the guest does behind it, which "dump" would have to wait for. Undone by resume, or by the end of the session. dump-prepare came before. */
 int h_dump_settle(struct molt_request *rq, struct molt_json *reply, struct molt_error **err)

@@ -3,10 +3,12 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <ifaddrs.h>
 #include <netinet/in.h>
 #include <netinet/ip.h>
 #include <netinet/ip6.h>
 #include <netinet/udp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -22,6 +24,7 @@
 #define DATA_MAX  65535
 #define TTL       64
 #define TRIES_MAX 64 /* at a socket with errors of its own waiting (ICMP) */
+#define COUNT_MAX 1000000 /* at one socket: no queue holds as many */
 
 /* The file: this, and records, each followed by its data. IPv4 addresses are mapped ones (RFC 4291, 2.5.5.2); ports in network order. Both guests are of one processor. */
 struct head {
@@ -54,23 +57,35 @@ static void see(void *ctx, const struct inet_diag_msg *m)
     }
 }
 
-/* The destination, which a socket for any address does not tell. */
-static bool take_destination(struct msghdr *m, struct in6_addr *to)
+/* What comes beside the data: the destination, which a socket for any address does not tell; of what the kernel has put together for a socket with UDP_GRO the length of each piece. */
+struct beside {
+    struct in6_addr to;
+    bool has_to;
+    size_t piece; /* 0: it is one */
+};
+
+static struct beside take_beside(struct msghdr *m)
 {
+    struct beside b = {.piece = 0};
+
     for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
         if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
             struct in_pktinfo info;
 
             memcpy(&info, CMSG_DATA(c), sizeof(info));
-            molt__map_ipv4(&info.ipi_addr, to);
-            return true;
-        }
-        if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
-            memcpy(to, CMSG_DATA(c), sizeof(*to)); /* the first member of struct in6_pktinfo */
-            return true;
+            molt__map_ipv4(&info.ipi_addr, &b.to);
+            b.has_to = true;
+        } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
+            memcpy(&b.to, CMSG_DATA(c), sizeof(b.to)); /* the first member of struct in6_pktinfo */
+            b.has_to = true;
+        } else if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO) {
+            int piece;
+
+            memcpy(&piece, CMSG_DATA(c), sizeof(piece));
+            b.piece = piece > 0 ? (size_t)piece : 0;
         }
     }
-    return false;
+    return b;
 }
 
 static bool take_source(const struct sockaddr_storage *from, struct record *rec)
@@ -88,7 +103,7 @@ static bool take_source(const struct sockaddr_storage *from, struct record *rec)
     return from->ss_family == AF_INET || from->ss_family == AF_INET6;
 }
 
-static void keep(struct collecting *c, const struct record *rec, const void *data)
+static void keep_one(struct collecting *c, const struct record *rec, const void *data)
 {
     if (c->file.len + sizeof(*rec) + rec->len > MOLT_DATAGRAMS_SUM_MAX) {
         c->count.lost++;
@@ -99,10 +114,21 @@ static void keep(struct collecting *c, const struct record *rec, const void *dat
     c->count.moved++;
 }
 
+static void keep(struct collecting *c, struct record rec, const char *data, size_t len, size_t piece)
+{
+    size_t at = 0;
+
+    do {
+        rec.len = (uint32_t)(piece && len - at > piece ? piece : len - at);
+        keep_one(c, &rec, data + at);
+        at += rec.len;
+    } while (at < len);
+}
+
 /* Each peek shows the next one, since the offset goes on by what was seen (SO_PEEK_OFF). */
 static void peek(struct collecting *c, int fd, uint16_t port, char *buf)
 {
-    for (int errors = 0; errors < TRIES_MAX;) {
+    for (int errors = 0, count = 0; errors < TRIES_MAX && count < COUNT_MAX;) {
         union {
             struct cmsghdr aligned;
             char bytes[512];
@@ -119,9 +145,12 @@ static void peek(struct collecting *c, int fd, uint16_t port, char *buf)
             errors++;
             continue;
         }
-        rec.len = (uint32_t)n;
-        if (take_source(&from, &rec) && take_destination(&m, &rec.to))
-            keep(c, &rec, buf);
+        const struct beside b = take_beside(&m);
+
+        count++;
+        rec.to = b.to;
+        if (take_source(&from, &rec) && b.has_to)
+            keep(c, rec, buf, (size_t)n, b.piece);
         else
             c->count.lost++;
     }
@@ -135,9 +164,9 @@ static int get_option(int fd, int level, int name)
     return getsockopt(fd, level, name, &value, &len) < 0 ? -1 : value;
 }
 
-static void set_option(int fd, int level, int name, int value)
+static bool set_option(int fd, int level, int name, int value)
 {
-    (void)setsockopt(fd, level, name, &value, sizeof(value));
+    return setsockopt(fd, level, name, &value, sizeof(value)) == 0;
 }
 
 /* The socket is another process's, which may go on with it. */
@@ -152,11 +181,12 @@ static void take_socket(struct collecting *c, int fd)
 
     if (get_option(fd, SOL_SOCKET, SO_PROTOCOL) != IPPROTO_UDP || getsockname(fd, (struct sockaddr *)&at, &len) < 0)
         return;
-    set_option(fd, level, name, 1);
-    set_option(fd, SOL_SOCKET, SO_PEEK_OFF, 0);
-    peek(c, fd, ipv6 ? ((struct sockaddr_in6 *)&at)->sin6_port : ((struct sockaddr_in *)&at)->sin_port, buf);
-    set_option(fd, SOL_SOCKET, SO_PEEK_OFF, off);
-    set_option(fd, level, name, info > 0);
+    if (set_option(fd, level, name, 1) && set_option(fd, SOL_SOCKET, SO_PEEK_OFF, 0)) /* without an offset each peek would show the first one */
+        peek(c, fd, ipv6 ? ((struct sockaddr_in6 *)&at)->sin6_port : ((struct sockaddr_in *)&at)->sin_port, buf);
+    else
+        c->count.lost++;
+    (void)set_option(fd, SOL_SOCKET, SO_PEEK_OFF, off);
+    (void)set_option(fd, level, name, info > 0);
 }
 
 /* A socket that several descriptors or processes share is taken once. */
@@ -164,6 +194,7 @@ static int take_fd(void *ctx, const struct molt__fd *f, struct molt_error **err)
 {
     struct collecting *c = ctx;
 
+    (void)err;
     if (!S_ISSOCK(f->st.st_mode))
         return 0;
     for (size_t i = 0; i < c->full.n; i++) {
@@ -171,9 +202,10 @@ static int take_fd(void *ctx, const struct molt__fd *f, struct molt_error **err)
             continue;
         CLEANUP_CLOSE int fd = molt__steal_fd(c->pid, f->fd);
 
-        if (fd < 0)
-            return molt_error_errno(err, "take the socket %d of process %d", f->fd, (int)c->pid);
-        take_socket(c, fd);
+        if (fd >= 0)
+            take_socket(c, fd);
+        else
+            c->count.lost++;
         c->full.v[i] = 0;
         return 0;
     }
@@ -207,29 +239,50 @@ int molt_datagrams_collect(const struct molt_workload *w, const char *dir, struc
 
 struct placing {
     int raw4, raw6;
+    struct ifaddrs *addresses;
 };
 
-/* An address of this guest's. What is sent to any other one would leave it. The way to an address of one's own is from that very address, and no other address has such a way
- * (RFC 6724, rule 1; of 127.0.0.0/8 all are). Whether one could be bound to it says less: ip_nonlocal_bind. */
-static bool is_here(const struct in6_addr *a, bool ipv4)
+/* An address of this guest's: what is sent to any other one would leave it. */
+static bool is_here(const struct placing *p, const struct in6_addr *a, bool ipv4)
 {
-    union {
-        struct sockaddr any;
-        struct sockaddr_in in;
-        struct sockaddr_in6 in6;
-    } to = {.in6 = {.sin6_family = AF_INET6, .sin6_port = htons(9), .sin6_addr = *a}}, from;
-    socklen_t len = ipv4 ? sizeof(to.in) : sizeof(to.in6);
-    CLEANUP_CLOSE int fd = socket(ipv4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (ipv4 && a->s6_addr[12] == 127)
+        return true;
+    for (const struct ifaddrs *i = p->addresses; i; i = i->ifa_next) {
+        struct in6_addr own;
 
-    if (ipv4) {
-        to.in = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(9)};
-        memcpy(&to.in.sin_addr, a->s6_addr + 12, 4);
-        if (a->s6_addr[12] == 127)
+        if (!i->ifa_addr || i->ifa_addr->sa_family != (ipv4 ? AF_INET : AF_INET6))
+            continue;
+        if (ipv4)
+            molt__map_ipv4(&((const struct sockaddr_in *)i->ifa_addr)->sin_addr, &own);
+        else
+            own = ((const struct sockaddr_in6 *)i->ifa_addr)->sin6_addr;
+        if (!memcmp(&own, a, sizeof(own)))
             return true;
     }
-    if (fd < 0 || connect(fd, &to.any, len) < 0 || getsockname(fd, &from.any, &len) < 0) /* sends nothing */
-        return false;
-    return ipv4 ? from.in.sin_addr.s_addr == to.in.sin_addr.s_addr : !memcmp(&from.in6.sin6_addr, a, sizeof(*a));
+    return false;
+}
+
+/* How many datagrams this kernel has dropped, for want of a socket or of room there. */
+static uint64_t dropped(void)
+{
+    CLEANUP_FREE char *snmp = NULL, *snmp6 = NULL;
+    unsigned long long in, no_port, bad, out, no_room = 0, no_port4 = 0, no_port6 = 0, no_room6 = 0;
+    size_t len;
+
+    if (molt_read_file("/proc/net/snmp", 65536, &snmp, &len, NULL) == 0) {
+        const char *names = strstr(snmp, "\nUdp: "), *values = names ? strstr(names + 1, "\nUdp: ") : NULL;
+
+        /* InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors, since 2.6.26 */
+        if (values && sscanf(values, "\nUdp: %llu %llu %llu %llu %llu", &in, &no_port, &bad, &out, &no_room) == 5)
+            no_port4 = no_port;
+    }
+    if (molt_read_file("/proc/net/snmp6", 65536, &snmp6, &len, NULL) == 0) {
+        const char *a = strstr(snmp6, "\nUdp6NoPorts"), *b = strstr(snmp6, "\nUdp6RcvbufErrors");
+
+        no_port6 = a ? strtoull(a + strlen("\nUdp6NoPorts"), NULL, 10) : 0;
+        no_room6 = b ? strtoull(b + strlen("\nUdp6RcvbufErrors"), NULL, 10) : 0;
+    }
+    return no_port4 + no_room + no_port6 + no_room6;
 }
 
 static uint32_t sum16(uint32_t sum, const void *data, size_t len)
@@ -295,7 +348,7 @@ static bool place_one(const struct placing *p, const struct record *rec, const v
 {
     const bool ipv4 = IN6_IS_ADDR_V4MAPPED(&rec->to);
 
-    if (IN6_IS_ADDR_V4MAPPED(&rec->from) != ipv4 || rec->len + sizeof(struct udphdr) > UINT16_MAX || !is_here(&rec->to, ipv4))
+    if (IN6_IS_ADDR_V4MAPPED(&rec->from) != ipv4 || rec->len + sizeof(struct udphdr) > UINT16_MAX || !is_here(p, &rec->to, ipv4))
         return false;
     return ipv4 ? send4(p->raw4, rec, data) : send6(p->raw6, rec, data);
 }
@@ -329,17 +382,31 @@ static int place_all(const struct placing *p, const char *text, size_t len, stru
 int molt_datagrams_place(const char *dir, struct molt_datagrams *ret, struct molt_error **err)
 {
     CLEANUP_FREE char *path = molt_xasprintf("%s/" MOLT_DATAGRAMS, dir), *text = NULL;
+    struct placing p = {.addresses = NULL};
     size_t len;
     int r;
 
     *ret = (struct molt_datagrams){0, 0};
     if (!molt_exists(path))
         return 0;
-    CLEANUP_CLOSE int raw4 = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW), raw6 = socket(AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
-    const struct placing p = {raw4, raw6};
+    const uint64_t before = dropped();
 
-    if (raw4 < 0)
-        return molt_error_errno(err, "open a raw socket");
     r = molt_read_file(path, MOLT_DATAGRAMS_SUM_MAX, &text, &len, err);
-    return r < 0 ? r : place_all(&p, text, len, ret, err);
+    if (r == 0 && getifaddrs(&p.addresses) < 0)
+        r = molt_error_errno(err, "list the addresses");
+    p.raw4 = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
+    p.raw6 = socket(AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
+    if (r == 0) /* without a socket each is a lost one */
+        r = place_all(&p, text, len, ret, err);
+    /* What is sent over the loopback device has arrived, or not, when sendmsg(2) returns. */
+    const uint64_t now = dropped(), gone = now > before ? now - before : 0, lost = gone < ret->moved ? gone : ret->moved;
+
+    ret->moved -= (size_t)lost;
+    ret->lost += (size_t)lost;
+    if (p.raw4 >= 0)
+        close(p.raw4);
+    if (p.raw6 >= 0)
+        close(p.raw6);
+    freeifaddrs(p.addresses);
+    return r;
 }

@@ -31,6 +31,8 @@ struct thread {
     pid_t id;
     enum progress progress;
     unsigned faults;
+    bool seen; /* with this much work done (work_of) */
+    uint64_t work;
 };
 
 struct first_step {
@@ -40,15 +42,19 @@ struct first_step {
 
 /* ---- who is let run ---- */
 
-/* A line of /proc/PID/maps, "start-end perms offset major:minor inode   path": shared, writable, of a file that outlives the trial. What is written there needs no
- * system call. */
+/* A line of /proc/PID/maps, "start-end perms offset major:minor inode   path": shared, of a file that outlives the trial. Where it can be written, what is
+ * written there needs no system call; where it is read, its content may be older than the memory that refers to it (not so what is installed): the merge still goes on. */
 static bool is_lasting(const char *line)
 {
+    static const char *const none[] = {"/dev/zero", "/memfd:", "/SYSV", "/[aio]"};
     const char *perms = strchr(line, ' '), *path = strchr(line, '/');
 
-    if (!perms || strlen(perms) < 5 || perms[2] != 'w' || perms[4] != 's' || !path)
+    if (!perms || strlen(perms) < 5 || perms[4] != 's' || !path || molt__carry_wanted(path))
         return false;
-    return strncmp(path, "/dev/zero", 9) && strncmp(path, "/memfd:", 7) && strncmp(path, "/SYSV", 5) && !molt__carry_wanted(path);
+    for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++)
+        if (!strncmp(path, none[i], strlen(none[i])))
+            return false;
+    return perms[2] == 'w' || strncmp(path, "/usr/", 5);
 }
 
 /* A file that is not there yet, with zeroes in its place (standins.h). */
@@ -198,50 +204,65 @@ static int look_once(struct first_step *s, size_t *runs, struct molt_error **err
                 return molt_error_errno(err, "wait for thread %d", (int)t->id);
             if ((r = stopped(t, status, err)) < 0)
                 return r;
-            if (!WIFSTOPPED(status))
-                break;
         }
         *runs += t->progress == RUNS;
     }
     return 0;
 }
 
-static char state_of(pid_t id)
+/* Its state, and a number that grows with what it does: page faults and the time that it ran; '?': it is not there. */
+static char work_of(pid_t id, uint64_t *ret)
 {
-    CLEANUP_FREE char *text = NULL;
-    struct molt__stat st;
+    CLEANUP_FREE char *text = NULL, *name = molt_xasprintf("task/%d/stat", (int)id);
+    unsigned long long minor, major, user;
+    const char *rest;
+    char state;
 
-    return molt__proc_text(id, "stat", &text, NULL) == 0 && molt__stat_parse(text, &st) ? st.state : '?';
+    *ret = 0;
+    if (molt__proc_text(id, name, &text, NULL) < 0 || !(rest = strrchr(text, ')')) ||
+        sscanf(rest, ") %c %*d %*d %*d %*d %*d %*u %llu %*u %llu %*u %llu", &state, &minor, &major, &user) != 4)
+        return '?';
+    *ret = minor + major + user;
+    return state;
 }
 
-/* Those that come to no system call: all run (their own code), or one waits: outside of a system call that is for memory. *ret: the one. */
-static bool all_run(const struct first_step *s, const struct thread **ret)
+/* One that comes to no system call has enough of a life when it runs, or gets the memory that it asks for. */
+static void let_workers_be(struct first_step *s)
 {
-    *ret = NULL;
-    for (size_t i = 0; i < s->n && !*ret; i++)
-        if (s->thread[i].progress == RUNS && state_of(s->thread[i].id) != 'R')
-            *ret = &s->thread[i];
-    return !*ret;
+    for (size_t i = 0; i < s->n; i++) {
+        struct thread *t = &s->thread[i];
+        uint64_t work;
+
+        if (t->progress != RUNS)
+            continue;
+        if (work_of(t->id, &work) == 'R' || (t->seen && work != t->work))
+            t->progress = BUSY;
+        t->work = work;
+        t->seen = true;
+    }
+}
+
+static const struct thread *first_that_runs(const struct first_step *s)
+{
+    for (size_t i = 0; i < s->n; i++)
+        if (s->thread[i].progress == RUNS)
+            return &s->thread[i];
+    return NULL;
 }
 
 static int run(struct first_step *s, int timeout_ms, struct molt_error **err)
 {
     const int64_t begun = molt_mono_ms();
-    const struct thread *waits;
     size_t runs;
     int r;
 
     while ((r = look_once(s, &runs, err)) == 0 && runs > 0) {
-        int64_t ms = molt_mono_ms() - begun;
+        const int64_t ms = molt_mono_ms() - begun;
 
-        if (ms > BUSY_MS && all_run(s, &waits))
-            break;
-        if (ms > timeout_ms) {
-            if (all_run(s, &waits))
-                break;
-            return molt_error_set(err, MOLT_E_CANNOT_MOVE, "thread %d came to life in the trial and waits for its memory since %d ms (state %c)", (int)waits->id, timeout_ms,
-                                  state_of(waits->id));
-        }
+        if (ms > timeout_ms)
+            return molt_error_set(err, MOLT_E_CANNOT_MOVE, "thread %d came to life in the trial, and has waited for its memory for %d ms", (int)first_that_runs(s)->id, timeout_ms);
+        if (ms > BUSY_MS)
+            let_workers_be(s);
         molt_sleep_ms(LOOK_MS);
     }
     return r;

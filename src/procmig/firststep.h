@@ -17,12 +17,12 @@
 struct molt_first_step {
     size_t reached; /* threads that came to a system call */
     size_t busy;    /* threads that were still at work in their own code at the end, or wait for a file that is not whole yet */
-    size_t left;    /* threads not let run: their process has a file mapped that it could write to (but for those that a trial takes away, carry.h), or one that is absent */
+    size_t left;    /* threads not let run: their process shares a file by a mapping (but for those that a trial takes away, carry.h, and what is installed), or has one mapped that is absent */
 };
 
 /* id: n threads that stand still (state T, all of a process); the calling thread may trace them and kills them afterwards, all of them (their ids are free when it
- * has waited for each or ended), and they die with it. absent: directories whose files are not there yet, NULL-terminated, or NULL. One that is not at its system call after timeout_ms is busy, if it runs. MOLT_E_CANNOT_MOVE: one ended, met an instruction that this processor does not
- * have, was hit by a signal of its own doing (SIGSEGV, SIGFPE, SIGTRAP) that it does not catch, or waits for its memory. Linux 5.3 (PTRACE_GET_SYSCALL_INFO). */
+ * has waited for each or ended), and they die with it. absent: directories whose files are not there yet, NULL-terminated, or NULL. One that is not at its system call after half a second is busy if it runs, or is given the memory that it asks for. MOLT_E_CANNOT_MOVE: one ended, met an instruction that this processor does not
+ * have, was hit by a signal of its own doing (SIGSEGV, SIGFPE, SIGTRAP) that it does not catch, or waited for its memory for timeout_ms. Linux 5.3 (PTRACE_GET_SYSCALL_INFO). */
 int molt_first_step(const pid_t *id, size_t n, const char *const *absent, int timeout_ms, struct molt_first_step *ret, struct molt_error **err);
 
 #endif

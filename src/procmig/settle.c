@@ -15,6 +15,7 @@
 #include "procmig/procfs.h"
 
 #define LOOK_EVERY_MS 5
+#define RETRANSMITS   1  /* idiag_timer: the one that sends again is set (sock_diag(7)) */
 #define SYN_QUEUE     12 /* TCP_NEW_SYN_RECV of the kernel: how it lists requests of a listening socket */
 #define STATES        (1u << TCP_LISTEN | 1u << TCP_SYN_RECV | 1u << SYN_QUEUE | 1u << TCP_FIN_WAIT1 | 1u << TCP_CLOSING | 1u << TCP_LAST_ACK)
 
@@ -102,7 +103,9 @@ static void see(void *ctx, const struct inet_diag_msg *m)
     } else if (m->idiag_state == TCP_SYN_RECV || m->idiag_state == SYN_QUEUE) {
         k->u.half_open += is_port(k->l, port);
     } else { /* what was written, or its end, is not acknowledged */
-        k->u.closing += is_in_scope(k->l, m);
+        const bool silent = m->idiag_timer == RETRANSMITS && m->idiag_retrans > 1;
+
+        *(silent ? &k->u.silent : &k->u.closing) += is_in_scope(k->l, m);
     }
 }
 

@@ -16,6 +16,7 @@ struct molt_unsettled {
     unsigned waiting;   /* complete, and not accepted yet */
     unsigned half_open; /* the peer's last word of the three is missing */
     unsigned closing;   /* closed, whoever had opened it; the peer has not acknowledged that, or what was written before */
+    unsigned silent;    /* the same, where the peer has not answered what was sent to it again, twice or more: it may be gone, and is not waited for */
 };
 
 /* The TCP sockets at which these workloads listen: all processes of their control groups. */

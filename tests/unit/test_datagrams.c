@@ -2,6 +2,7 @@
 /* Datagrams that wait at a socket: copied, still there for whom they had come, and coming once more from who had sent them. Needs root, for raw sockets. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/udp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -173,6 +174,82 @@ static void ipv4_at_a_socket_for_both(void **state)
     they_come_once_more(AF_INET6, "127.0.0.1");
 }
 
+/* As a service has it that came by app-migrate: the kernel's way to it is from the first address of the same network. */
+static void at_a_second_address(void **state)
+{
+    (void)state;
+    if (system("ip addr add 10.9.0.4/24 dev lo && ip addr add 10.9.0.5/24 dev lo") != 0)
+        fail_msg("ip(8) adds no addresses");
+    struct service s;
+    serve(&s, AF_INET, 0);
+    int a = peer_of(&s, "10.9.0.5");
+
+    say(a, "one");
+    collect(&s, 1);
+    assert_int_equal(recv(s.fd, &(char){0}, 1, MSG_DONTWAIT), 1);
+    place(1, 0);
+    assert_int_equal(recv(s.fd, &(char){0}, 1, MSG_DONTWAIT), 1);
+    close(a);
+    close(s.fd);
+}
+
+/* Put together by the kernel on their way, as for a server of HTTP/3: apart again. */
+static void pieces_are_single_ones_again(void **state)
+{
+    struct service s, next;
+    int on = 1, piece = 4;
+    (void)state;
+    serve(&s, AF_INET, 0);
+    assert_int_equal(setsockopt(s.fd, IPPROTO_UDP, UDP_GRO, &on, sizeof(on)), 0);
+    int a = peer_of(&s, "127.0.0.1");
+
+    assert_int_equal(setsockopt(a, IPPROTO_UDP, UDP_SEGMENT, &piece, sizeof(piece)), 0);
+    say(a, "one.two.six");
+    collect(&s, 3);
+    close(s.fd);
+    serve(&next, AF_INET, s.port);
+    place(3, 0);
+    piece = 0;
+    assert_int_equal(setsockopt(a, IPPROTO_UDP, UDP_SEGMENT, &piece, sizeof(piece)), 0);
+    heard(&next, a, "one.");
+    heard(&next, a, "two.");
+    heard(&next, a, "six");
+    close(a);
+    close(next.fd);
+}
+
+/* No socket, and one whose queue is full. */
+static void what_nobody_gets_is_told(void **state)
+{
+    struct service s, next;
+    char big[2000];
+    int small = 1;
+    (void)state;
+    serve(&s, AF_INET6, 0);
+    int a = peer_of(&s, "::1"), b = peer_of(&s, "127.0.0.1");
+
+    memset(big, 'x', sizeof(big) - 1);
+    big[sizeof(big) - 1] = 0;
+    for (int i = 0; i < 8; i++)
+        say(i % 2 ? a : b, big);
+    collect(&s, 8);
+    close(s.fd);
+    place(0, 8);
+    serve(&next, AF_INET6, s.port);
+    setsockopt(next.fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+    struct molt_datagrams d;
+    ok(molt_datagrams_place(dir, &d, NULL), NULL);
+    assert_int_equal(d.moved + d.lost, 8);
+    assert_in_range(d.lost, 1, 7);
+    size_t got = 0;
+    while (recv(next.fd, big, sizeof(big), MSG_DONTWAIT) > 0)
+        got++;
+    assert_int_equal(got, d.moved);
+    close(a);
+    close(b);
+    close(next.fd);
+}
+
 /* The move is undone: the service reads them, and its socket is as it was. */
 static void they_are_still_there(void **state)
 {
@@ -278,6 +355,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(ipv4, in_a_directory, remove_directory),
         cmocka_unit_test_setup_teardown(ipv6, in_a_directory, remove_directory),
         cmocka_unit_test_setup_teardown(ipv4_at_a_socket_for_both, in_a_directory, remove_directory),
+        cmocka_unit_test_setup_teardown(at_a_second_address, in_a_directory, remove_directory),
+        cmocka_unit_test_setup_teardown(pieces_are_single_ones_again, in_a_directory, remove_directory),
+        cmocka_unit_test_setup_teardown(what_nobody_gets_is_told, in_a_directory, remove_directory),
         cmocka_unit_test_setup_teardown(they_are_still_there, in_a_directory, remove_directory),
         cmocka_unit_test_setup_teardown(none_are_no_file, in_a_directory, remove_directory),
         cmocka_unit_test_setup_teardown(only_its_own, in_a_directory, remove_directory),

@@ -4,12 +4,14 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <poll.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -21,9 +23,11 @@
 #include "base/clock.h"
 #include "base/strbuf.h"
 #include "procmig/firststep.h"
+#include "procmig/procfs.h"
 
 struct seen { /* by parent and child */
     pid_t thread;
+    int uffd; /* the child's descriptor */
     volatile int stored;
 };
 
@@ -54,6 +58,8 @@ static struct child begin(body run)
     close(fd[1]);
     c.heard = fd[0];
     assert_int_equal(waitpid(c.pid, &status, WUNTRACED), c.pid);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+        skip(); /* not as root */
     assert_true(WIFSTOPPED(status));
     return c;
 }
@@ -219,6 +225,72 @@ static void memory_that_is_not_there_is_told(void **state)
     end(&c);
 }
 
+#define PAGES 64
+
+/* Memory that comes when somebody brings it, as a move's does (userfaultfd(2)). */
+static void asks_for_its_memory(struct seen *seen, int pipe)
+{
+    struct uffdio_api api = {.api = UFFD_API};
+    char *memory = mmap(NULL, PAGES * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct uffdio_register area = {.range = {.start = (uintptr_t)memory, .len = PAGES * 4096}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+
+    seen->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+    if (seen->uffd < 0)
+        _exit(77);
+    if (ioctl(seen->uffd, UFFDIO_API, &api) < 0 || ioctl(seen->uffd, UFFDIO_REGISTER, &area) < 0)
+        _exit(1);
+    raise(SIGSTOP);
+    for (int i = 0; i < PAGES; i++)
+        seen->stored += *(volatile char *)(memory + i * 4096) + 1;
+    say(pipe);
+}
+
+static void memory_that_does_not_come_is_told(void **state)
+{
+    struct child c = begin(asks_for_its_memory);
+    CLEANUP_ERROR struct molt_error *e = NULL;
+    struct molt_first_step s;
+
+    (void)state;
+    assert_int_equal(step(&c, 1, &s, &e), MOLT_E_CANNOT_MOVE);
+    assert_non_null(strstr(molt_error_text(e), "waited for its memory"));
+    end(&c);
+}
+
+/* A page each tenth of a second. */
+static void serve_slowly(const struct child *c)
+{
+    int fd = molt__steal_fd(c->pid, c->seen->uffd);
+    struct uffd_msg m;
+
+    while (fd >= 0 && read(fd, &m, sizeof(m)) == sizeof(m)) {
+        struct uffdio_zeropage z = {.range = {.start = m.arg.pagefault.address & ~4095ull, .len = 4096}};
+
+        molt_sleep_ms(100);
+        if (ioctl(fd, UFFDIO_ZEROPAGE, &z) < 0)
+            break;
+    }
+    _exit(1);
+}
+
+static void memory_that_comes_slowly_is_not_waited_for(void **state)
+{
+    struct child c = begin(asks_for_its_memory);
+    struct molt_first_step s;
+    int64_t begun = molt_mono_ms();
+    pid_t server = fork();
+
+    (void)state;
+    if (server == 0)
+        serve_slowly(&c);
+    assert_int_equal(step(&c, 1, &s, NULL), 0);
+    assert_int_equal(s.busy, 1);
+    assert_true(molt_mono_ms() - begun < 2500);
+    kill(server, SIGKILL);
+    wait_for(server);
+    end(&c);
+}
+
 static int its_pipe;
 static void on_fault(int sig)
 {
@@ -245,29 +317,16 @@ static void a_fault_that_is_caught_is_its_own_matter(void **state)
     end(&c);
 }
 
-static void has_a_signal_waiting(struct seen *seen, int pipe)
-{
-    sigset_t term;
-
-    signal(SIGTERM, SIG_DFL);
-    sigemptyset(&term);
-    sigaddset(&term, SIGTERM);
-    sigprocmask(SIG_BLOCK, &term, NULL);
-    raise(SIGSTOP);
-    sigprocmask(SIG_UNBLOCK, &term, NULL);
-    seen->stored = 1;
-    say(pipe);
-}
-
 static void what_others_have_sent_waits(void **state)
 {
-    struct child c = begin(has_a_signal_waiting);
+    struct child c = begin(goes_on);
     struct molt_first_step s;
 
     (void)state;
-    kill(c.pid, SIGTERM);
+    kill(c.pid, SIGTERM); /* would end it */
     assert_int_equal(step(&c, 1, &s, NULL), 0);
-    assert_int_equal(s.reached, 1); /* at the unblocking */
+    assert_int_equal(s.reached, 1);
+    assert_true(c.seen->stored);
     end(&c);
 }
 
@@ -275,6 +334,8 @@ static void maps(const char *path, struct seen *seen, int pipe)
 {
     FILE *f = fopen(path, "w+");
 
+    if (!f && geteuid() != 0)
+        _exit(77);
     if (!f || ftruncate(fileno(f), 4096) < 0 || mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fileno(f), 0) == MAP_FAILED)
         _exit(1);
     unlink(path);
@@ -346,6 +407,8 @@ int main(void)
         cmocka_unit_test(one_that_works_is_waited_for_no_longer_than_that),
         cmocka_unit_test(an_instruction_that_is_not_there_is_told),
         cmocka_unit_test(memory_that_is_not_there_is_told),
+        cmocka_unit_test(memory_that_does_not_come_is_told),
+        cmocka_unit_test(memory_that_comes_slowly_is_not_waited_for),
         cmocka_unit_test(a_fault_that_is_caught_is_its_own_matter),
         cmocka_unit_test(what_others_have_sent_waits),
         cmocka_unit_test(who_could_write_to_a_file_is_left_alone),

@@ -306,9 +306,19 @@ static const char *check_clocks(void)
     return check_timers();
 }
 
+/* Whoever copies what waits at a socket asks for more than this program did. */
+static const char *check_options(void)
+{
+    int info = 1, offset = 1;
+    socklen_t len = sizeof(int);
+    if (getsockopt(sv.later, IPPROTO_IPV6, IPV6_RECVPKTINFO, &info, &len) < 0 || getsockopt(sv.later, SOL_SOCKET, SO_PEEK_OFF, &offset, &len) < 0)
+        return "no options of a socket";
+    return info != 0 || offset != -1 ? "options of a socket" : NULL;
+}
+
 static const char *check(void)
 {
-    static const char *(*const checks[])(void) = {check_files, check_locks, check_events, check_pipe, check_pairs, check_renamed, check_clocks};
+    static const char *(*const checks[])(void) = {check_files, check_locks, check_events, check_pipe, check_pairs, check_renamed, check_options, check_clocks};
     for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
         const char *bad = checks[i]();
         if (bad)
