@@ -19,6 +19,7 @@
 #include "base/strbuf.h"
 #include "procmig/carry.h"
 #include "procmig/procfs.h"
+#include "procmig/standins.h"
 
 #define LOOK_MS       5
 #define BUSY_MS       500 /* of running, for a thread that comes to no system call */
@@ -57,18 +58,12 @@ static bool is_lasting(const char *line)
     return perms[2] == 'w' || strncmp(path, "/usr/", 5);
 }
 
-/* A file that is not there yet, with zeroes in its place (standins.h). */
+/* A file that is not there yet, with zeroes in its place. */
 static bool is_absent(const char *line, const char *const *absent)
 {
     const char *path = strchr(line, '/');
 
-    for (size_t i = 0; path && absent && absent[i]; i++) {
-        size_t len = strlen(absent[i]);
-
-        if (!strncmp(path, absent[i], len) && (path[len] == '/' || path[len] == 0))
-            return true;
-    }
-    return false;
+    return path && absent && molt__standins_for(path, absent);
 }
 
 static int is_to_be_left(pid_t id, const char *const *absent, bool *ret, struct molt_error **err)

@@ -111,7 +111,7 @@ static bool is_remapped(const struct remaps *v, uint64_t id)
 
 /* ---- laying ---- */
 
-static bool is_below(const char *path, const char *const *dirs)
+bool molt__standins_for(const char *path, const char *const *dirs)
 {
     for (size_t i = 0; dirs[i]; i++) {
         size_t n = strlen(dirs[i]);
@@ -164,7 +164,7 @@ static int lay_all(const char *images, const char *const *dirs, const struct rem
         struct reg f = {0};
 
         r = reg_of_entry(record, size, &f, err);
-        if (r > 0 && f.name && is_below(f.name, dirs) && !strstr(f.name, "/../"))
+        if (r > 0 && f.name && molt__standins_for(f.name, dirs) && !strstr(f.name, "/../"))
             r = ++n > FILES_MAX ? molt_error_set(err, MOLT_E_PROTOCOL, "too many open files in the images") : lay_one(&f, remaps, err);
         free(f.name);
         r = r < 0 ? r : 0;

@@ -24,7 +24,7 @@ tests_unit_test_neighbours_SOURCES = tests/unit/test_neighbours.c
 tests_unit_test_neighbours_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_datagrams
-tests_unit_test_datagrams_SOURCES = tests/unit/test_datagrams.c tests/unit/lonely_net.h
+tests_unit_test_datagrams_SOURCES = tests/unit/test_datagrams.c tests/unit/lonely_net.h tests/unit/own_dir.h
 tests_unit_test_datagrams_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_firststep
@@ -32,7 +32,7 @@ tests_unit_test_firststep_SOURCES = tests/unit/test_firststep.c
 tests_unit_test_firststep_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test_sockfiles
-tests_unit_test_sockfiles_SOURCES = tests/unit/test_sockfiles.c
+tests_unit_test_sockfiles_SOURCES = tests/unit/test_sockfiles.c tests/unit/own_dir.h
 tests_unit_test_sockfiles_LDADD = libmoltprocmig.la libmoltbase.la $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/test_procmig tests/unit/test_procmig_pins
 tests_unit_test_procmig_SOURCES = tests/unit/test_procmig.c

@@ -21,8 +21,7 @@
 #include "base/strbuf.h"
 #include "procmig/datagrams.h"
 #include "lonely_net.h"
-
-static char *dir;
+#include "own_dir.h"
 
 struct service {
     int fd;
@@ -35,24 +34,6 @@ static void ok(int r, struct molt_error **err)
 {
     if (r < 0)
         fail_msg("%s", molt_error_text(*err));
-}
-
-static int in_a_directory(void **state)
-{
-    char template[] = "/tmp/datagrams-XXXXXX";
-
-    (void)state;
-    dir = molt_xstrdup(mkdtemp(template) ? template : "");
-    return *dir ? 0 : -1;
-}
-
-static int remove_directory(void **state)
-{
-    int r = molt_remove_tree(dir, NULL);
-
-    (void)state;
-    free(dir);
-    return r;
 }
 
 /* At all addresses, of both families where it is IPv6; port 0: any. */

@@ -18,26 +18,7 @@
 #include "base/strbuf.h"
 #include "procmig/residue.h"
 #include "procmig/sockfiles.h"
-
-static char *dir;
-
-static int in_a_directory(void **state)
-{
-    char template[] = "/tmp/sockfiles-XXXXXX";
-
-    (void)state;
-    dir = molt_xstrdup(mkdtemp(template) ? template : "");
-    return *dir ? 0 : -1;
-}
-
-static int remove_directory(void **state)
-{
-    int r = molt_remove_tree(dir, NULL);
-
-    (void)state;
-    free(dir);
-    return r;
-}
+#include "own_dir.h"
 
 static char *in(const char *name)
 {
