@@ -66,30 +66,38 @@ void overlays_own(struct molt_pins *p, const char *unit)
 
 /* ---- app-overlays ---- */
 
-/* A package of which old files are in use: {"package", "runs", "installed" (missing: none), "replaced_s": since when}. */
-static void add_package(struct molt_json *list, const char *owner, const char *status)
+/* When what is there now took the place of what runs, in seconds since the epoch; -1: not known. The list of a package is as old as its version is; a file
+ * that was replaced without its package (REBUILT, at PATH) is as old as the last change of its inode, as its own date is that of its build. */
+static time_t replaced_at(const char *package, bool rebuilt, const char *path)
 {
-    size_t len = strcspn(owner, " ");
-    CLEANUP_FREE char *name = molt_xstrndup(owner, len), *info = molt_xasprintf("/var/lib/dpkg/info/%s.list", name);
-    const char *const names[] = {name};
-    char *now[1];
+    CLEANUP_FREE char *list = molt_xasprintf("/var/lib/dpkg/info/%s.list", package);
+    CLEANUP_FREE char *of_arch = molt_xasprintf("/var/lib/dpkg/info/%s:amd64.list", package); /* where there may be several */
     struct stat st;
+    if (rebuilt && stat(path, &st) == 0)
+        return st.st_ctim.tv_sec;
+    return stat(list, &st) == 0 || stat(of_arch, &st) == 0 ? st.st_mtim.tv_sec : -1;
+}
+
+/* A package of which an old file, PIN, is in use: {"package", "runs", "installed" (missing: none), "replaced_s": since when}. */
+static void add_package(struct molt_json *list, const struct molt_overlay_entry *pin, const char *status)
+{
+    size_t len = strcspn(pin->owner, " ");
+    CLEANUP_FREE char *name = molt_xstrndup(pin->owner, len);
+    const char *const names[] = {name}, *runs = pin->owner + len + 1;
+    char *now[1];
     for (size_t i = 0; i < molt_json_size(list); i++)
         if (molt_streq(molt_json_get_string(molt_json_at(list, i), "package"), name))
             return;
     struct molt_json *o = molt_json_object();
     molt_json_set_string(o, "package", name);
-    molt_json_set_string(o, "runs", owner + len + 1);
+    molt_json_set_string(o, "runs", runs);
     molt_dpkg_versions(status, names, 1, now);
     if (now[0])
         molt_json_set_string(o, "installed", now[0]);
+    time_t at = replaced_at(name, molt_streq(now[0], runs), pin->path);
+    if (at >= 0)
+        molt_json_set_int(o, "replaced_s", molt_now_us() / 1000000 - at);
     free(now[0]);
-    if (stat(info, &st) < 0) { /* with its architecture, where there may be several */
-        free(info);
-        info = molt_xasprintf("/var/lib/dpkg/info/%s:amd64.list", name);
-    }
-    if (stat(info, &st) == 0)
-        molt_json_set_int(o, "replaced_s", molt_now_us() / 1000000 - st.st_mtim.tv_sec);
     molt_json_append(list, o);
 }
 
@@ -99,7 +107,7 @@ static struct molt_json *describe(const struct molt_overlay *o, const struct mol
     for (size_t i = 0; i < o->n; i++) {
         molt_json_append(files, molt_json_string(o->v[i].path));
         if (o->v[i].owner)
-            add_package(packages, o->v[i].owner, status);
+            add_package(packages, &o->v[i], status);
     }
     molt_json_set_string(v, "unit", o->unit);
     molt_json_set_int(v, "main_pid", w->main_pid);
